@@ -1,0 +1,70 @@
+"""What every test shares: a quiet, offline TensorFlow, hypothesis' profiles, and the device that a run requires."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Before anything imports TensorFlow or Keras; subprocesses inherit them.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+# No test needs the internet: one that tries it fails at once.
+os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+# Nothing here fails because a machine is busy: no deadline, and slow examples are no fault.
+settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("dev"), max_examples=100, derandomize=True, print_blob=True)
+settings.register_profile("thorough", settings.get_profile("dev"), max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-device",
+        choices=("cpu", "cuda", "metal"),
+        default="cpu",
+        help="fail at once where TensorFlow does not see this device (default: cpu)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("MINIBERT_TEST_INSTALLED"):
+        _require_installed_package()
+    problem = _missing_device(config.getoption("--require-device"))
+    if problem:
+        raise pytest.UsageError(problem)
+
+
+def _require_installed_package() -> None:
+    """tox tests the built wheel: a checkout that is found first would be tested instead, and pass."""
+    import minibert
+
+    package = Path(minibert.__file__).resolve().parent
+    checkout = Path(__file__).resolve().parents[1]
+    if package.parent == checkout:
+        raise pytest.UsageError(f"the installed minibert is to be tested, but {package} is imported")
+
+
+def _missing_device(device: str) -> str | None:
+    """Why the required device cannot be used; None if it can."""
+    if device == "cpu":
+        return None
+    if device == "metal":
+        if (platform.system(), platform.machine()) != ("Darwin", "arm64"):
+            return f"--require-device metal: Apple silicon is required, but this is {platform.platform()}"
+        try:
+            metadata.version("tensorflow-metal")
+        except metadata.PackageNotFoundError:
+            return "--require-device metal: tensorflow-metal is required, but it is not installed"
+    import tensorflow as tf
+
+    if device == "cuda" and not tf.test.is_built_with_cuda():
+        return f"--require-device cuda: a TensorFlow with CUDA is required, but {tf.__version__} has none"
+    if not tf.config.list_physical_devices("GPU"):
+        return f"--require-device {device}: a GPU is required, but TensorFlow {tf.__version__} sees none"
+    return None
