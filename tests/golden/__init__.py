@@ -1,0 +1,1 @@
+"""Known answers and the command that makes them."""

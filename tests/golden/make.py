@@ -1,0 +1,155 @@
+"""Rewrites the known answers: ``python -m tests.golden.make [FILE ...]``, all of them by default.
+
+Another known answer is another function here that returns the text of its file, under `@golden`. A
+function imports what it needs inside, so that one file can be made without the others' packages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+GOLDENS: dict[str, Callable[[], str]] = {}
+"""File name -> the function that makes its text."""
+
+
+def golden(name: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
+    """Registers the function that makes the known answers of one file."""
+
+    def register(make: Callable[[], str]) -> Callable[[], str]:
+        GOLDENS[name] = make
+        return make
+
+    return register
+
+
+def read(name: str) -> str:
+    """The text of a checked-in file."""
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+MASKING_BLOCKS = (
+    {"seed": 0, "epoch": 0, "static": True, "length": 256, "example_ids": range(71)},
+    {"seed": 1, "epoch": 0, "static": False, "length": 128, "example_ids": range(141)},
+    {"seed": 0, "epoch": 1, "static": False, "length": 256, "example_ids": range(49_929, 50_000)},
+    {"seed": 2**63 - 1, "epoch": 4, "static": False, "length": 128, "example_ids": range(2**40, 2**40 + 150)},
+)
+"""What the masked values are drawn for: the two notebooks' lengths, near and far names."""
+
+MASKING_VOCABULARY_SIZE = 30_000
+
+
+def masking_token_id(example_id: int, position: int) -> int:
+    """The ids that are masked: 2 to 29,999 scattered by a formula, then a few of padding."""
+    return 0 if position % 128 >= 120 else 2 + (example_id * 7_919 + position * 104_729) % 29_998
+
+
+@golden("masking.txt")
+def masking() -> str:
+    """The first 10,000 selected tokens of all blocks, by the masked example; see README.md for the form."""
+    import numpy as np
+
+    from minibert.masking import mask_tokens
+    from minibert.settings import MaskingSettings
+
+    lines, left = [], 10_000
+    for block in MASKING_BLOCKS:
+        settings = MaskingSettings(vocabulary_size=MASKING_VOCABULARY_SIZE, static=block["static"])
+        numbers, length = block["example_ids"], block["length"]
+        token_ids = np.array([[masking_token_id(i, p) for p in range(length)] for i in numbers])
+        masked = mask_tokens(
+            token_ids, seed=block["seed"], epoch=block["epoch"], example_ids=numbers, settings=settings
+        )
+        fields = ("seed", "epoch", "static", "length")
+        lines.append("# " + " ".join(f"{field}={block[field]}" for field in fields))
+        for row, number in enumerate(numbers):
+            places = np.flatnonzero(masked.sample_weight[row]).tolist()[:left]
+            if not places:
+                continue
+            left -= len(places)
+            kinds = [_kind(int(masked.token_ids[row, p]), int(token_ids[row, p])) for p in places]
+            gaps = [after - before for before, after in zip([-1, *places], places, strict=False)]
+            lines.append(f"{number}: " + " ".join(f"{gap}{kind}" for gap, kind in zip(gaps, kinds, strict=True)))
+    assert left == 0, f"{left} selected tokens are missing: add examples to the blocks"
+    return "\n".join(lines) + "\n"
+
+
+def _kind(masked_id: int, token_id: int) -> str:
+    if masked_id == token_id:
+        return "k"
+    return "m" if masked_id == MASKING_VOCABULARY_SIZE - 1 else f"r{masked_id}"
+
+
+@golden("streams.json")
+def streams() -> str:
+    """Keys, words, orders and initial weights' bits of named streams."""
+    import numpy as np
+
+    from minibert.streams import integers_below, permutation, stream, threshold, uniform_float32
+
+    names = [
+        [0, "masking", 0],
+        [1, "masking", 0],
+        [0, "masking", 1],
+        [2**63 - 1, "masking", 4],
+        [0, "order", "pretrain", 0],
+        [0, "weights", "word_embedding/embeddings"],
+        [42, "purpose", -1, "Grün\n", 2**70],
+        [0, ""],
+    ]
+    rows = [0, 1, 2**32, 2**64 - 1]
+    words = {json.dumps(name): stream(*name).rows(np.array(rows, dtype=np.uint64), 9) for name in names}
+    weights = stream(0, "weights", "word_embedding/embeddings").words(256)
+    value = {
+        "rows": rows,
+        "streams": {
+            name: {"key": [_hex(k) for k in stream(*json.loads(name)).key], "words": [_row(row) for row in of_name]}
+            for name, of_name in words.items()
+        },
+        "permutations": {
+            json.dumps([seed, "order", "pretrain", epoch, count]): " ".join(
+                map(str, permutation(seed, "order", "pretrain", epoch, count=count).tolist())
+            )
+            for seed, epoch, count in ((0, 0, 1), (0, 0, 10), (0, 0, 500), (0, 1, 500), (1, 0, 500))
+        },
+        "uniform_float32_bits": {
+            repr(limit): " ".join(f"{bits:08x}" for bits in uniform_float32(weights, limit).view(np.uint32).tolist())
+            for limit in (1.0, 0.05, 0.0141068)
+        },
+        "integers_below": {
+            str(count): " ".join(map(str, integers_below(weights, count).tolist()[:64])) for count in (1, 2, 10, 29_996)
+        },
+        "thresholds": {repr(rate): _hex(threshold(rate)) for rate in (0.0, 0.1, 1.0 / 9.0, 0.15, 0.9, 1.0)},
+    }
+    return json.dumps(value, indent=1, ensure_ascii=True) + "\n"
+
+
+def _hex(word: int) -> str:
+    return f"{word:016x}"
+
+
+def _row(words: object) -> str:
+    return " ".join(_hex(word) for word in words.tolist())  # type: ignore[attr-defined]
+
+
+def main() -> None:
+    """Writes the files that are named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m tests.golden.make", description=main.__doc__)
+    parser.add_argument("files", nargs="*", metavar="FILE", help=f"one of {', '.join(GOLDENS)}; all by default")
+    names = parser.parse_args().files or list(GOLDENS)
+    unknown = sorted(set(names) - set(GOLDENS))
+    if unknown:
+        parser.error(f"no known answer is named {', '.join(unknown)}")
+    for name in names:
+        text = GOLDENS[name]()
+        path = FOLDER / name
+        changed = not path.exists() or read(name) != text
+        path.write_text(text, encoding="utf-8", newline="\n")
+        print(f"{name}: {'rewritten' if changed else 'unchanged'}, {path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Slow, obvious reference versions in plain Python: no NumPy, one word and one token at a time.
+
+Each is written from the published algorithm or from the docstring of the module it checks, never
+from that module's code. `tests/test_streams.py` checks the two Philox against the known answers of
+their authors.
+
+Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, and Random123.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from functools import lru_cache
+
+from minibert.settings import MaskingSettings
+
+WORDS = 2**64
+"""How many values a word of a stream can have."""
+
+
+def _philox4x(
+    bits: int, multipliers: tuple[int, int], weyl: tuple[int, int], counter: Sequence[int], key: Sequence[int]
+) -> tuple[int, int, int, int]:
+    low = 2**bits - 1
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        product0, product1 = multipliers[0] * c0, multipliers[1] * c2
+        c0, c1, c2, c3 = (product1 >> bits) ^ c1 ^ k0, product1 & low, (product0 >> bits) ^ c3 ^ k1, product0 & low
+        k0, k1 = (k0 + weyl[0]) & low, (k1 + weyl[1]) & low
+    return c0, c1, c2, c3
+
+
+def philox4x64_10(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, int]:
+    """Four 64-bit words from four counter words and two key words."""
+    multipliers = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
+    weyl = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
+    return _philox4x(64, multipliers, weyl, counter, key)
+
+
+def philox4x32_10(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, int]:
+    """Four 32-bit words from four counter words and two key words."""
+    return _philox4x(32, (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85), counter, key)
+
+
+def stream_key(seed: int, purpose: str, *identity: int | str) -> tuple[int, int]:
+    """The Philox key of a named stream."""
+    name = b"minibert-stream-1\x00" + purpose.encode("utf-8")
+    for part in (seed, *identity):
+        tag, text = ("s", part) if isinstance(part, str) else ("i", str(part))
+        name += b"\x00" + tag.encode("ascii") + text.encode("utf-8")
+    return struct.unpack("<QQ", hashlib.sha256(name).digest()[:16])
+
+
+@lru_cache(maxsize=4096)
+def _block(key: tuple[int, int], row: int, number: int) -> tuple[int, int, int, int]:
+    return philox4x64_10((number + 1, row, 0, 0), key)
+
+
+def word(key: tuple[int, int], row: int, number: int) -> int:
+    """Word ``number`` of row ``row`` of the stream with this key."""
+    return _block(key, row, number // 4)[number % 4]
+
+
+def words(key: tuple[int, int], row: int, count: int) -> list[int]:
+    """The first words of a row."""
+    return [word(key, row, number) for number in range(count)]
+
+
+def threshold(rate: float) -> int:
+    """The largest integer that is not above 2**64 times the rate."""
+    return int(Fraction(rate) * WORDS)
+
+
+def integer_below(a_word: int, count: int) -> int:
+    """One of 0 .. count - 1."""
+    return min(a_word // (WORDS // count), count - 1)
+
+
+def float32(value: float | Fraction) -> Fraction:
+    """The float32 nearest to a value, as an exact fraction. The value must be exact in float64."""
+    assert Fraction(float(value)) == value
+    return Fraction(struct.unpack("<f", struct.pack("<f", float(value)))[0])
+
+
+def uniform_float32_bits(a_word: int, limit: float) -> int:
+    """The bit pattern of the uniform float32 in [-limit, limit) that a word stands for.
+
+    A factor of 24 bits times one of 24 bits is exact in float64, so there is one rounding, at the end.
+    """
+    top_bits = a_word // 2**40
+    value = float32((Fraction(top_bits, 2**23) - 1) * float32(limit))
+    sign = "-" if top_bits < 2**23 and value == 0 else ""
+    return struct.unpack("<I", struct.pack("<f", float(f"{sign}{float(value)!r}")))[0]
+
+
+def permutation(seed: int, purpose: str, *identity: int | str, count: int) -> list[int]:
+    """The things 0 .. count - 1 by ascending word, ties by number."""
+    key = stream_key(seed, purpose, *identity)
+    return [thing for _, thing in sorted((word(key, 0, thing), thing) for thing in range(count))]
+
+
+@lru_cache(maxsize=16)
+def _candidates(vocabulary_size: int, protected: frozenset[int]) -> list[int]:
+    return [candidate for candidate in range(vocabulary_size) if candidate not in protected]
+
+
+def mask_token(
+    token_id: int, *, seed: int, epoch: int, example_id: int, position: int, settings: MaskingSettings
+) -> tuple[int, int, float]:
+    """One token's masked id, label and sample weight."""
+    vocabulary_size = settings.vocabulary_size
+    assert vocabulary_size is not None
+    mask_id = vocabulary_size - 1
+    protected = {*settings.protected_ids, mask_id}
+    if token_id in protected:
+        return token_id, token_id, 0.0
+
+    selected_below = int(WORDS * Fraction(settings.selection_rate))
+    replaced_below = int(selected_below * Fraction(settings.replacement_rate))
+    random_below = int(replaced_below * Fraction(settings.random_rate))
+    key = stream_key(seed, "masking", 0 if settings.static else epoch)
+    a_word = word(key, example_id, position)
+    if a_word >= selected_below:
+        return token_id, token_id, 0.0
+    if a_word >= replaced_below:
+        return token_id, token_id, 1.0
+    if a_word >= random_below:
+        return mask_id, token_id, 1.0
+    candidates = _candidates(vocabulary_size, frozenset(protected))
+    width = max(random_below // len(candidates), 1)
+    return candidates[min(a_word // width, len(candidates) - 1)], token_id, 1.0
+
+
+def mask_tokens(
+    token_ids: Sequence[Sequence[int]],
+    *,
+    seed: int,
+    epoch: int,
+    example_ids: Sequence[int],
+    settings: MaskingSettings,
+) -> Iterator[list[tuple[int, int, float]]]:
+    """`mask_token` for each token of each example."""
+    for example_id, row in zip(example_ids, token_ids, strict=True):
+        yield [
+            mask_token(token_id, seed=seed, epoch=epoch, example_id=example_id, position=position, settings=settings)
+            for position, token_id in enumerate(row)
+        ]
