@@ -1,0 +1,100 @@
+"""minibert: a small BERT trained from scratch, the same bits every time.
+
+The public names below are loaded when they are first used, so ``import minibert`` costs next to
+nothing. When Keras is imported, before or after, minibert's layers are registered with it: a saved
+model opens with ``keras.models.load_model`` without ``custom_objects``.
+
+Examples:
+    >>> import minibert
+    >>> settings = minibert.preset("tiny")
+    >>> settings.model.hidden_size
+    32
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+if TYPE_CHECKING:
+    from minibert.corpora import open_corpus
+    from minibert.errors import MinibertError
+    from minibert.inference import classify, evaluate, fill_mask
+    from minibert.masking import MaskedTokens, mask_tokens
+    from minibert.pipeline import run
+    from minibert.presets import preset
+    from minibert.report import write_report
+    from minibert.settings import (
+        CorpusSettings,
+        FinetuneSettings,
+        MaskingSettings,
+        ModelSettings,
+        PretrainSettings,
+        RecordSettings,
+        RunSettings,
+        TextSettings,
+    )
+    from minibert.verify import verify as verify_run
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CorpusSettings",
+    "FinetuneSettings",
+    "MaskedTokens",
+    "MaskingSettings",
+    "MinibertError",
+    "ModelSettings",
+    "PretrainSettings",
+    "RecordSettings",
+    "RunSettings",
+    "TextSettings",
+    "__version__",
+    "classify",
+    "evaluate",
+    "fill_mask",
+    "mask_tokens",
+    "open_corpus",
+    "preset",
+    "run",
+    "verify_run",
+    "write_report",
+]
+
+_SOURCES = {
+    "classify": ("minibert.inference", "classify"),
+    "evaluate": ("minibert.inference", "evaluate"),
+    "fill_mask": ("minibert.inference", "fill_mask"),
+    "mask_tokens": ("minibert.masking", "mask_tokens"),
+    "open_corpus": ("minibert.corpora", "open_corpus"),
+    "preset": ("minibert.presets", "preset"),
+    "run": ("minibert.pipeline", "run"),
+    "verify_run": ("minibert.verify", "verify"),  # minibert.verify is the module
+    "write_report": ("minibert.report", "write_report"),
+    "MaskedTokens": ("minibert.masking", "MaskedTokens"),
+    "MinibertError": ("minibert.errors", "MinibertError"),
+    **{name: ("minibert.settings", name) for name in __all__ if name.endswith("Settings")},
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SOURCES:
+        raise AttributeError(f"module 'minibert' has no attribute {name!r}")
+    module, attribute = _SOURCES[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _register_layers(_keras: Any) -> None:
+    """Importing the model room registers its layers with Keras, under the package name minibert."""
+    importlib.import_module("minibert.model")
+
+
+wrapt.register_post_import_hook(_register_layers, "keras")

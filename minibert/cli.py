@@ -1,0 +1,209 @@
+"""The command line: parses arguments, calls a command, and is the only place that prints errors."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from minibert import __version__, commands
+from minibert.errors import ArtifactError, MinibertError
+from minibert.quiet import quiet_tensorflow
+
+INTERRUPTED_EXIT_CODE = 130
+BROKEN_PIPE_EXIT_CODE = 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: The words after ``minibert``; default: this process' own.
+
+    Returns:
+        The exit code: 0 for success, a verdict's own, an exception class' own, 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: ``--help``, ``--version`` (code 0), or words that are not a command (code 2).
+    """
+    _prepare_streams()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = build_parser().parse_args(words)
+    quiet_tensorflow()
+    try:
+        code = int(options.command(options))
+        sys.stdout.flush()  # a reader that has gone is noticed here, not at exit
+        return code
+    except MinibertError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail(_interruption(options, words), INTERRUPTED_EXIT_CODE, kind="")
+    except BrokenPipeError:
+        _give_up_stdout()
+        return BROKEN_PIPE_EXIT_CODE
+    except OSError as error:
+        return _fail(_os_error(error), ArtifactError.exit_code)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole grammar of the command line; each command's function stands in `commands`."""
+    parser = argparse.ArgumentParser(
+        prog="minibert", description="Train a small BERT from scratch, the same bits every time.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"minibert {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_add_run, _add_fill_mask, _add_classify, _add_evaluate, _add_presets, _add_report, _add_doctor,
+                _add_verify):  # fmt: skip
+        add(subparsers)
+    return parser
+
+
+def _add(
+    subparsers: argparse._SubParsersAction, name: str, text: str, epilog: str | None = None
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog, allow_abbrev=False
+    )
+    return parser
+
+
+def _add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--json", action="store_true", help=f"print {what} as JSON")
+
+
+def _add_directory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIR", type=Path, help="a run directory")
+
+
+def _add_set(parser: argparse.ArgumentParser, example: str) -> None:
+    text = f"change a setting, such as {example}"
+    parser.add_argument("--set", metavar="STAGE.FIELD=VALUE", nargs="+", action="extend", default=[], help=text)
+
+
+def _add_run(subparsers: argparse._SubParsersAction) -> None:
+    parser = _add(subparsers, "run", "train a preset's models and write a run directory",
+                  epilog="Settings are taken from the preset, then --settings, then --set, then --seed.")  # fmt: skip
+    parser.add_argument("preset", metavar="PRESET", help="imdb, amazon, jokes or tiny (see: minibert presets)")
+    parser.add_argument("--data", metavar="PATH", type=Path, help="an archive, a folder or a table of your own")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="the run directory (default: runs/PRESET-seedN)")
+    parser.add_argument("--seed", metavar="N", type=int, help="the root of all randomness (default: the preset's, 0)")
+    parser.add_argument("--settings", metavar="FILE.toml", type=Path, help="settings that replace the preset's")
+    _add_set(parser, "pretrain.epochs=2")
+    parser.add_argument("--resume", action="store_true", help="go on exactly where the run in DIR stopped")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    _add_json(parser, "the run's record")
+    parser.set_defaults(command=commands.run)
+
+
+def _add_fill_mask(subparsers: argparse._SubParsersAction) -> None:
+    parser = _add(subparsers, "fill-mask", "predict the word that [mask] stands for")
+    _add_directory(parser)
+    parser.add_argument("sentence", metavar="SENTENCE", help="text with exactly one [mask]")
+    parser.add_argument("--top-k", metavar="K", type=_positive, default=5, help="predictions to show (default: 5)")
+    _add_json(parser, "the predictions")
+    parser.set_defaults(command=commands.fill_mask)
+
+
+def _add_classify(subparsers: argparse._SubParsersAction) -> None:
+    parser = _add(subparsers, "classify", "name the class of each text, with its probability")
+    _add_directory(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("texts", metavar="TEXT", nargs="*", default=[], help="texts to classify")
+    source.add_argument("--file", metavar="PATH", type=Path, help="a UTF-8 file with one text on each line; -: stdin")
+    _add_json(parser, "the classes")
+    parser.set_defaults(command=commands.classify)
+
+
+def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
+    parser = _add(subparsers, "evaluate", "measure loss and accuracy on labelled raw texts")
+    _add_directory(parser)
+    parser.add_argument("--data", metavar="PATH", type=Path, required=True, help="an archive, a folder or a table")
+    _add_set(parser, "corpus.text_column=body")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    _add_json(parser, "the figures")
+    parser.set_defaults(command=commands.evaluate)
+
+
+def _add_presets(subparsers: argparse._SubParsersAction) -> None:
+    parser = _add(subparsers, "presets", "list the presets: what they reproduce, and how long they take")
+    _add_json(parser, "names, descriptions and settings")
+    parser.set_defaults(command=commands.presets)
+
+
+def _add_report(subparsers: argparse._SubParsersAction) -> None:
+    parser = _add(subparsers, "report", "write a run's report.html anew from its run.json")
+    _add_directory(parser)
+    parser.set_defaults(command=commands.report)
+
+
+def _add_doctor(subparsers: argparse._SubParsersAction) -> None:
+    parser = _add(subparsers, "doctor", "show versions, devices, threads and flags, and what is wrong with them")
+    _add_json(parser, "the diagnosis")
+    parser.set_defaults(command=commands.doctor)
+
+
+def _add_verify(subparsers: argparse._SubParsersAction) -> None:
+    parser = _add(subparsers, "verify", "replay a run, or compare two, and name the first tensor that differs",
+                  epilog="The exit code tells exact, numeric, different and not comparable apart.")  # fmt: skip
+    _add_directory(parser)
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--against", metavar="DIR2", type=Path, help="another run to compare with, instead of a replay")
+    way.add_argument("--repeat", metavar="N", type=_positive, help="run one step N times, list what does not repeat")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    _add_json(parser, "the verdict")
+    parser.set_defaults(command=commands.verify)
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"an integer, 1 or more, is required, but {text!r} came")
+    return number
+
+
+def _prepare_streams() -> None:
+    """A closed stream swallows; one that cannot show a character gets an escape instead of a crash."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+        if hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def _fail(message: str, exit_code: int, *, kind: str = "error: ") -> int:
+    line = " ".join(message.split()) if "\n" in message else message
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _give_up_stdout()
+    with contextlib.suppress(BrokenPipeError):
+        print(f"minibert: {kind}{line}", file=sys.stderr, flush=True)
+    return exit_code
+
+
+def _give_up_stdout() -> None:
+    """Drops what stdout cannot take, or Python would fail on it again at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def _interruption(options: argparse.Namespace, words: Sequence[str]) -> str:
+    """After Ctrl-C: the command that goes on, if there is something to go on from."""
+    if options.command is not commands.run or not commands.has_started(options):
+        return "interrupted"
+    again = [*words] if "--resume" in words else [*words, "--resume"]
+    return f"interrupted; resume with: minibert {shlex.join(again)}"
+
+
+def _os_error(error: OSError) -> str:
+    """One line for what the system refused, such as a full disk: the file, and the reason."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename is not None else reason

@@ -1,0 +1,191 @@
+"""What each command does: calls the library, prints what a person or a machine asked for.
+
+A function here takes the parsed options and returns an exit code. The library is imported inside,
+because TensorFlow takes seconds, and ``--help`` and a wrong argument need none of it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from minibert.errors import CorpusError, SettingsError
+from minibert.presets import PRESETS, describe_preset, preset, resolve_settings
+from minibert.settings import CorpusSettings, RunSettings, replace_setting, settings_from_dict
+
+
+def run(options: Namespace) -> int:
+    """``minibert run``: trains, writes the report, and says what came out."""
+    settings = resolve_settings(options.preset, file=options.settings, assignments=options.set, seed=options.seed)
+    directory = _run_directory(options, settings)
+
+    from minibert import pipeline, report
+    from minibert.progress import Progress
+
+    with Progress(quiet=options.quiet) as progress:
+        record = pipeline.run(
+            settings, directory=directory, data=options.data, resume=options.resume, progress=progress
+        )
+    page = report.write_report(directory)
+    _print_json(record) if options.json else print(report.summarize(record, directory, page))
+    return 0
+
+
+def has_started(options: Namespace) -> bool:
+    """Whether a ``run`` with these options has left something that can be resumed."""
+    try:
+        settings = resolve_settings(options.preset, file=options.settings, assignments=options.set, seed=options.seed)
+    except SettingsError:
+        return False
+    return (_run_directory(options, settings) / "run.json").exists()
+
+
+def _run_directory(options: Namespace, settings: RunSettings) -> Path:
+    given: Path | None = options.out
+    return given if given is not None else Path("runs") / f"{options.preset}-seed{settings.seed}"
+
+
+def fill_mask(options: Namespace) -> int:
+    """``minibert fill-mask``: the likeliest words for ``[mask]``."""
+    from minibert import inference
+
+    found = inference.fill_mask(options.directory, options.sentence, top_k=options.top_k)
+    if options.json:
+        _print_json([{"token": p.token, "probability": float(p.probability), "sentence": p.sentence} for p in found])
+        return 0
+    width = max((len(p.token) for p in found), default=0)
+    for p in found:
+        print(f"{p.probability:.4f}  {_printable(p.token):{width}}  {_printable(p.sentence)}")
+    return 0
+
+
+def classify(options: Namespace) -> int:
+    """``minibert classify``: each text's class and probability."""
+    texts = options.texts if options.file is None else _read_lines(options.file)
+
+    from minibert import inference
+
+    found = inference.classify(options.directory, texts)
+    if options.json:
+        _print_json([
+            {"text": text, "label": int(c.label), "class_name": c.class_name, "probability": float(c.probability)}
+            for text, c in zip(texts, found, strict=True)
+        ])  # fmt: skip
+        return 0
+    width = max((len(c.class_name) for c in found), default=0)
+    for text, c in zip(texts, found, strict=True):
+        shown = text if len(text) <= 72 else f"{text[:71]}…"
+        print(f"{_printable(c.class_name):{width}}  {c.probability:.4f}  {_printable(shown)}")
+    return 0
+
+
+def evaluate(options: Namespace) -> int:
+    """``minibert evaluate``: loss and accuracy of the raw-text model on labelled texts."""
+    corpus = _corpus_settings(options.directory, options.set)
+
+    from minibert import inference
+    from minibert.progress import Progress
+
+    with Progress(quiet=options.quiet) as progress:
+        found = inference.evaluate(options.directory, options.data, corpus=corpus, progress=progress)
+    figures = {"loss": float(found.loss), "accuracy": float(found.accuracy), "examples": int(found.examples)}
+    if options.json:
+        _print_json(figures)
+    else:
+        print(f"accuracy {found.accuracy:.4f}  loss {found.loss:.4f}  {found.examples:,} examples")
+    return 0
+
+
+def _corpus_settings(directory: Path, assignments: list[str]) -> CorpusSettings | None:
+    """The recorded corpus settings with ``corpus.field=value`` applied; None where nothing is changed."""
+    if not assignments:
+        return None
+    from minibert.record import read_record
+
+    settings: RunSettings = settings_from_dict(RunSettings, read_record(directory)["settings"])
+    for assignment in assignments:
+        if not assignment.strip().startswith("corpus."):
+            raise SettingsError(f"--set: corpus.field=value is required here, but {assignment!r} came")
+        settings = replace_setting(settings, assignment)
+    return settings.corpus
+
+
+def presets(options: Namespace) -> int:
+    """``minibert presets``: what there is to run."""
+    if options.json:
+        _print_json([{"name": n, **describe_preset(n), "settings": preset(n).to_dict()} for n in PRESETS])
+        return 0
+    for name in PRESETS:
+        parts = describe_preset(name)
+        print(f"{name}\n  {parts['summary']}")
+        for title in ("command", "expect", "time"):
+            print(f"  {title.capitalize():8} {parts[title].replace('`', '')}")
+    return 0
+
+
+def report(options: Namespace) -> int:
+    """``minibert report``: the page, from the record alone."""
+    from minibert.report import write_report
+
+    print(write_report(options.directory))
+    return 0
+
+
+def doctor(options: Namespace) -> int:
+    """``minibert doctor``: this environment, and what is wrong with it."""
+    from minibert.doctor import describe_diagnosis, diagnose
+
+    diagnosis = diagnose()
+    _print_json(diagnosis) if options.json else print(describe_diagnosis(diagnosis))
+    return int(diagnosis["exit_code"])
+
+
+def verify(options: Namespace) -> int:
+    """``minibert verify``: a verdict on a run, on two, or on the repeatability of one step."""
+    from minibert import verify as verification
+    from minibert.progress import Progress
+
+    verdict: Any
+    with Progress(quiet=options.quiet) as progress:
+        if options.repeat is not None:
+            verdict = verification.repeat(options.directory, count=options.repeat, progress=progress)
+        else:
+            verdict = verification.verify(options.directory, against=options.against, progress=progress)
+    if options.json:
+        _print_json(verdict.to_dict())
+    else:
+        for line in verdict.explanation:
+            print(_printable(line))
+    return int(verdict.exit_code)
+
+
+def _read_lines(path: Path) -> list[str]:
+    """One text on each line; only a line feed ends a line, because texts may hold other separators."""
+    name = "stdin" if str(path) == "-" else str(path)
+    try:
+        content = sys.stdin.buffer.read() if name == "stdin" else path.read_bytes()
+        lines = content.decode("utf-8-sig").split("\n")
+    except OSError as error:
+        raise CorpusError(f"{name}: a readable file is required, but {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{name}: UTF-8 is required, but byte {error.start} is not") from None
+    if lines[-1] == "":
+        lines.pop()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise CorpusError(f"{name}, line {number}: a text is required, but the line is empty")
+    if not lines:
+        raise CorpusError(f"{name}: one text on each line is required, but the file is empty")
+    return [line.removesuffix("\r") for line in lines]
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _printable(text: str) -> str:
+    """Texts come from anywhere: control characters must not reach a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)

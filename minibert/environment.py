@@ -1,0 +1,167 @@
+"""What a run ran on: versions, processor, memory, threads, devices and the variables that matter.
+
+Nothing is imported to find a version, so describing the environment costs milliseconds. Devices and
+thread pools are known only to TensorFlow: they are there if it has been imported already, else None.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "minibert",
+    "tensorflow",
+    "tensorflow-cpu",
+    "tensorflow-metal",
+    "keras",
+    "keras-hub",
+    "keras-nlp",
+    "numpy",
+    "pyarrow",
+    "datasets",
+)
+"""Distributions whose versions are recorded; one that is not installed has None."""
+
+VARIABLES = (
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_DETERMINISTIC_OPS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_USE_LEGACY_KERAS",
+    "TF_XLA_FLAGS",
+    "XLA_FLAGS",
+    "OMP_NUM_THREADS",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "KERAS_BACKEND",
+    "CUDA_VISIBLE_DEVICES",
+    "PYTHONHASHSEED",
+)
+"""Environment variables that may change bits, speed or devices."""
+
+_INSTRUCTION_SETS = (
+    *("sse4_2", "avx", "fma", "f16c", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl"),
+    *("avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
+    *("asimd", "fp16", "asimdhp", "bf16", "i8mm", "sve", "sve2", "sme"),
+)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Describes this process and this machine in plain values, ready for JSON.
+
+    Returns:
+        ``python``, ``platform`` (system, release, machine), ``packages`` (name to version or None),
+        ``cpu`` (model, cores that this process may use, instruction sets that numerical libraries
+        dispatch on), ``memory_bytes``, ``threads`` (intra_op, inter_op; 0 is TensorFlow's default),
+        ``devices`` (type and name of each) and ``variables`` (name to value or None).
+    """
+    return {
+        "python": platform.python_version(),
+        "platform": {"system": platform.system(), "release": platform.release(), "machine": platform.machine()},
+        "packages": {name: _version(name) for name in PACKAGES},
+        "cpu": {"model": _cpu_model(), "cores": available_cores(), "instruction_sets": _instruction_sets()},
+        "memory_bytes": _memory_bytes(),
+        "threads": _threads(),
+        "devices": _devices(),
+        "variables": {name: os.environ.get(name) for name in VARIABLES},
+    }
+
+
+def available_cores() -> int:
+    """Cores that this process may run on: its affinity where the system has one, else all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _version(name: str) -> str | None:
+    from importlib import metadata  # costs more than everything else here: only when it is asked for
+
+    if name == "minibert":  # may be used from a checkout, without being installed
+        from minibert import __version__
+
+        return __version__
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpuinfo(*keys: str) -> str:
+    """The first value of any of these keys in Linux' ``/proc/cpuinfo``; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() in keys:
+            return value.strip()
+    return ""
+
+
+def _sysctl(name: str) -> str:
+    """One value of macOS' ``sysctl``; empty elsewhere."""
+    if platform.system() != "Darwin":
+        return ""
+    command = ["/usr/sbin/sysctl", "-n", name]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _cpu_model() -> str:
+    named = _cpuinfo("model name", "Model", "Hardware") or _sysctl("machdep.cpu.brand_string")
+    return named or platform.processor() or platform.machine()
+
+
+def _instruction_sets() -> list[str]:
+    flags = set((_cpuinfo("flags", "Features") or _sysctl("machdep.cpu.features").lower()).split())
+    return [name for name in _INSTRUCTION_SETS if name in flags]
+
+
+def _memory_bytes() -> int | None:
+    """Memory that this process may use: the machine's, or its control group's limit if that is less."""
+    try:
+        limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    except (AttributeError, OSError, ValueError):
+        return None
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int(Path(limit).read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            continue
+    return min(limits)
+
+
+def _imported_tensorflow() -> Any | None:
+    module = sys.modules.get("tensorflow")
+    return module if module is not None and hasattr(module, "config") else None
+
+
+def _threads() -> dict[str, int] | None:
+    tensorflow = _imported_tensorflow()
+    if tensorflow is None:
+        return None
+    threading = tensorflow.config.threading
+    return {
+        "intra_op": int(threading.get_intra_op_parallelism_threads()),
+        "inter_op": int(threading.get_inter_op_parallelism_threads()),
+    }
+
+
+def _devices() -> list[dict[str, str]] | None:
+    tensorflow = _imported_tensorflow()
+    if tensorflow is None:
+        return None
+    found = []
+    for device in tensorflow.config.list_physical_devices():
+        details = tensorflow.config.experimental.get_device_details(device) if device.device_type != "CPU" else {}
+        found.append({"type": device.device_type, "name": str(details.get("device_name") or device.name)})
+    return found

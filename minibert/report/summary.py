@@ -1,0 +1,86 @@
+"""A run in a few lines, for a terminal."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from minibert.report.comparison import ONE_DRAW, Comparison, compare, epochs_of, published_figures, stage_of
+from minibert.report.figures import NOTHING, decimal, duration, signed
+
+STAGES = ("encode", "pretrain", "frozen", "unfrozen", "end_to_end")
+"""A run's stages in the order in which they happen."""
+
+
+def total_seconds(record: dict[str, Any]) -> float:
+    """What all stages took together."""
+    return float(sum(stage_of(record, name).get("seconds") or 0.0 for name in STAGES))
+
+
+def summarize(record: dict[str, Any], directory: Path, page: Path) -> str:
+    """The run's figures, the notebook's beside them, where the artifacts are and what to try next."""
+    settings = record["settings"]
+    head = f"{settings['preset']}, seed {settings['seed']}: {record['status']} in {duration(total_seconds(record))}"
+    lines = [head, "", *_figures(record), "", *_places(record, directory, page), "", *_next_commands(record, directory)]
+    return "\n".join(lines)
+
+
+def _figures(record: dict[str, Any]) -> Iterator[str]:
+    published = published_figures(record)
+    rows = _last_of_each(compare(record)) if published is not None else list(_own_figures(record))
+    width = max((len(f"{row.stage}: {row.figure}") for row in rows), default=0)
+    if published is not None:
+        yield f"  {'':{width}}  this run  {published.notebook}"
+    for row in rows:
+        line = f"  {f'{row.stage}: {row.figure}':{width}}  {decimal(row.here):>8}"
+        if published is not None:
+            shown = "not shown" if row.published is None else f"{decimal(row.published)} ({signed(row.difference)})"
+            line += f"  {shown}"
+        yield line.rstrip()
+    if published is not None:
+        yield f"  {ONE_DRAW}"
+    predictions = (epochs_of(record, "pretrain") or [{}])[-1].get("predictions") or []
+    if predictions:
+        words = ", ".join(f"{p['token']} {p['probability']:.3f}" for p in predictions)
+        yield f"  [mask]: {''.join(c if c.isprintable() else ' ' for c in words)}"
+
+
+def _last_of_each(rows: list[Comparison]) -> list[Comparison]:
+    """One row for each series of epochs: its last, which is the one that stays."""
+    last: dict[tuple[str, str], Comparison] = {}
+    for row in rows:
+        last[row.stage, row.figure.partition(",")[0]] = row
+    return list(last.values())
+
+
+def _own_figures(record: dict[str, Any]) -> Iterator[Comparison]:
+    for stage, figure, key in (
+        ("pretrain", "masked-LM loss", "loss"),
+        ("frozen", "validation accuracy", "val_accuracy"),
+        ("unfrozen", "validation accuracy", "val_accuracy"),
+    ):
+        epochs = epochs_of(record, stage)
+        if epochs:
+            title = f"{figure}, epoch {epochs[-1].get('epoch', NOTHING)}"
+            yield Comparison(stage=stage, figure=title, here=epochs[-1].get(key), published=None)
+    end = stage_of(record, "end_to_end")
+    for key in ("accuracy", "loss"):
+        if key in end:
+            yield Comparison(stage="end to end", figure=f"{key} on raw test text", here=end[key], published=None)
+
+
+def _places(record: dict[str, Any], directory: Path, page: Path) -> Iterator[str]:
+    yield f"  report     {page}"
+    yield f"  artifacts  {directory}: {', '.join(['run.json', *sorted(record.get('artifacts') or {})])}"
+
+
+def _next_commands(record: dict[str, Any], directory: Path) -> Iterator[str]:
+    place = shlex.quote(str(directory))
+    sentence = shlex.quote(record["settings"]["pretrain"]["sample_sentence"])
+    yield "  Try next:"
+    yield f"    minibert fill-mask {place} {sentence}"
+    if stage_of(record, "end_to_end"):
+        yield f"    minibert classify {place} 'I have watched this and it was awesome'"
+    yield f"    minibert verify {place}"
