@@ -114,7 +114,7 @@ class _Rule:
             token_ids[places[chosen <= np.uint64(self.replaced_below - 1)]] = self.mask_id
         if self.random_below and len(self.candidates):
             is_random = chosen <= np.uint64(self.random_below - 1)
-            width = max(self.random_below // len(self.candidates), 1)
+            width = min(max(self.random_below // len(self.candidates), 1), 2**64 - 1)
             numbers = np.minimum(chosen[is_random] // np.uint64(width), np.uint64(len(self.candidates) - 1))
             token_ids[places[is_random]] = self.candidates[numbers.astype(np.int64)]
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from minibert.settings import MaskingSettings
 
 
-def cases(count: int) -> hypothesis_settings:
-    """A property test's settings: so many examples, and no deadline, because a shared machine has pauses."""
-    return hypothesis_settings(max_examples=count, deadline=None)
+def times(factor: int) -> hypothesis_settings:
+    """So many times the examples that the loaded profile asks for: cheap properties with much to get wrong."""
+    return hypothesis_settings(max_examples=factor * hypothesis_settings().max_examples)
 
 
 seeds = st.integers(0, 2**63 - 1)

@@ -21,7 +21,7 @@ from minibert.streams import Stream, integers_below, permutation, stream, thresh
 from tests import oracles, strategies
 from tests.chance import z_of_correlation, z_of_count, z_of_counts
 from tests.golden import make
-from tests.strategies import cases
+from tests.strategies import times
 
 ROW_IDS = st.integers(0, 2**64 - 1)
 COUNTS = st.integers(0, 70)
@@ -58,7 +58,7 @@ _ONES = np.array([bin(number).count("1") for number in range(2**16)], dtype=np.u
 """Ones in each 16-bit number."""
 
 
-@cases(200)
+@times(3)
 @given(seed=strategies.seeds, purpose=strategies.purposes, identity=strategies.identities)
 @example(seed=0, purpose="", identity=())
 @example(seed=0, purpose="masking", identity=(0,))
@@ -66,7 +66,7 @@ def test_key_agrees_with_the_oracle(seed, purpose, identity):
     assert stream(seed, purpose, *identity).key == oracles.stream_key(seed, purpose, *identity)
 
 
-@cases(200)
+@times(3)
 @given(
     left=st.tuples(strategies.seeds, strategies.purposes, strategies.identities),
     right=st.tuples(strategies.seeds, strategies.purposes, strategies.identities),
@@ -116,7 +116,7 @@ def test_no_two_of_500_000_names_share_a_key():
 # Words
 
 
-@cases(150)
+@times(2)
 @given(
     key=st.tuples(strategies.words, strategies.words),
     row_ids=st.lists(ROW_IDS, max_size=5),
@@ -131,7 +131,6 @@ def test_rows_agree_with_the_oracle(key, row_ids, count):
     assert words.tolist() == [oracles.words(key, row, count) for row in row_ids]
 
 
-@cases(100)
 @given(
     name=st.tuples(strategies.seeds, strategies.purposes),
     row_ids=st.lists(st.integers(0, 20) | ROW_IDS, min_size=1, max_size=8),
@@ -184,7 +183,7 @@ def test_threads_do_not_disturb_each_other():
 # Numbers out of words
 
 
-@cases(300)
+@times(4)
 @given(rate=strategies.rates)
 @example(rate=2.0**-64)
 @example(rate=2.0**-65)
@@ -195,7 +194,7 @@ def test_threshold_agrees_with_the_oracle(rate):
     assert 0 <= threshold(rate) <= 2**64
 
 
-@cases(300)
+@times(4)
 @given(words=st.lists(strategies.words, max_size=6), count=st.integers(1, 10) | st.integers(1, 2**40))
 @example(words=[2**64 - 1], count=1)
 @example(words=[2**64 - 1], count=3)
@@ -206,7 +205,7 @@ def test_integers_below_agree_with_the_oracle(words, count):
     assert all(0 <= integer < count for integer in integers.tolist())
 
 
-@cases(300)
+@times(4)
 @given(words=st.lists(strategies.words, max_size=6), limit=st.floats(0.0, 2.0**100) | st.floats(1e-3, 1.0))
 @example(words=[0, 2**63 - 1, 2**63, 2**64 - 1], limit=1.0)
 @example(words=[0, 2**63 - 1, 2**63, 2**64 - 1], limit=0.1)
@@ -224,7 +223,6 @@ def test_uniform_float32_includes_the_lower_limit_and_not_the_upper():
     assert highest == struct.unpack("<f", struct.pack("<f", 0.25 * (1 - 2**-23)))[0] < 0.25
 
 
-@cases(100)
 @given(seed=strategies.seeds, epoch=strategies.epochs, count=st.integers(0, 60))
 def test_permutation_agrees_with_the_oracle(seed, epoch, count):
     order = permutation(seed, "order", "pretrain", epoch, count=count)

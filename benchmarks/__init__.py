@@ -1,0 +1,1 @@
+"""The benchmarks, a package so that they share their reference workloads."""
