@@ -1,0 +1,491 @@
+"""The command line: what it accepts, prints and returns, and that it imports only what it must."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+import minibert
+from minibert import errors
+from minibert.cli import build_parser, main
+from minibert.progress import Progress
+from minibert.record import write_record
+from minibert.settings import RunSettings
+from tests.records import made_up_record
+
+HEAVY = ("tensorflow", "keras", "keras_hub", "keras_nlp", "numpy", "pandas", "pyarrow", "datasets", "rich", "absl")
+PlaceModule = Callable[..., ModuleType]
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> PlaceModule:
+    """Puts a made-up module in the place of one that would load TensorFlow."""
+
+    def put(name: str, **functions: Any) -> ModuleType:
+        module = ModuleType(f"minibert.{name}")
+        for key, value in functions.items():
+            setattr(module, key, value)
+        monkeypatch.setitem(sys.modules, f"minibert.{name}", module)
+        monkeypatch.setattr(minibert, name, module, raising=False)
+        return module
+
+    return put
+
+
+def fake_run(calls: list[dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A pipeline that writes a record and remembers what it was asked for."""
+
+    def run(settings: RunSettings, **options: Any) -> dict[str, Any]:
+        calls.append({"settings": settings, **options})
+        record = made_up_record("tiny")
+        record["settings"] = json.loads(settings.canonical_json())
+        record["settings_digest"] = settings.digest()
+        options["directory"].mkdir(parents=True, exist_ok=True)
+        write_record(options["directory"], record)
+        return record
+
+    return run
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def minibert_process(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "minibert", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+# What it imports
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--help"], 0),
+        (["run", "--help"], 0),
+        (["--version"], 0),
+        (["presets"], 0),
+        (["presets", "--json"], 0),
+        ([], 2),
+        (["walk"], 2),
+        (["run"], 2),
+        (["run", "tny"], 2),
+        (["run", "tiny", "--set", "pretrain.epoch=1"], 2),
+        (["run", "tiny", "--set", "model.heads=3"], 2),
+        (["run", "tiny", "--settings", "none.toml"], 2),
+        (["run", "tiny", "--seed", "-1"], 2),
+        (["report", "none"], 4),
+    ],
+)
+def test_what_needs_no_model_imports_nothing_heavy(words: list[str], code: int) -> None:
+    program = f"""
+import sys
+try:
+    from minibert.cli import main
+    code = main({words!r})
+except SystemExit as stop:
+    code = stop.code
+found = [name for name in {HEAVY!r} if name in sys.modules]
+print(found, file=sys.stderr)
+sys.exit(99 if found else code)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+
+
+def test_importing_the_package_is_cheap_and_lists_its_names() -> None:
+    program = f"""
+import sys, minibert
+assert not [name for name in {HEAVY!r} if name in sys.modules]
+assert set(minibert.__all__) <= set(dir(minibert))
+assert minibert.preset("tiny").preset == "tiny"
+assert minibert.MaskingSettings is sys.modules["minibert.settings"].MaskingSettings
+assert not [name for name in {HEAVY!r} if name in sys.modules]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_every_public_name_can_be_had() -> None:
+    for name in minibert.__all__:
+        assert getattr(minibert, name) is not None, name
+    with pytest.raises(AttributeError, match="module 'minibert' has no attribute 'masktokens'"):
+        _ = minibert.masktokens
+
+
+def test_importing_keras_after_minibert_registers_the_layers() -> None:
+    program = """
+import sys, minibert
+assert "minibert.model" not in sys.modules
+import keras
+assert "minibert.model" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+# run
+
+
+def test_run_resolves_settings_names_the_directory_and_writes_the_report(
+    place: PlaceModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[dict[str, Any]] = []
+    place("pipeline", run=fake_run(calls))
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "run",
+        "tiny",
+        "--seed",
+        "3",
+        "--set",
+        "pretrain.epochs=1",
+        "model.heads=2",
+        "--set",
+        "finetune.batch_size=8",
+    ]
+    assert main([*words, "--data", "a.csv", "--quiet"]) == 0
+    settings = calls[0]["settings"]
+    assert (settings.seed, settings.pretrain.epochs, settings.model.heads, settings.finetune.batch_size) == (3, 1, 2, 8)
+    assert (calls[0]["directory"], calls[0]["data"]) == (Path("runs/tiny-seed3"), Path("a.csv"))
+    assert not calls[0]["resume"]
+    assert isinstance(calls[0]["progress"], Progress)
+    assert (tmp_path / "runs/tiny-seed3/report.html").exists()
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "tiny, seed 3: complete" in captured.out
+    assert "minibert fill-mask runs/tiny-seed3" in captured.out
+
+
+def test_run_prints_the_record_as_json(place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place("pipeline", run=fake_run([]))
+    assert main(["run", "tiny", "--out", str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["preset"] == "tiny"
+
+
+def test_seed_of_the_settings_names_the_directory(
+    place: PlaceModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+    place("pipeline", run=fake_run(calls))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text("seed = 11\n")
+    assert main(["run", "tiny", "--settings", "mine.toml", "--quiet", "--resume"]) == 0
+    assert calls[0]["directory"] == Path("runs/tiny-seed11")
+    assert calls[0]["resume"]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.MinibertError("what"), 1),
+        (errors.SettingsError("what"), 2),
+        (errors.CorpusError("what"), 3),
+        (errors.DownloadError("what"), 3),
+        (errors.ArtifactError("what"), 4),
+        (errors.ResumeError("what"), 4),
+        (errors.RepeatabilityError("what"), 5),
+        (errors.DeviceError("what"), 6),
+    ],
+)
+def test_an_error_is_one_line_and_its_class_gives_the_code(
+    place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception, code: int
+) -> None:
+    place("pipeline", run=raising(error))
+    assert main(["run", "tiny", "--out", str(tmp_path / "out")]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "minibert: error: what\n"
+
+
+def test_a_message_of_several_lines_becomes_one(
+    place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place("pipeline", run=raising(errors.CorpusError("one\n  two")))
+    main(["run", "tiny", "--out", str(tmp_path / "out")])
+    assert capsys.readouterr().err == "minibert: error: one two\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "out/a.keras"), "out/a.keras: No space left on device"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (OSError("unable to write"), "unable to write"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(
+    place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: OSError, message: str
+) -> None:
+    place("pipeline", run=raising(error))
+    assert main(["run", "tiny", "--out", str(tmp_path / "out")]) == 4
+    assert capsys.readouterr().err == f"minibert: error: {message}\n"
+
+
+def test_a_programming_error_is_not_hidden(place: PlaceModule, tmp_path: Path) -> None:
+    place("pipeline", run=raising(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        main(["run", "tiny", "--out", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize("given", [[], ["--resume"]])
+def test_an_interrupted_run_says_how_to_go_on(
+    place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str]
+) -> None:
+    out = tmp_path / "my run"
+    words = ["run", "tiny", "--out", str(out), *given]
+    place("pipeline", run=raising(KeyboardInterrupt()))
+    assert main(words) == 130
+    assert capsys.readouterr().err == "minibert: interrupted\n"  # nothing was written: nothing to resume
+    out.mkdir()
+    write_record(out, made_up_record("tiny"))
+    assert main(words) == 130
+    assert capsys.readouterr().err == f"minibert: interrupted; resume with: minibert run tiny --out '{out}' --resume\n"
+
+
+def test_other_commands_are_just_interrupted(place: PlaceModule, capsys: pytest.CaptureFixture[str]) -> None:
+    place("inference", fill_mask=raising(KeyboardInterrupt()))
+    assert main(["fill-mask", "runs/x", "a [mask]"]) == 130
+    assert capsys.readouterr().err == "minibert: interrupted\n"
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "minibert", "presets"]
+    with os.fdopen(writer, "wb") as stdout:
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full cannot refuse to be written to")
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    with Path("/dev/full").open("wb") as stdout:
+        command = [sys.executable, "-m", "minibert", "presets"]
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (4, "minibert: error: No space left on device\n")
+
+
+def test_closed_streams_swallow() -> None:
+    program = "import os, sys; os.close(1); os.close(2); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    for words, code in ((["presets"], 0), (["run", "tny"], 2)):
+        done = subprocess.run([sys.executable, "-c", program, "-m", "minibert", *words], check=False)
+        assert done.returncode == code
+
+
+def test_a_terminal_that_cannot_show_a_character_shows_its_number() -> None:
+    done = minibert_process("run", "é", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.stderr == r"minibert: error: preset: '\xe9' is not a preset; there are imdb, amazon, jokes, tiny" + "\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fill-mask", "d"], "the following arguments are required: SENTENCE"),
+        (["fill-mask", "d", "s", "--top-k", "0"], "an integer, 1 or more, is required, but '0' came"),
+        (["fill-mask", "d", "s", "--top-k", "x"], "an integer, 1 or more, is required, but 'x' came"),
+        (["classify", "d"], "one of the arguments TEXT --file is required"),
+        (["classify", "d", "t", "--file", "f"], "not allowed with argument"),
+        (["evaluate", "d"], "the following arguments are required: --data"),
+        (["verify", "d", "--against", "e", "--repeat", "2"], "not allowed with argument"),
+        (["verify", "d", "--repeat", "0"], "an integer, 1 or more, is required"),
+        (["run", "tiny", "--seed", "x"], "invalid int value: 'x'"),
+        (["run", "tiny", "--see", "1"], "unrecognized arguments: --see 1"),
+    ],
+)
+def test_wrong_words_exit_with_2(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+# The other commands
+
+
+def test_fill_mask_prints_words_with_probabilities(place: PlaceModule, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[Any] = []
+
+    def fill_mask(directory: Path, sentence: str, *, top_k: int) -> list[SimpleNamespace]:
+        asked.append((directory, sentence, top_k))
+        return [
+            SimpleNamespace(token=t, probability=p, sentence=f"a {t}") for t, p in (("movie", 0.25), ("é\x1b", 0.125))
+        ]
+
+    place("inference", fill_mask=fill_mask)
+    assert main(["fill-mask", "runs/x", "a [mask]", "--top-k", "2"]) == 0
+    assert asked == [(Path("runs/x"), "a [mask]", 2)]
+    assert capsys.readouterr().out == "0.2500  movie  a movie\n0.1250  é      a é \n"
+    assert main(["fill-mask", "runs/x", "a [mask]", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[1] == {"token": "é\x1b", "probability": 0.125, "sentence": "a é\x1b"}
+
+
+def fake_classify(directory: Path, texts: list[str]) -> list[SimpleNamespace]:
+    return [SimpleNamespace(label=0, class_name="positive", probability=0.75) for _ in texts]
+
+
+def test_classify_names_the_class_of_each_text(place: PlaceModule, capsys: pytest.CaptureFixture[str]) -> None:
+    place("inference", classify=fake_classify)
+    assert main(["classify", "runs/x", "good", "x" * 100]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "positive  0.7500  good"
+    assert second == f"positive  0.7500  {'x' * 71}…"
+    assert main(["classify", "runs/x", "good", "--json"]) == 0
+    expected = [{"text": "good", "label": 0, "class_name": "positive", "probability": 0.75}]
+    assert json.loads(capsys.readouterr().out) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        (b"one\ntwo\n", ["one", "two"]),
+        (b"one\r\ntwo", ["one", "two"]),
+        (b"\xef\xbb\xbfone\n", ["one"]),
+        ("a\u2028b\x0bc\n".encode(), ["a\u2028b\x0bc"]),  # only a line feed ends a text
+    ],
+)
+def test_classify_reads_a_text_from_each_line(
+    place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, texts: list[str]
+) -> None:
+    place("inference", classify=fake_classify)
+    file = tmp_path / "texts"
+    file.write_bytes(content)
+    assert main(["classify", "runs/x", "--json", "--file", str(file)]) == 0
+    assert [found["text"] for found in json.loads(capsys.readouterr().out)] == texts
+
+
+def test_classify_reads_stdin(
+    place: PlaceModule, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place("inference", classify=fake_classify)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\n")))
+    assert main(["classify", "runs/x", "--json", "--file", "-"]) == 0
+    assert [found["text"] for found in json.loads(capsys.readouterr().out)] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "one text on each line is required, but the file is empty"),
+        (b"one\n\ntwo\n", ", line 2: a text is required, but the line is empty"),
+        (b"one\n \t\n", ", line 2: a text is required, but the line is empty"),
+        (b"one\n\xff\n", "UTF-8 is required, but byte 4 is not"),
+    ],
+)
+def test_a_file_of_texts_that_is_none_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, message: str
+) -> None:
+    file = tmp_path / "texts"
+    file.write_bytes(content)
+    assert main(["classify", "runs/x", "--file", str(file)]) == 3
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"minibert: error: {file}")
+    assert message in shown
+
+
+def test_a_missing_file_of_texts_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", "runs/x", "--file", str(tmp_path / "none")]) == 3
+    assert "none: a readable file is required, but No such file or directory" in capsys.readouterr().err
+
+
+def test_evaluate_passes_changed_corpus_settings(
+    place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def evaluate(directory: Path, data: Path, **options: Any) -> SimpleNamespace:
+        asked.append(options)
+        return SimpleNamespace(loss=0.5, accuracy=0.75, examples=1200)
+
+    place("inference", evaluate=evaluate)
+    write_record(tmp_path, made_up_record("tiny"))
+    words = ["evaluate", str(tmp_path), "--data", "a.csv", "--quiet"]
+    assert main(words) == 0
+    assert capsys.readouterr().out == "accuracy 0.7500  loss 0.5000  1,200 examples\n"
+    assert asked[0]["corpus"] is None
+    assert main([*words, "--set", "corpus.text_column=body", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"loss": 0.5, "accuracy": 0.75, "examples": 1200}
+    assert asked[1]["corpus"].text_column == "body"
+    assert main([*words, "--set", "model.heads=1"]) == 2
+    assert "corpus.field=value is required here, but 'model.heads=1' came" in capsys.readouterr().err
+
+
+def test_presets_lists_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets"]) == 0
+    shown = capsys.readouterr().out
+    assert "minibert run imdb" in shown
+    assert "`" not in shown
+    assert main(["presets", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [preset["name"] for preset in found] == ["imdb", "amazon", "jokes", "tiny"]
+    assert found[1]["settings"]["model"]["hidden_size"] == 32
+
+
+def test_report_prints_where_the_page_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_record(tmp_path, made_up_record())
+    assert main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
+    assert main(["report", str(tmp_path / "none")]) == 4
+
+
+def test_verify_returns_the_verdict_as_exit_code(place: PlaceModule, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[Any] = []
+
+    def answer(*place_: Any, **options: Any) -> SimpleNamespace:
+        asked.append((*place_, {key: value for key, value in options.items() if key != "progress"}))
+        return SimpleNamespace(
+            exit_code=12, explanation=["different", "step 3"], to_dict=lambda: {"verdict": "different"}
+        )
+
+    place("verify", verify=answer, repeat=answer)
+    assert main(["verify", "a", "--quiet"]) == 12
+    assert capsys.readouterr().out == "different\nstep 3\n"
+    assert main(["verify", "a", "--against", "b", "--json"]) == 12
+    assert json.loads(capsys.readouterr().out) == {"verdict": "different"}
+    assert main(["verify", "a", "--repeat", "4"]) == 12
+    assert asked == [(Path("a"), {"against": None}), (Path("a"), {"against": Path("b")}), (Path("a"), {"count": 4})]
+
+
+# What TensorFlow says
+
+
+def test_what_a_failing_import_wrote_is_shown_and_a_good_one_is_silent(tmp_path: Path) -> None:
+    for body, code, shown in (("", 0, ""), ("raise RuntimeError('broken')", 1, "from C++")):
+        (tmp_path / "tensorflow.py").write_text(f"import os\nos.write(2, b'from C++')\n{body}\n")
+        program = (
+            "from minibert.quiet import quiet_tensorflow; quiet_tensorflow(); quiet_tensorflow(); import tensorflow"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code
+        assert done.stderr.startswith(shown)
+        assert bool(done.stderr) == bool(shown)
+
+
+def test_every_command_has_a_function_and_a_description() -> None:
+    parser = build_parser()
+    found = parser._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    assert list(found) == ["run", "fill-mask", "classify", "evaluate", "presets", "report", "doctor", "verify"]
+    for name, subparser in found.items():
+        assert subparser.get_default("command") is not None, name
+        assert subparser.description, name

@@ -1,0 +1,132 @@
+"""The doctor finds each known fault, names its remedy, and nothing on a healthy machine."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from minibert import doctor
+from minibert.environment import PACKAGES, VARIABLES
+
+HEALTHY: dict[str, Any] = {
+    "python": "3.11.7",
+    "platform": {"system": "Linux", "release": "6.1", "machine": "x86_64"},
+    "packages": {
+        **dict.fromkeys(PACKAGES),
+        "tensorflow": "2.21.0",
+        "keras": "3.15.1",
+        "keras-hub": "0.32.0",
+        "keras-nlp": "0.32.0",
+        "numpy": "2.4.6",
+        "pyarrow": "26.0.1",
+        "datasets": "5.2.0",
+    },
+    "cpu": {"model": "a CPU", "cores": 4, "instruction_sets": ["avx2"]},
+    "memory_bytes": 8_000_000_000,
+    "threads": {"intra_op": 0, "inter_op": 0},
+    "devices": [{"type": "CPU", "name": "/physical_device:CPU:0"}],
+    "variables": dict.fromkeys(VARIABLES),
+}
+METAL = {
+    ("packages", "tensorflow-metal"): "1.2.0",
+    ("packages", "tensorflow"): "2.18.1",
+    ("platform", "machine"): "arm64",
+}
+
+
+def changed(changes: dict[tuple[str, ...], Any]) -> dict[str, Any]:
+    """The healthy environment with some values replaced."""
+    environment = copy.deepcopy(HEALTHY)
+    for (*path, last), value in changes.items():
+        place = environment
+        for key in path:
+            place = place[key]
+        place[last] = value
+    return environment
+
+
+def test_a_healthy_environment_has_no_finding() -> None:
+    assert list(doctor.judge(HEALTHY)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "finding", "remedy"),
+    [
+        ({("python",): "3.14.0"}, "error", "Python 3.14.0: TensorFlow has no release", "3.10 to 3.13"),
+        ({("python",): "3.9.1"}, "error", "Python 3.9.1", "3.10 to 3.13"),
+        ({("packages", "tensorflow"): None}, "error", "TensorFlow is not installed", "pip install tensorflow"),
+        ({("packages", "tensorflow"): "2.15.0"}, "error", "TensorFlow 2.15.0 comes with Keras 2", ">=2.16"),
+        ({("packages", "pyarrow"): None}, "error", "pyarrow is not installed", "pip install pyarrow"),
+        ({("packages", "keras-hub"): "0.30.0"}, "warning", "alias of keras-hub", "the same version"),
+        ({("packages", "datasets"): None}, "note", "datasets is not installed", "--data"),
+        ({**METAL, ("packages", "tensorflow"): "2.19.0"}, "error", "up to 2.18, but 2.19.0", "tensorflow==2.18"),
+        ({**METAL, ("python",): "3.13.1"}, "error", "no release for Python 3.13.1", "3.11 or 3.12"),
+        ({**METAL, ("platform", "machine"): "x86_64"}, "error", "needs arm64", "native arm64"),
+        (METAL, "note", "wrong training results", "first losses"),
+        ({("variables", "KERAS_BACKEND"): "jax"}, "error", "KERAS_BACKEND is 'jax'", "unset"),
+        ({("variables", "TF_USE_LEGACY_KERAS"): "1"}, "error", "Keras 2", "unset"),
+        ({("variables", "OMP_NUM_THREADS"): "1"}, "warning", "OMP_NUM_THREADS is 1, but 4 cores", "unset"),
+        ({("variables", "TF_ENABLE_ONEDNN_OPTS"): "0"}, "warning", "turns oneDNN off", "unset"),
+        ({("variables", "TF_DETERMINISTIC_OPS"): "1"}, "note", "TF_DETERMINISTIC_OPS", "unset"),
+        ({("variables", "XLA_FLAGS"): "--x"}, "note", "XLA_FLAGS is '--x'", "the same"),
+        ({("memory_bytes",): 2_000_000_000}, "warning", "2.0 GB of memory", "sequence_length"),
+    ],
+)
+def test_each_fault_is_found_alone(changes: dict[Any, Any], level: str, finding: str, remedy: str) -> None:
+    found = [f for f in doctor.judge(changed(changes)) if finding in f.finding]
+    assert [(f.level, remedy in f.remedy) for f in found] == [(level, True)]
+
+
+def test_metal_as_it_should_be_is_no_error() -> None:
+    assert {finding.level for finding in doctor.judge(changed(METAL))} == {"note"}
+
+
+@pytest.mark.parametrize("value", ["", "none", "8", "-1"])
+def test_thread_variables_that_take_nothing_away_are_left_alone(value: str) -> None:
+    assert list(doctor.judge(changed({("variables", "OMP_NUM_THREADS"): value}))) == []
+
+
+def test_unknown_memory_is_no_fault() -> None:
+    assert list(doctor.judge(changed({("memory_bytes",): None}))) == []
+
+
+def test_a_library_that_cannot_be_imported_is_an_error_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise RuntimeError("a\nb")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    monkeypatch.setattr(doctor, "describe_environment", lambda: HEALTHY)
+    diagnosis = doctor.diagnose()
+    assert (diagnosis["healthy"], diagnosis["exit_code"]) == (False, 6)
+    assert diagnosis["findings"][0]["finding"] == "import tensorflow fails: RuntimeError: a b"
+    shown = doctor.describe_diagnosis(diagnosis)
+    assert "error: import tensorflow fails: RuntimeError: a b\n  pip install" in shown
+    assert shown.endswith("minibert cannot run here before that is mended.")
+
+
+def test_a_card_that_tensorflow_does_not_see_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    assert [f.level for f in doctor._invisible_gpu(HEALTHY)] == ["warning"]
+    hidden = changed({("variables", "CUDA_VISIBLE_DEVICES"): ""})
+    seen = changed({("devices",): [{"type": "GPU", "name": "H200"}]})
+    unknown = changed({("devices",): None})
+    assert [list(doctor._invisible_gpu(e)) for e in (hidden, seen, unknown)] == [[], [], []]
+
+
+def test_the_command_diagnoses_this_machine_and_keeps_tensorflow_quiet() -> None:
+    words = [sys.executable, "-m", "minibert", "doctor", "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    diagnosis = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert done.returncode == diagnosis["exit_code"] == 0
+    assert diagnosis["healthy"]
+    assert diagnosis["onednn"] in (True, False, None)
+    assert {"type", "name"} == diagnosis["environment"]["devices"][0].keys()
+    assert diagnosis["environment"]["threads"] == {"intra_op": 0, "inter_op": 0}
+    assert "minibert can run here." in doctor.describe_diagnosis(diagnosis)

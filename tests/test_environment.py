@@ -1,0 +1,110 @@
+"""The environment is described in plain values, cheaply, and as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import minibert
+from minibert import environment as module
+from minibert.environment import PACKAGES, VARIABLES, available_cores, describe_environment
+
+
+def test_the_description_is_json_and_complete() -> None:
+    found = describe_environment()
+    assert json.loads(json.dumps(found)) == found
+    assert list(found) == [
+        *("python", "platform", "packages", "cpu", "memory_bytes", "threads", "devices", "variables"),
+    ]
+    assert found["python"] == platform.python_version()
+    assert tuple(found["packages"]) == PACKAGES
+    assert tuple(found["variables"]) == VARIABLES
+    assert found["packages"]["minibert"] == minibert.__version__
+    assert found["packages"]["numpy"] == metadata.version("numpy")
+    assert found["cpu"]["model"]
+    assert found["cpu"]["cores"] == available_cores() >= 1
+    assert found["memory_bytes"] is None or found["memory_bytes"] > 1_000_000
+
+
+def test_describing_imports_neither_tensorflow_nor_anything_else_that_it_names() -> None:
+    code = f"""
+import sys
+from minibert.environment import describe_environment
+found = describe_environment()
+assert found["devices"] is None and found["threads"] is None
+assert not [name for name in {[n.replace("-", "_") for n in PACKAGES if n != "minibert"]} if name in sys.modules]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_variables_are_shown_as_they_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    variables = describe_environment()["variables"]
+    assert (variables["OMP_NUM_THREADS"], variables["XLA_FLAGS"]) == ("3", None)
+
+
+def test_threads_and_devices_are_there_once_tensorflow_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = [SimpleNamespace(device_type="CPU", name="cpu:0"), SimpleNamespace(device_type="GPU", name="gpu:0")]
+    config = SimpleNamespace(
+        threading=SimpleNamespace(
+            get_intra_op_parallelism_threads=lambda: 0, get_inter_op_parallelism_threads=lambda: 2
+        ),
+        list_physical_devices=lambda: devices,
+        experimental=SimpleNamespace(get_device_details=lambda device: {"device_name": "H200"}),
+    )
+    monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(config=config))
+    found = describe_environment()
+    assert found["threads"] == {"intra_op": 0, "inter_op": 2}
+    assert found["devices"] == [{"type": "CPU", "name": "cpu:0"}, {"type": "GPU", "name": "H200"}]
+
+
+def test_only_the_cores_of_the_affinity_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
+    assert available_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert available_cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "model", "instruction_sets"),
+    [
+        ("processor : 0\nmodel name\t: A CPU @ 2 GHz\nflags\t: fpu avx2 sse4_2 made_up amx_bf16\n",
+         "A CPU @ 2 GHz", ["sse4_2", "avx2", "amx_bf16"]),
+        ("Features\t: fp asimd sve\nModel\t: Board 5\n", "Board 5", ["asimd", "sve"]),
+    ],
+)  # fmt: skip
+def test_linux_names_the_processor_and_its_instruction_sets(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, cpuinfo: str, model: str, instruction_sets: list[str]
+) -> None:
+    file = tmp_path / "cpuinfo"
+    file.write_text(cpuinfo)
+    monkeypatch.setattr(module, "Path", lambda path: file if path == "/proc/cpuinfo" else tmp_path / "none")
+    cpu = describe_environment()["cpu"]
+    assert (cpu["model"], cpu["instruction_sets"]) == (model, instruction_sets)
+
+
+def test_macos_is_asked_by_sysctl(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"machdep.cpu.brand_string": "Apple M1\n", "machdep.cpu.features": ""}
+    monkeypatch.setattr(module, "Path", lambda path: tmp_path / "none")
+    monkeypatch.setattr(module.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(module.subprocess, "run", lambda words, **_: SimpleNamespace(stdout=answers[words[-1]]))
+    assert describe_environment()["cpu"]["model"] == "Apple M1"
+
+
+def test_a_control_group_may_allow_less_memory(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(module, "Path", lambda path: limit if path == "/sys/fs/cgroup/memory.max" else tmp_path / "no")
+    limit.write_text("max\n")
+    unlimited = describe_environment()["memory_bytes"]
+    limit.write_text("1000000\n")
+    assert describe_environment()["memory_bytes"] == 1_000_000 < unlimited

@@ -1,0 +1,314 @@
+"""The page: self-contained, well formed, whole for every kind of run, and deaf to what texts contain."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from minibert.errors import ArtifactError
+from minibert.presets import PUBLISHED
+from minibert.record import write_record
+from minibert.report import figures as write
+from minibert.report import render_report, summarize, write_report
+from minibert.report.charts import Chart, Series, integer_ticks, line_chart, nice_ticks
+from minibert.report.comparison import compare
+from minibert.report.markup import Markup, element, escape, table
+from tests.records import made_up_record
+
+hostile = st.text(max_size=30) | st.sampled_from(
+    ["<script>alert(1)</script>", "</style>", '"><b x="', "&amp;", "\0\x1b[2J"]
+)
+
+
+class Page(HTMLParser):
+    """Reads a page, checks that every element is closed where it should be, and keeps text and elements."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.text += data
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.elements]
+
+
+def without(record: dict[str, Any], *stages: str) -> dict[str, Any]:
+    """A run that is still on its way."""
+    record["status"] = "running"
+    for stage in stages:
+        del record["stages"][stage]
+    return record
+
+
+def with_figures(value: float) -> dict[str, Any]:
+    """A run whose every figure is this."""
+    record = made_up_record()
+    for stage in record["stages"].values():
+        for epoch in stage.get("epochs", [stage]):
+            epoch |= {key: value for key in ("loss", "accuracy", "val_loss", "val_accuracy") if key in epoch}
+            for prediction in epoch.get("predictions", []):
+                prediction["probability"] = value
+    return record
+
+
+RECORDS = {
+    "complete": made_up_record(),
+    "imdb": made_up_record("imdb"),
+    "without labels": made_up_record("jokes", labelled=False),
+    "no notebook": made_up_record("tiny"),
+    "one epoch": made_up_record(epochs=1),
+    "no epoch": made_up_record(epochs=0),
+    "200 epochs": made_up_record(epochs=200),
+    "nothing yet": made_up_record()
+    | {"status": "running", "stages": {}, "corpus": {}, "environment": {}, "artifacts": {}},
+    "encoded": without(made_up_record(), "pretrain", "frozen", "unfrozen", "end_to_end"),
+    "pretrained": without(made_up_record(), "frozen", "unfrozen", "end_to_end"),
+    "frozen": without(made_up_record("imdb"), "unfrozen", "end_to_end"),
+    "only unfrozen": without(made_up_record(), "frozen"),
+    "huge": with_figures(1e300),
+    "small": with_figures(1e-300),
+    "zero": with_figures(0.0),
+    "not a number": with_figures(math.nan),
+    "infinite": with_figures(math.inf),
+    "unknown preset": made_up_record() | {"settings": made_up_record()["settings"] | {"preset": "mine"}},
+}
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS.keys())
+def test_every_kind_of_run_gives_a_whole_page_and_a_summary(record: dict[str, Any]) -> None:
+    page = Page(render_report(record))
+    assert page.names().count("h1") == 1
+    svg = [attributes for name, attributes in page.elements if name in ("line", "circle", "text", "polyline")]
+    for attributes in svg:
+        for key in ("x", "y", "x1", "x2", "y1", "y2", "cx", "cy"):
+            assert math.isfinite(float(attributes.get(key) or 0)), attributes
+    lines = summarize(record, Path("runs/a b"), Path("runs/a b/report.html"))
+    assert "minibert fill-mask 'runs/a b'" in lines
+    assert "minibert verify 'runs/a b'" in lines
+
+
+def test_the_page_needs_no_network_and_no_script() -> None:
+    page = render_report(made_up_record())
+    names = Page(page).names()
+    assert not {"script", "link", "img", "iframe", "object"} & set(names)
+    assert not re.search(r"https?:|url\(|@import|\bsrc=|\bon\w+=", page)
+
+
+def test_the_same_record_gives_the_same_page() -> None:
+    record = made_up_record()
+    assert render_report(json.loads(json.dumps(record))) == render_report(record)
+
+
+def test_the_page_says_what_the_run_came_to() -> None:
+    text = Page(render_report(made_up_record())).text
+    for said in (
+        "names the right class for 82.2 % of 10,000 test texts; the notebook's own run had 82.0 %",
+        "loss went from 7.30 to 5.86 in 5 epochs",
+        "+0.0022",
+        "one unseeded run",
+        "40,000: 20,034 negative, 19,966 positive",
+        "No setting differs from the preset amazon.",
+        "7.9 MB",
+    ):
+        assert said in text
+
+
+def test_a_run_that_is_not_finished_says_how_far_it_is() -> None:
+    text = Page(render_report(RECORDS["frozen"])).text
+    assert "This run is not finished: 5 of 5 epochs of classifier, frozen are done." in text
+    text = Page(render_report(RECORDS["nothing yet"])).text
+    assert "no epoch has ended yet" in text
+
+
+def test_a_run_without_labels_has_no_classifier() -> None:
+    text = Page(render_report(RECORDS["without labels"])).text
+    assert "The corpus has no labels" in text
+    assert "Sentiment classifier" not in text
+
+
+def test_settings_that_differ_from_the_preset_are_listed() -> None:
+    record = made_up_record()
+    record["settings"]["model"]["hidden_size"] = 48
+    record["settings"]["seed"] = 9  # a seed is not a recipe
+    record["settings"]["masking"]["vocabulary_size"] = 29_999  # the run filled it in
+    page = render_report(record)
+    assert re.search(r"1 of \d+ settings differ from the preset amazon\.", Page(page).text)
+    assert "<code>model.hidden_size</code></td><td><mark><code>48</code></mark></td><td><code>32</code>" in page
+
+
+@given(hostile)
+@example("<script>alert(1)</script>")
+@example("\0")
+def test_what_texts_contain_never_becomes_an_element(text: str) -> None:
+    record = made_up_record()
+    plain = Page(render_report(record)).names()
+    record["settings"]["pretrain"]["sample_sentence"] = f"{text}[mask]{text}"
+    record["stages"]["pretrain"]["epochs"][0]["predictions"][0]["token"] = text
+    record["corpus"]["name"] = text
+    record["corpus"]["class_names"] = [text, text]
+    record["environment"]["cpu"]["model"] = text
+    record["started"] = text
+    record["artifacts"] = {text: {"sha256": text, "bytes": 1}}
+    expected = [name for name in plain if name != "mark"]  # the sentence differs from the preset's
+    found = Page(render_report(record)).names()
+    assert "script" not in found
+    assert found.count("b") == plain.count("b")
+    assert set(found) == set(plain)
+    assert len(found) < len(expected) + 20
+
+
+@given(hostile)
+def test_escaped_text_reads_as_itself(text: str) -> None:
+    page = Page(element("p", text, title=text))
+    assert page.names() == ["p"]
+    kept = "".join(c if c >= " " or c in "\n\t" else "\ufffd" for c in text if c != "\x7f")
+    assert page.text == kept
+    assert page.elements[0][1]["title"] == kept
+
+
+def test_markup_is_escaped_once_and_only_by_element() -> None:
+    assert escape("<&>") == "&lt;&amp;&gt;"
+    assert escape([Markup("<i></i>"), "<", None, 3]) == "<i></i>&lt;3"
+    assert element("svg", viewBox="0 0 1 1", stroke_width=2, class_="a", fill=None) == (
+        '<svg viewBox="0 0 1 1" stroke-width="2" class="a"></svg>'
+    )
+
+
+def test_groups_head_their_rows() -> None:
+    rows = [("one", "a"), ("one", "b"), ("two", "c")]
+    assert Page(table(("t",), rows, grouped=True)).text == "toneabtwoc"
+
+
+@given(st.floats(-1e12, 1e12), st.floats(1e-9, 1e12), st.integers(2, 9))
+def test_ticks_are_round_even_and_cover_the_range(low: float, span: float, count: int) -> None:
+    high = low + span
+    if not high - low > 1e-6 * abs(low):
+        return
+    ticks = nice_ticks(low, high, count)
+    step = ticks[1] - ticks[0]
+    assert ticks[0] <= low + 1e-6 * step
+    assert ticks[-1] >= high - 1e-6 * step
+    assert 2 <= len(ticks) <= count + 3
+    assert all(math.isclose(b - a, step, rel_tol=1e-6, abs_tol=1e-9 * abs(low)) for a, b in pairwise(ticks))
+
+
+@given(st.integers(1, 50), st.integers(0, 10**6))
+def test_epochs_have_few_whole_ticks(low: int, more: int) -> None:
+    ticks = integer_ticks(low, low + more)
+    assert 1 <= len(ticks) <= 11
+    assert low <= ticks[0]
+    assert ticks[-1] <= low + more
+
+
+@given(st.lists(st.lists(st.none() | st.floats(), min_size=1, max_size=6), min_size=1, max_size=4))
+def test_any_values_can_be_drawn(values: list[list[float | None]]) -> None:
+    series = [Series(name=f"s{i}", points=list(enumerate(line, 1))) for i, line in enumerate(values)]
+    picture = Page(line_chart(Chart(title="t", x_label="epoch", y_label="y", series=series)))
+    drawn = [line for line in values if any(v is not None and math.isfinite(v) for v in line)]
+    names = [a for name, a in picture.elements if name == "text" and "name" in (a.get("class") or "")]
+    assert len(names) == len(drawn)
+    places = sorted(float(a["y"] or 0) for a in names)
+    assert all(b - a >= 15.9 for a, b in pairwise(places))  # no name upon another
+    points = [a for name, a in picture.elements if name == "circle"]
+    assert all(0 <= float(a["cx"] or 0) <= 480 and 0 <= float(a["cy"] or 0) <= 300 for a in points)
+
+
+def test_a_line_is_broken_where_a_value_is_missing() -> None:
+    points = [(1, 1.0), (2, 2.0), (3, None), (4, 2.0), (5, 1.0)]
+    chart = Chart(title="t", x_label="", y_label="", series=[Series(name="s", points=points)])
+    assert Page(line_chart(chart)).names().count("polyline") == 2
+
+
+def test_the_comparison_has_every_published_figure() -> None:
+    rows = compare(made_up_record("amazon"))
+    published = PUBLISHED["amazon"]
+    values = [row.published for row in rows]
+    assert values[:5] == list(published.pretrain_losses)
+    assert values[5:10] == list(published.frozen_validation_accuracies)
+    assert values[10:] == [0.8416, 0.3583, 0.8196, 0.7103]
+    assert rows[-1].difference == pytest.approx(0.7011 - 0.7103)
+    assert compare(made_up_record("tiny")) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (write.decimal(0.80471), "0.8047"), (write.decimal(None), "–"), (write.decimal(math.nan), "not finite"),
+        (write.decimal(1e-9), "1.00e-09"), (write.decimal(3.2e7), "3.20e+07"), (write.decimal(0.0), "0.0000"),
+        (write.signed(0.0022), "+0.0022"), (write.signed(-0.5), "−0.5000"), (write.signed(0.0), "0.0000"),
+        (write.signed(None), "–"), (write.count(1234567), "1,234,567"), (write.percent(0.8218), "82.2 %"),
+        (write.duration(0.0123), "12.3 ms"), (write.duration(0.9999), "1.0 s"), (write.duration(59.94), "59.9 s"),
+        (write.duration(59.97), "1 min 0 s"), (write.duration(3599.6), "1 h 0 min"), (write.duration(None), "–"),
+        (write.size(0), "0 bytes"), (write.size(999), "999 bytes"), (write.size(999_960), "1.0 MB"),
+        (write.size(7_923_411), "7.9 MB"), (write.size(None), "–"),
+    ],
+)  # fmt: skip
+def test_figures_are_written_for_people(written: str, expected: str) -> None:
+    assert written == expected
+
+
+def test_the_summary_stands_beside_the_notebook() -> None:
+    lines = summarize(made_up_record(), Path("runs/x"), Path("runs/x/report.html"))
+    assert "notebook 2, Amazon" in lines
+    assert re.search(r"end to end: accuracy on raw test text +0\.8218 +0\.8196 \(\+0\.0022\)", lines)
+    assert "pretrain: loss, epoch 5" in lines
+    assert "epoch 4" not in lines
+    assert "minibert classify" in lines
+    lines = summarize(made_up_record("jokes", labelled=False), Path("runs/x"), Path("runs/x/report.html"))
+    assert "notebook" not in lines
+    assert "classify" not in lines
+
+
+def test_a_report_is_written_beside_its_record_and_replaced_whole(tmp_path: Path) -> None:
+    write_record(tmp_path, made_up_record())
+    page = write_report(tmp_path)
+    first = page.read_bytes()
+    assert page == tmp_path / "report.html"
+    assert write_report(tmp_path).read_bytes() == first
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "run.json"]
+
+
+def test_a_damaged_record_is_named_and_the_old_page_stays(tmp_path: Path) -> None:
+    write_record(tmp_path, made_up_record())
+    old = write_report(tmp_path).read_bytes()
+    record = tmp_path / "run.json"
+    whole = record.read_text(encoding="utf-8")
+    record.write_text(whole[: len(whole) // 2], encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"run\.json"):
+        write_report(tmp_path)
+    record.write_text(whole.replace('"accuracy": 0.8218', '"accuracy": 0.9218'), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"run\.json: field"):
+        write_report(tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == old
+
+
+def test_a_missing_record_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"run\.json: .* there is none"):
+        write_report(tmp_path)
