@@ -135,6 +135,21 @@ def _row(words: object) -> str:
     return " ".join(_hex(word) for word in words.tolist())  # type: ignore[attr-defined]
 
 
+@golden("embedded_corpus.json")
+def embedded_corpus() -> str:
+    """The embedded corpus' digest, counts and first texts."""
+    from minibert.corpora.embedded import embedded_corpus, embedded_reviews
+
+    corpus = embedded_corpus()
+    value = {
+        "digest": corpus.digest,
+        "examples": corpus.examples,
+        "class_names": corpus.class_names,
+        "first_texts": embedded_reviews("train", 0, 4).texts.to_pylist(),
+    }
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
 def main() -> None:
     """Writes the files that are named, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.golden.make", description=main.__doc__)

@@ -1,0 +1,245 @@
+"""Any table of the user's as a corpus: columns by name, two label values, a split or a seeded one.
+
+    read_table(open_table_file(Path("reviews.csv")), settings, seed=0) -> Corpus
+
+Columns: the text is ``review``, ``text``, ``content`` or ``Joke``, the label ``sentiment`` or
+``label``; where several are there, the first in this order is taken; settings name others. Without
+a label column the corpus is unlabelled and, unless it says otherwise, all of it is ``train``.
+
+Labels: any two values, as they stand. Label 0 is the smaller one: numbers, and text that is an
+integer, by value, all else by code point. So 0/1 keep their numbers, and neg/pos become 0/1.
+
+Splits: a ``split`` column (``train`` or ``test`` in every row), or the splits of a `datasets` folder;
+else a seeded choice, see selection.py. A first pass checks every row and keeps a byte or two of
+each; the texts are read from the file again whenever they are wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from minibert.corpora.corpus import SPLITS, Corpus, make_corpus
+from minibert.corpora.selection import PLACE, count_classes, keep_examples, place_rows, split_reader
+from minibert.corpora.table_files import TableFile, unique_columns
+from minibert.errors import CorpusError
+from minibert.settings import CorpusSettings
+
+TEXT_COLUMNS = ("review", "text", "content", "Joke")
+LABEL_COLUMNS = ("sentiment", "label")
+SPLIT_COLUMN = "split"
+
+
+def read_table(
+    table: TableFile,
+    settings: CorpusSettings,
+    *,
+    seed: int,
+    name: str = "table",
+    labelled: bool = True,
+    blanks: bool = False,
+    progress: Any = None,
+) -> Corpus:
+    """Reads and checks a table.
+
+    Args:
+        table: What `open_table_file` gives.
+        settings: Column and class names, test rate, numbers of examples.
+        seed: Root of the streams that choose the splits.
+        name: The corpus' name.
+        labelled: False: a label column is looked at only if the settings name one.
+        blanks: Whether empty, blank and null texts are kept, as empty ones, or refused.
+        progress: Has ``start(description, total)``; None: silent.
+
+    Raises:
+        CorpusError: The table is not what a corpus must be; the message names the row or column.
+    """
+    unique_columns(table.path, table.columns)
+    text_column = _column(table, settings.text_column, TEXT_COLUMNS, "text")
+    label_column = _column(table, settings.label_column, LABEL_COLUMNS if labelled else (), "label")
+    assert text_column is not None
+    if text_column == label_column:
+        raise CorpusError(f"{table.path}: two columns are required, but {text_column!r} is both text and label")
+    scan = _Scan(table, text_column, label_column, blanks=blanks)
+    scan.run(progress)
+    class_names, labels = (None, None) if label_column is None else scan.classes(settings)
+    places = scan.places()
+    if places is None:
+        places = (np.zeros(scan.rows, dtype=np.int8) if labels is None
+                  else place_rows(labels, test_rate=settings.test_rate, seed=seed))  # fmt: skip
+    _check_splits(table, places, labels)
+    places = keep_examples(places, labels, settings, seed=seed)
+    return make_corpus(name, class_names, split_reader(scan.texts, labels, places))
+
+
+def _column(table: TableFile, wanted: str, candidates: tuple[str, ...], what: str) -> str | None:
+    """The column of that name, or the first candidate that is there."""
+    there = ", ".join(map(repr, table.columns))
+    if wanted:
+        if wanted not in table.columns:
+            raise CorpusError(f"{table.path}: {what} column {wanted!r} is required, but there are {there}")
+        return wanted
+    found = next((column for column in candidates if column in table.columns), None)
+    if found is None and what == "text":
+        required = " or ".join(candidates)
+        raise CorpusError(f"{table.path}: a text column {required} (or corpus.text_column) is required, "
+                          f"but there are {there}")  # fmt: skip
+    return found
+
+
+class _Scan:
+    """The pass that checks every row and remembers its label and split."""
+
+    def __init__(self, table: TableFile, text_column: str, label_column: str | None, *, blanks: bool) -> None:
+        self.rows = 0
+        self._table, self._text, self._label, self._blanks = table, text_column, label_column, blanks
+        with_split = SPLIT_COLUMN in table.columns and table.split_rows is None
+        self._split = SPLIT_COLUMN if with_split and SPLIT_COLUMN not in (text_column, label_column) else None
+        self._columns = [c for c in (text_column, label_column, self._split) if c is not None]
+        self._label_codes: dict[Any, int] = {}
+        self._labels: list[np.ndarray] = []
+        self._places: list[np.ndarray] = []
+
+    def run(self, progress: Any) -> None:
+        """Reads the table once."""
+        task = progress.start(f"check {self._table.path.name}", None) if progress else None
+        for batch in self._table.batches(self._columns):
+            self._plain_text(batch.column(self._text), self.rows)
+            if self._label is not None:
+                self._labels.append(self._label_codes_of(batch.column(self._label)))
+            if self._split is not None:
+                self._places.append(self._places_of(batch.column(self._split)))
+            self.rows += len(batch)
+            if task:
+                task.advance(len(batch))
+        if task:
+            task.finish()
+        if not self.rows:
+            raise CorpusError(f"{self._table.path}: a table with rows is required, but it has none")
+
+    def texts(self) -> Iterator[pa.StringArray]:
+        """All texts in order, read again."""
+        start = 0
+        for batch in self._table.batches([self._text]):
+            yield self._plain_text(batch.column(self._text), start)
+            start += len(batch)
+
+    def classes(self, settings: CorpusSettings) -> tuple[tuple[str, str], np.ndarray]:
+        """The classes' names and every row's label, 0 or 1, by the order of the two values."""
+        values = sorted(self._label_codes, key=_label_order)
+        if len(values) != 2:
+            raise CorpusError(f"{self._table.path}: two label values are required in column {self._label!r}, "
+                              f"but {len(values)} came: {_listed(values)}")  # fmt: skip
+        new_codes = np.zeros(2, dtype=np.int8)
+        new_codes[[self._label_codes[value] for value in values]] = (0, 1)
+        names = settings.class_names
+        if not names:
+            given = self._table.value_names(str(self._label))
+            names = tuple(given[v] if given and isinstance(v, int) and 0 <= v < len(given) else str(v) for v in values)
+        return (names[0], names[1]), new_codes[np.concatenate(self._labels)]
+
+    def places(self) -> np.ndarray | None:
+        """Every row's split, if the table says it."""
+        if self._table.split_rows is not None:
+            counts = [self._table.split_rows[split] for split in SPLITS]
+            return np.repeat(np.arange(2, dtype=np.int8), counts)
+        return np.concatenate(self._places) if self._split is not None else None
+
+    def _plain_text(self, column: pa.Array, start: int) -> pa.StringArray:
+        """The texts of the rows from ``start`` on, checked."""
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if not (_is_text(kind) or pa.types.is_null(kind)):
+            raise CorpusError(f"{self._table.path}: column {self._text!r}: text is required, but {kind} came")
+        texts = column.cast(pa.string())
+        try:
+            texts.validate(full=True)
+        except pa.ArrowInvalid:
+            raise CorpusError(f"{self._table.path}: column {self._text!r}: UTF-8 is required, but in rows "
+                              f"{start + 1} to {start + len(column)} something else came") from None  # fmt: skip
+        if self._blanks:
+            return texts.fill_null("")
+        self._refuse(pc.is_null(texts), self._text, "text is required, but null came", start)
+        blank = pc.equal(pc.utf8_trim_whitespace(texts), "")
+        self._refuse(blank, self._text, "text is required, but an empty one came", start)
+        return texts
+
+    def _label_codes_of(self, column: pa.Array) -> np.ndarray:
+        """The batch's labels as 0, 1 (or 2, refused later) in the order of first sight."""
+        assert self._label is not None
+        self._refuse(pc.is_null(column, nan_is_null=True), self._label, "a label is required, but null came")
+        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        kind = encoded.type.value_type
+        if not (_is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            raise CorpusError(f"{self._table.path}: column {self._label!r}: text, numbers or booleans are required, "
+                              f"but {kind} came")  # fmt: skip
+        indices = encoded.indices.to_numpy(zero_copy_only=False)
+        values = encoded.dictionary.to_pylist()
+        codes = np.zeros(len(values), dtype=np.int8)
+        for index in np.unique(indices):
+            codes[index] = self._label_codes.setdefault(values[index], len(self._label_codes))
+            if values[index] == "":
+                empty = pa.array(indices == index)
+                self._refuse(empty, self._label, "a label is required, but an empty one came")
+            if len(self._label_codes) > 2:
+                raise CorpusError(f"{self._table.path}: two label values are required in column {self._label!r}, "
+                                  f"but there are more: {_listed(self._label_codes)}")  # fmt: skip
+        return codes[indices]
+
+    def _places_of(self, column: pa.Array) -> np.ndarray:
+        assert self._split is not None
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if not _is_text(kind):
+            raise CorpusError(f"{self._table.path}: column {self._split!r}: train or test is required, but {kind} came")
+        values = column.cast(pa.string()).to_pylist()
+        for row, value in enumerate(values, self.rows + 1):
+            if value not in PLACE:
+                raise CorpusError(f"{self._table.path}: row {row}: column {self._split!r}: train or test is required, "
+                                  f"but {_short(value)} came")  # fmt: skip
+        return np.array([PLACE[value] for value in values], dtype=np.int8)
+
+    def _refuse(self, faulty: pa.Array, column: str, message: str, start: int | None = None) -> None:
+        """Names the first row at fault, if there is one; the batch begins at row ``start``."""
+        place = pc.index(faulty, pa.scalar(True)).as_py()
+        if place >= 0:
+            row = (self.rows if start is None else start) + place + 1
+            raise CorpusError(f"{self._table.path}: row {row}: column {column!r}: {message}")
+
+
+def _check_splits(table: TableFile, places: np.ndarray, labels: np.ndarray | None) -> None:
+    """Refuses a split that cannot be trained or validated on."""
+    if labels is None:
+        if not (places == PLACE["train"]).any():
+            raise CorpusError(f"{table.path}: a train split with rows is required, but all rows are test")
+        return
+    for split, (first, second) in count_classes(places, labels).items():
+        if not first + second:
+            raise CorpusError(f"{table.path}: a {split} split with rows is required in a labelled table with splits")
+        if split == "train" and not (first and second):
+            raise CorpusError(f"{table.path}: two classes are required in the train split, but one came")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    string_view = getattr(pa.types, "is_string_view", lambda kind: False)  # Arrow 16 and later
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or string_view(kind)
+
+
+def _label_order(value: Any) -> tuple[int, Any, str]:
+    """Numbers, and text that is an integer, by value; all other text after them, by code point."""
+    if isinstance(value, str):
+        digits = value.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit()):
+            return (1, 0, value)
+    return (0, int(value) if isinstance(value, str) else value, str(value))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(map(_short, values))
