@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def corpus_of(rows: dict[str, list[tuple[str, int]]], names=("no", "yes"), cut_a
 
     def read(split):
         ends = sorted({0, len(rows[split]), *(c for c in cut_at if c <= len(rows[split]))})
-        for start, stop in zip(ends, ends[1:], strict=False):
+        for start, stop in itertools.pairwise(ends):
             part = rows[split][start:stop]
             column = pa.array([text for text, _ in part], pa.string())
             if sliced:  # a slice of a longer array, as readers of memory-mapped files give

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import itertools
 import json
 import re
 from collections import Counter
@@ -145,6 +146,6 @@ def test_words_alone_tell_something_and_words_in_order_far_more(reviews):
     documents = [words_of(text) for text in reviews[0][:6000]]
     labels = reviews[1][:6000]
     words = accuracy([set(d) for d in documents], labels, 4500)
-    pairs = accuracy([{*d, *zip(d, d[1:], strict=False)} for d in documents], labels, 4500)
+    pairs = accuracy([{*d, *itertools.pairwise(d)} for d in documents], labels, 4500)
     assert 0.6 < words < 0.78
     assert 0.86 < pairs < 0.98

@@ -77,10 +77,10 @@ def content_digest(
     """SHA-256 over class names, labels, text lengths and text bytes of both splits; and the counts.
 
     It does not depend on the size of the batches. Layout: SHA-256 of the class names as a JSON list
-    in UTF-8 without spaces between them (``[]`` if unlabelled); then for each split, in the order ``train``, ``test``: its number
-    of examples as 8 bytes little-endian, SHA-256 of the texts' UTF-8 bytes joined, SHA-256 of their
-    lengths in bytes as int64 little-endian, SHA-256 of the labels as int8 (of nothing, if
-    unlabelled). Every part has a fixed length, so that no two contents are one sequence of bytes.
+    in UTF-8 without spaces between them (``[]`` if unlabelled); then for each split, in the order
+    ``train``, ``test``: its number of examples as 8 bytes little-endian, SHA-256 of the texts' UTF-8
+    bytes joined, SHA-256 of their lengths in bytes as int64 little-endian, SHA-256 of the labels as
+    int8 (of nothing, if unlabelled). Every part has a fixed length, so that no two contents are one sequence of bytes.
     """
     names = json.dumps(list(class_names or ()), ensure_ascii=False, separators=(",", ":"))
     total = hashlib.sha256(hashlib.sha256(names.encode()).digest())

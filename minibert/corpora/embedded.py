@@ -1,6 +1,6 @@
-"""The embedded corpus: film reviews made from a few sentences and words, for runs without any data.
+r"""The embedded corpus: film reviews made from a few sentences and words, for runs without any data.
 
-    >>> print(*embedded_reviews("train", 0, 2).texts, sep="\\n")  # doctest: +NORMALIZE_WHITESPACE
+    >>> print(*embedded_reviews("train", 0, 2).texts, sep="\n")  # doctest: +NORMALIZE_WHITESPACE
     I have watched this thriller and it was clumsy. I didn't find the queen awesome at all.
     I would call it really awful.
     I saw this picture tonight and did not resent it. <br />You will not find the direction slow.<br

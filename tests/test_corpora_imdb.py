@@ -1,0 +1,389 @@
+"""The IMDb reader: archive, folder and download give one corpus; what is damaged or hostile is refused."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import random
+import tarfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from minibert.corpora import Corpus, imdb, imdb_archive, open_corpus
+from minibert.corpora.imdb_archive import open_archive
+from minibert.errors import CorpusError, DownloadError
+from minibert.settings import CorpusSettings
+
+FILES = {
+    f"{split}/{name}/{number}_{rating}.txt": f"{split} {name} review {number}: café<br /><br />seen {rating} times"
+    for split in ("train", "test")
+    for name, ratings in (("pos", (7, 10)), ("neg", (1, 4)))
+    for number in (0, 2, 10, 100)
+    for rating in ratings[: 1 + (number == 2)]
+}
+EXTRAS = {"README": "read me", "imdb.vocab": "the", "train/unsup/0_0.txt": "no label", "train/pos/.DS_Store": "x",
+          "train/urls_pos.txt": "http://"}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("MINIBERT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def member(name: str, content: bytes = b"x", **fields) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info, content
+
+
+def members(files: dict[str, str], top: str = "aclImdb/") -> list[tuple[tarfile.TarInfo, bytes]]:
+    return [member(top + name, text.encode()) for name, text in files.items()]
+
+
+def tar_bytes(parts: list[tuple[tarfile.TarInfo, bytes]], *, format: int = tarfile.PAX_FORMAT) -> bytes:  # noqa: A002
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=format) as archive:
+        for info, content in parts:
+            archive.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def write_archive(path: Path, parts: list[tuple[tarfile.TarInfo, bytes]] | None = None) -> Path:
+    whole = members({**FILES, **EXTRAS}) if parts is None else parts
+    path.write_bytes(gzip.compress(tar_bytes(whole), mtime=0))
+    return path
+
+
+def write_folder(path: Path, files: dict[str, str] | None = None) -> Path:
+    for name, text in ({**FILES, **EXTRAS} if files is None else files).items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(text.encode())
+    return path
+
+
+def opened(data: Path, **settings) -> Corpus:
+    return open_corpus(CorpusSettings(name="imdb", **settings), seed=0, data=data)
+
+
+def texts(corpus: Corpus, split: str) -> list[tuple[str, int]]:
+    return [pair for b in corpus.batches(split) for pair in zip(b.texts.to_pylist(), b.labels.tolist(), strict=True)]
+
+
+def expected(split: str) -> list[tuple[str, int]]:
+    """By hand: pos before neg, then number, then rating; positive is 0."""
+    keyed = []
+    for name, text in FILES.items():
+        of_split, folder, file = name.split("/")
+        number, rating = map(int, file.removesuffix(".txt").split("_"))
+        if of_split == split:
+            keyed.append((folder == "neg", number, rating, text))
+    return [(text, int(negative)) for negative, _, _, text in sorted(keyed)]
+
+
+def test_archive_is_read_in_order_with_the_notebooks_labels(tmp_path):
+    corpus = opened(write_archive(tmp_path / "aclImdb_v1.tar.gz"))
+    assert (corpus.name, corpus.class_names) == ("imdb", ("positive", "negative"))
+    assert corpus.examples == {"train": 10, "test": 10}
+    for split in ("train", "test"):
+        assert texts(corpus, split) == expected(split)
+
+
+def test_archive_folder_and_parent_folder_are_one_corpus(tmp_path):
+    folder = write_folder(tmp_path / "unpacked" / "aclImdb")
+    assert texts(opened(folder), "train") == expected("train")
+    digests = {opened(data).digest for data in (folder, folder.parent, write_archive(tmp_path / "a.tgz"))}
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("top", ["aclImdb/", "./aclImdb/", "", "./"])
+def test_order_format_and_top_folder_of_the_archive_do_not_matter(top, tmp_path):
+    reference = opened(write_archive(tmp_path / "reference.tar.gz")).digest
+    for number, form in enumerate((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT)):
+        shuffled = members({**FILES, **EXTRAS}, top)
+        random.Random(number).shuffle(shuffled)
+        path = tmp_path / f"{number}.tar.gz"
+        path.write_bytes(gzip.compress(tar_bytes(shuffled, format=form)))
+        assert opened(path).digest == reference
+
+
+def test_an_archive_made_from_a_folder_by_tarfile_is_read(tmp_path):
+    folder = write_folder(tmp_path / "aclImdb")
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        archive.add(folder, "aclImdb")
+    assert opened(tmp_path / "a.tar.gz").digest == opened(folder).digest
+
+
+def test_numbers_of_examples_are_honoured(tmp_path):
+    archive, folder = write_archive(tmp_path / "a.tar.gz"), write_folder(tmp_path / "aclImdb")
+    corpus = opened(archive, train_examples=4, test_examples=2)
+    assert corpus.examples == {"train": 4, "test": 2}
+    assert [label for _, label in texts(corpus, "train")] == [0, 0, 1, 1]
+    assert set(texts(corpus, "train")) < set(expected("train"))
+    assert corpus.digest == opened(folder, train_examples=4, test_examples=2).digest
+
+
+def test_batches_do_not_cross_splits_and_do_not_matter(tmp_path, monkeypatch):
+    reference = opened(write_archive(tmp_path / "a.tar.gz")).digest
+    monkeypatch.setattr(imdb_archive, "BATCH_ROWS", 3)
+    monkeypatch.setattr(imdb, "BATCH_ROWS", 4)
+    monkeypatch.setenv("MINIBERT_CACHE", str(tmp_path / "other"))
+    corpus = opened(tmp_path / "a.tar.gz")
+    assert [len(batch.texts) for batch in corpus.batches("train")] == [3, 3, 3, 1]
+    assert corpus.digest == reference == opened(write_folder(tmp_path / "aclImdb")).digest
+
+
+# The cached file.
+
+
+def test_an_archive_is_parsed_once(tmp_path, cache, monkeypatch):
+    archive = write_archive(tmp_path / "a.tar.gz")
+    first = opened(archive)
+    (cached,) = cache.glob("*.arrow")
+    assert cached.stem.endswith(first.digest)
+    monkeypatch.setattr(imdb_archive, "_sort_into", None)
+    assert opened(archive).digest == first.digest
+    assert texts(opened(archive.rename(tmp_path / "renamed.tar.gz")), "test") == expected("test")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "empty", "other"])
+def test_a_damaged_cached_file_is_made_anew(damage, tmp_path, cache):
+    archive = write_archive(tmp_path / "a.tar.gz")
+    first = opened(archive)
+    (cached,) = cache.glob("*.arrow")
+    content = cached.read_bytes()
+    cached.write_bytes({
+        "truncated": content[:-300],
+        "changed": content.replace(b"review 10:", b"review 11:"),
+        "empty": b"",
+        "other": b"ARROW1\0\0" + b"x" * 100,
+    }[damage])  # fmt: skip
+    again = opened(archive)
+    assert again.digest == first.digest
+    assert texts(again, "train") == expected("train")
+    assert [path.name for path in cache.iterdir()] == [cached.name]
+
+
+def test_nothing_of_an_archive_is_left_when_it_is_refused(tmp_path, cache):
+    archive = write_archive(tmp_path / "a.tar.gz")
+    archive.write_bytes(archive.read_bytes()[:-20])
+    with pytest.raises(CorpusError):
+        opened(archive)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    monkeypatch.setenv("MINIBERT_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(CorpusError, match="cannot be written: Not a directory; MINIBERT_CACHE names another folder"):
+        opened(write_archive(tmp_path / "a.tar.gz"))
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, cache, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(imdb_archive, "_write_sorted", full)
+    with pytest.raises(CorpusError, match="cannot be written: No space left on device"):
+        opened(write_archive(tmp_path / "a.tar.gz"))
+    assert list(cache.iterdir()) == []
+
+
+# Archives that are refused: members added behind the good ones, and the message.
+HOSTILE = {
+    "absolute": (member("/etc/passwd"), "members inside the folder are required, but '/etc/passwd' came"),
+    "parent": (member("aclImdb/../../up.txt"), "members inside the folder are required, but 'aclImdb/../../up.txt'"),
+    "lone parent": (member(".."), "members inside the folder are required, but '..' came"),
+    "backslash": (member("..\\up.txt"), "members inside the folder are required"),
+    "drive": (member("C:up.txt"), "members inside the folder are required, but 'C:up.txt' came"),
+    "symbolic link": (member("aclImdb/train/pos/9_9.txt", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+                      "'aclImdb/train/pos/9_9.txt' is a link or a device"),
+    "hard link": (member("aclImdb/x", b"", type=tarfile.LNKTYPE, linkname="aclImdb/README"),
+                  "'aclImdb/x' is a link or a device"),
+    "device": (member("aclImdb/x", b"", type=tarfile.CHRTYPE), "'aclImdb/x' is a link or a device"),
+    "pipe": (member("aclImdb/x", b"", type=tarfile.FIFOTYPE), "'aclImdb/x' is a link or a device"),
+    "same review twice": (member("aclImdb/train/pos/0_7.txt"), "each review once is required, but (0, 7) comes twice"),
+    "no review's name": (member("aclImdb/train/pos/notes.txt"), "is required, but 'train/pos/notes.txt' came"),
+    "no UTF-8": (member("aclImdb/train/pos/9_9.txt", b"caf\xe9"),
+                 "aclImdb/train/pos/9_9.txt: UTF-8 is required, but unexpected end of data came at byte 3"),
+    "empty review": (member("aclImdb/train/pos/9_9.txt", b""), "9_9.txt: a review with text is required"),
+    "blank review": (member("aclImdb/train/pos/9_9.txt", b" \n"), "9_9.txt: a review with text is required"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_and_malformed_members_are_refused(case, tmp_path, cache):
+    bad, message = HOSTILE[case]
+    before = sorted(tmp_path.iterdir())
+    path = write_archive(tmp_path / "a.tar.gz", [*members(FILES), bad])
+    with pytest.raises(CorpusError) as raised:
+        opened(path)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert sorted(p for p in tmp_path.iterdir() if p not in (path, cache)) == before
+    assert list(cache.iterdir()) == []
+
+
+def test_a_review_of_endless_length_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(imdb_archive, "LONGEST_REVIEW_BYTES", 1000)
+    path = write_archive(tmp_path / "a.tar.gz", [*members(FILES), member("aclImdb/train/pos/9_9.txt", b"x" * 1001)])
+    with pytest.raises(
+        CorpusError, match=r"1000 bytes or less are required, but 'aclImdb/train/pos/9_9\.txt' has 1001"
+    ):
+        opened(path)
+
+
+@pytest.mark.parametrize("folder", ["train/pos", "train/neg", "test/pos", "test/neg"])
+def test_a_folder_without_reviews_is_named(folder, tmp_path):
+    files = {name: text for name, text in FILES.items() if not name.startswith(folder)}
+    with pytest.raises(CorpusError, match=f"but there is no review in {folder}"):
+        opened(write_archive(tmp_path / "a.tar.gz", members(files)))
+    with pytest.raises(CorpusError, match=f"but there is no {folder}"):
+        opened(write_folder(tmp_path / "aclImdb", files))
+    (tmp_path / "aclImdb" / folder).mkdir()
+    with pytest.raises(CorpusError, match=f"but there is no review in {folder}"):
+        opened(tmp_path / "aclImdb")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.7, 0.97])
+def test_a_truncated_archive_is_refused(share, tmp_path):
+    path = write_archive(tmp_path / "a.tar.gz")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CorpusError, match=r"a\.tar\.gz: .*truncated or damaged|there is no review in"):
+        opened(path)
+
+
+def test_every_flipped_byte_of_the_compressed_data_is_noticed(tmp_path):
+    """The CRC stands at the very end; gzip's own header has nothing that is checked, or matters."""
+    path = write_archive(tmp_path / "a.tar.gz")
+    content = path.read_bytes()
+    for place in range(10, len(content), max(1, len(content) // 60)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :])
+        with pytest.raises(CorpusError):  # the CRC's, or what the changed text breaks before
+            opened(path)
+
+
+@pytest.mark.parametrize("place", [0, 3, 19])
+def test_a_damaged_header_inside_is_noticed_although_the_crc_is_right(place, tmp_path):
+    """tarfile alone would stop there without a word, and half of the reviews would be missing."""
+    whole = bytearray(tar_bytes(members(FILES), format=tarfile.USTAR_FORMAT))
+    whole[1024 * place + 150] ^= 0xFF  # inside the header's checksum
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(bytes(whole)))
+    with pytest.raises(CorpusError, match=r"truncated or damaged \("):
+        opened(tmp_path / "a.tar.gz")
+
+
+def test_an_archive_without_its_end_is_noticed_although_the_crc_is_right(tmp_path):
+    whole = tar_bytes(members(FILES), format=tarfile.USTAR_FORMAT)
+    for end in (1024 * 7, 1024 * 7 + 100, 1024 * 7 + 520):
+        (tmp_path / "a.tar.gz").write_bytes(gzip.compress(whole[:end]))
+        with pytest.raises(CorpusError, match=r"truncated or damaged|is cut off"):
+            opened(tmp_path / "a.tar.gz")
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b""), gzip.compress(b"no archive" * 100)])
+def test_what_is_no_archive_is_refused(content, tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(content)
+    with pytest.raises(CorpusError, match=r"a\.tar\.gz: .*"):
+        opened(tmp_path / "a.tar.gz")
+
+
+# Folders.
+
+
+def test_a_folder_with_a_file_that_is_no_review_is_refused(tmp_path):
+    folder = write_folder(tmp_path / "aclImdb", {**FILES, "train/pos/notes.txt": "x"})
+    with pytest.raises(CorpusError, match=r"is required, but 'train/pos/notes\.txt' came"):
+        opened(folder)
+
+
+def test_a_folder_with_a_review_that_is_not_utf8_is_refused(tmp_path):
+    folder = write_folder(tmp_path / "aclImdb")
+    (folder / "test/neg/10_1.txt").write_bytes(b"caf\xe9 noir")
+    with pytest.raises(
+        CorpusError, match=r"10_1\.txt: UTF-8 is required, but invalid continuation byte came at byte 3"
+    ):
+        opened(folder)
+
+
+def test_a_review_that_vanishes_is_named(tmp_path):
+    folder = write_folder(tmp_path / "aclImdb")
+    corpus = opened(folder)
+    (folder / "test/neg/10_1.txt").unlink()
+    with pytest.raises(CorpusError, match=r"10_1\.txt: cannot be read: No such file or directory"):
+        list(corpus.batches("test"))
+
+
+# The download.
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """The archive on a server of this machine, as if it were the published one."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    site = tmp_path / "site"
+    site.mkdir()
+    archive = write_archive(site / "aclImdb_v1.tar.gz")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setattr(imdb, "ARCHIVE_URL", f"http://127.0.0.1:{server.server_address[1]}/aclImdb_v1.tar.gz")
+        monkeypatch.setattr(imdb, "ARCHIVE_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
+        yield archive
+        server.shutdown()
+        thread.join()
+
+
+def test_without_data_the_archive_is_downloaded_once(published, cache):
+    corpus = open_corpus(CorpusSettings(name="imdb"), seed=0)
+    assert texts(corpus, "train") == expected("train")
+    published.unlink()
+    assert open_corpus(CorpusSettings(name="imdb"), seed=0).digest == corpus.digest
+    assert (cache / "aclImdb_v1.tar.gz").is_file()
+
+
+def test_a_download_with_another_checksum_is_refused(published, monkeypatch, cache):
+    monkeypatch.setattr(imdb, "ARCHIVE_MD5", "0" * 32)
+    with pytest.raises(DownloadError, match=r"MD5 0{32} is required"):
+        open_corpus(CorpusSettings(name="imdb"), seed=0)
+    assert not (cache / "aclImdb_v1.tar.gz").exists()
+
+
+def test_a_local_archive_may_have_any_checksum(tmp_path):
+    assert opened(write_archive(tmp_path / "aclImdb_v1.tar.gz")).examples == {"train": 10, "test": 10}
+
+
+def test_the_published_archive_is_the_one_of_the_notebook():
+    assert imdb.ARCHIVE_URL == "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
+    assert imdb.ARCHIVE_MD5 == "7c2ac02c03563afcf9b574c7e56c153a"
+
+
+def test_progress_counts_the_reviews(tmp_path, monkeypatch):
+    monkeypatch.setattr(imdb_archive, "_PROGRESS_REVIEWS", 5)
+    seen = []
+
+    class Recorder:
+        def start(self, description, total=None):
+            seen.append(description)
+            return self
+
+        def advance(self, n=1):
+            seen.append(n)
+
+        def finish(self):
+            seen.append("done")
+
+    open_archive(write_archive(tmp_path / "a.tar.gz"), tmp_path / "cache", imdb.CLASS_NAMES, progress=Recorder())
+    assert seen == ["read a.tar.gz (reviews)", 5, 5, 5, 5, "done"]
