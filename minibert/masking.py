@@ -73,6 +73,8 @@ def mask_tokens(
 
     Source: ``get_masked_input_and_labels`` of both notebooks; Devlin et al. 2019, section 3.1.
     """
+    if not isinstance(settings, MaskingSettings):
+        raise SettingsError(f"settings: MaskingSettings are required, but {type(settings).__name__} came")
     ids = _checked_token_ids(token_ids, settings)
     examples = np.atleast_2d(ids)
     numbers = _checked_example_ids(example_ids, len(examples))

@@ -527,6 +527,7 @@ def test_known_answers_are_what_the_oracle_gives():
         ({"seed": None}, "seed: an integer of 0 or more is required, but None came"),
         ({"epoch": -1}, "epoch: an integer of 0 or more is required, but -1 came"),
         ({"epoch": "1"}, "epoch: an integer of 0 or more is required, but '1' came"),
+        ({"settings": {"vocabulary_size": 20}}, "settings: MaskingSettings are required, but dict came"),
         ({"settings": MaskingSettings()}, "masking.vocabulary_size: a number of ids is required, but None came"),
     ],
 )
