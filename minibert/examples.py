@@ -1,0 +1,77 @@
+"""A corpus as encoded ids: vocabulary, token ids, labels and what is worth recording about them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minibert.corpora.corpus import SPLITS, Corpus, Split
+from minibert.settings import RunSettings
+from minibert.text import PADDING_ID, UNKNOWN_ID, Vocabulary, encode, learn_vocabulary
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Encoded examples, train before test.
+
+    Attributes:
+        vocabulary: Words by id.
+        token_ids: uint16 (uint32 for large vocabularies), (examples, sequence).
+        labels: int8 (examples,), or None.
+        train_count: How many of them are the train split.
+    """
+
+    vocabulary: Vocabulary
+    token_ids: np.ndarray
+    labels: np.ndarray | None
+    train_count: int
+
+    def split(self, name: Split) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and labels of one split of a labelled corpus."""
+        assert self.labels is not None
+        part = slice(0, self.train_count) if name == "train" else slice(self.train_count, None)
+        return self.token_ids[part], self.labels[part]
+
+    def statistics(self) -> dict[str, Any]:
+        """Counts and rates for the run record."""
+        padding = int(np.count_nonzero(self.token_ids == PADDING_ID))
+        tokens = self.token_ids.size - padding
+        class_counts = None
+        if self.labels is not None:
+            class_counts = {name: np.bincount(self.split(name)[1], minlength=2).tolist() for name in SPLITS}
+        return {
+            "class_counts": class_counts,
+            "vocabulary_size": len(self.vocabulary),
+            "vocabulary_sha256": self.vocabulary.digest(),
+            "tokens": tokens,
+            "unknown_rate": int(np.count_nonzero(self.token_ids == UNKNOWN_ID)) / max(tokens, 1),
+            "padding_rate": padding / max(self.token_ids.size, 1),
+            "ids_sha256": hashlib.sha256(np.ascontiguousarray(self.token_ids, dtype="<i4").data).hexdigest(),
+        }
+
+
+def encode_corpus(corpus: Corpus, settings: RunSettings, *, vocabulary: Vocabulary | None = None) -> Examples:
+    """Learns the vocabulary (if none is given) and encodes every text, batch by batch.
+
+    The corpus is read twice; besides the result only one batch is held.
+    """
+    if vocabulary is None:
+        counted = SPLITS if settings.text.vocabulary_splits == "train+test" else SPLITS[:1]
+        texts = (batch.texts for split in counted for batch in corpus.batches(split))
+        vocabulary = learn_vocabulary(texts, settings.text)
+    count = sum(corpus.examples.values())
+    dtype = np.uint16 if len(vocabulary) <= 1 << 16 else np.uint32
+    token_ids = np.zeros((count, settings.text.sequence_length), dtype=dtype)
+    labels = np.zeros(count, dtype=np.int8) if corpus.labelled else None
+    place = 0
+    for split in SPLITS:
+        for batch in corpus.batches(split):
+            part = slice(place, place + len(batch.texts))
+            token_ids[part] = encode(batch.texts, vocabulary, settings.text)
+            if labels is not None:
+                labels[part] = batch.labels
+            place = part.stop
+    return Examples(vocabulary, token_ids, labels, corpus.examples["train"])

@@ -1,0 +1,113 @@
+"""What differs between TensorFlow, JAX and PyTorch, in one place; all else is `keras.ops`.
+
+Three things are not in `keras.ops`: a matrix product that reads a transposed operand without copying
+it, a hint that a group of elementwise operations is worth compiling, and raw Philox words on the
+device.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+from keras import ops
+
+BACKEND = keras.backend.backend()
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+
+def matmul(a: Any, b: Any, *, transpose_a: bool = False, transpose_b: bool = False) -> Any:
+    """Matrix product over the last two axes, either operand read transposed."""
+    if BACKEND == "tensorflow":
+        return tf.linalg.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+    if transpose_a:
+        a = ops.swapaxes(a, -1, -2)
+    if transpose_b:
+        b = ops.swapaxes(b, -1, -2)
+    return ops.matmul(a, b)
+
+
+def read(weight: Any) -> Any:
+    """A weight's value as a tensor: TensorFlow's custom gradients do not take variables."""
+    return tf.convert_to_tensor(weight) if BACKEND == "tensorflow" else ops.convert_to_tensor(weight)
+
+
+def after(tensor: Any, before: Any) -> Any:
+    """The tensor, but not before ``before`` is computed: bounds what is alive at the same time."""
+    if BACKEND == "tensorflow":
+        with tf.control_dependencies([before]):
+            return tf.identity(tensor)
+    return tensor
+
+
+def compiled(function: Function) -> Function:
+    """Compiles a group of elementwise operations and reductions into one pass.
+
+    On TensorFlow this is XLA for the group alone: the whole step through XLA is slower on a CPU,
+    since its matrix products are. JAX compiles the whole step anyway; PyTorch runs as written.
+    """
+    if BACKEND != "tensorflow":
+        return function
+    return functools.wraps(function)(tf.function(function, jit_compile=True, autograph=False))  # type: ignore[return-value]
+
+
+def philox_words(key: int, counter_high: Any, count: int) -> Any:
+    """32-bit words of Philox4x32-10 on the device: uint32, (count,).
+
+    Word ``w`` is output ``w mod 4`` at the counter (low 64 bits w div 4, high 64 bits
+    ``counter_high``) with a 64-bit key.
+
+    Source: Salmon et al., SC 2011; TensorFlow's ``StatelessRandomUniformFullIntV2`` computes it.
+    """
+    if BACKEND == "tensorflow":
+        counter = tf.stack([tf.zeros([], tf.uint64), tf.cast(counter_high, tf.uint64)])
+        return tf.raw_ops.StatelessRandomUniformFullIntV2(
+            shape=[count], key=tf.constant([key], tf.uint64), counter=counter, alg=1, dtype=tf.uint32
+        )
+    return _philox_words_by_ops(key, counter_high, count)
+
+
+def halves(words: Any) -> Any:
+    """The 16-bit halves of 32-bit words as uint16, the lower half first: (2 * words,)."""
+    if BACKEND == "tensorflow":
+        return tf.reshape(tf.bitcast(words, tf.uint16), [-1])
+    both = ops.stack([words & np.uint32(0xFFFF), words >> np.uint32(16)], axis=-1)
+    return ops.cast(ops.reshape(both, (-1,)), "uint16")
+
+
+_ROUNDS, _MULTIPLIERS, _WEYL = 10, (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
+
+
+def _philox_words_by_ops(key: int, counter_high: Any, count: int) -> Any:
+    """The same words from integer operations that every backend has (16-bit halves, no 64-bit type)."""
+    blocks = -(-count // 4)
+    zero = ops.zeros((blocks,), dtype="uint32")
+    low = ops.cast(ops.arange(blocks), "uint32")
+    high = ops.cast(counter_high, "uint32") + zero
+    x0, x1, x2, x3 = low, zero, high, zero
+    k0, k1 = key & 0xFFFFFFFF, key >> 32
+    for _ in range(_ROUNDS):
+        high0, low0 = _multiply_wide(x0, _MULTIPLIERS[0])
+        high1, low1 = _multiply_wide(x2, _MULTIPLIERS[1])
+        x0, x1, x2, x3 = high1 ^ x1 ^ np.uint32(k0), low1, high0 ^ x3 ^ np.uint32(k1), low0
+        k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
+    return ops.reshape(ops.stack([x0, x1, x2, x3], axis=-1), (-1,))[:count]
+
+
+def _multiply_wide(x: Any, factor: int) -> tuple[Any, Any]:
+    """High and low 32 bits of a 32 x 32-bit product."""
+    mask, sixteen = np.uint32(0xFFFF), np.uint32(16)
+    f_low, f_high = np.uint32(factor & 0xFFFF), np.uint32(factor >> 16)
+    x_low, x_high = x & mask, x >> sixteen
+    low = x_low * f_low
+    middle1 = x_high * f_low
+    middle2 = x_low * f_high
+    carry = (low >> sixteen) + (middle1 & mask) + (middle2 & mask)
+    high = x_high * f_high + (middle1 >> sixteen) + (middle2 >> sixteen) + (carry >> sixteen)
+    return high, x * np.uint32(factor)

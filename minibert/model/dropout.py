@@ -1,0 +1,71 @@
+"""Dropout whose mask is a pure function of seed, stage, layer, step and place.
+
+    with DropoutStream(seed=0, stage="pretrain", step=7):
+        encoder(token_ids, training=True)
+
+Inside the block every `StreamDropout` drops by the stream's words; outside it, in a user's own ``fit``,
+it is Keras' dropout with its seed generator.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import keras
+from keras import ops
+
+from minibert.model.backend import halves, philox_words
+from minibert.streams import stream
+
+_scope = threading.local()
+
+
+class DropoutStream:
+    """Names the stream that dropout draws from, for the layers called inside the ``with`` block.
+
+    The word of flat element ``i`` is Philox4x32-10 word ``i div 2`` (its lower half for even ``i``) with
+    the stream's first key word as key, at the counter whose high half is the step. Elements whose 16
+    bits are below ``round(rate * 65536)`` are dropped.
+
+    Args:
+        seed: The run's root seed.
+        stage: The training stage.
+        step: Global step of the stage: an integer, or a tensor in a traced step.
+    """
+
+    def __init__(self, *, seed: int, stage: str, step: Any) -> None:
+        self._seed, self._stage, self._step = seed, stage, step
+
+    def __enter__(self) -> DropoutStream:
+        self._before = getattr(_scope, "stream", None)
+        _scope.stream = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _scope.stream = self._before
+
+    def kept(self, layer: str, shape: tuple[Any, ...], rate: float) -> Any:
+        """Which elements stay: bool, of the given shape."""
+        key = stream(self._seed, "dropout", self._stage, layer).key[0]
+        count = 1
+        for size in shape:
+            count = count * size
+        drawn = halves(philox_words(key, self._step, (count + 1) // 2))[:count]
+        return ops.reshape(ops.greater_equal(drawn, ops.cast(round(rate * 65536), "uint16")), shape)
+
+
+@keras.saving.register_keras_serializable(package="minibert")
+class StreamDropout(keras.layers.Dropout):
+    """Keras' dropout, drawing from a `DropoutStream` where one is active.
+
+    Args:
+        rate: Share of elements set to 0; the others are scaled by 1 / (1 - rate).
+    """
+
+    def call(self, inputs: Any, training: bool | None = False) -> Any:
+        active = getattr(_scope, "stream", None)
+        if active is None or not training or self.rate == 0:
+            return super().call(inputs, training=bool(training))
+        kept = active.kept(self.name, tuple(ops.shape(inputs)), self.rate)
+        return inputs * (ops.cast(kept, inputs.dtype) * (1.0 / (1.0 - self.rate)))

@@ -1,0 +1,342 @@
+"""A run, stage by stage: corpus, vocabulary, pretraining, classifier, raw-text model, record.
+
+    run(preset("tiny"), directory=Path("runs/tiny-seed0")) -> the run record, as in run.json
+
+A run is a pure function of (settings, corpus, environment). Whatever moment it is stopped at, ``resume``
+goes on from its newest whole checkpoint to the same bits.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import datetime
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import minibert
+from minibert.artifacts import replacing, sha256_of_file, write_bytes
+from minibert.corpora.corpus import Corpus
+from minibert.corpora.opening import open_corpus
+from minibert.end_to_end import build_end_to_end
+from minibert.environment import describe_environment
+from minibert.errors import ArtifactError
+from minibert.examples import Examples, encode_corpus
+from minibert.fingerprints import TraceHeader, TraceWriter
+from minibert.model.encoder import build_masked_lm
+from minibert.model.heads import build_classifier
+from minibert.progress import Progress
+from minibert.record import FORMAT, NAME, code_digests, read_record, write_record
+from minibert.resuming import require_resumable
+from minibert.settings import RunSettings
+from minibert.text import sample_ids
+from minibert.training.checkpoint import Checkpoint, newest_checkpoint, remove_checkpoints, write_checkpoint
+from minibert.training.finetune import finetune_stage
+from minibert.training.loop import Figures, Progression, Stage, stage_digests, train
+from minibert.training.pretrain import pretrain_stage
+from minibert.training.state import set_optimizer, set_weights, state_digest, weight_arrays
+
+Record = dict[str, Any]
+TRACES = "trace"
+
+
+def run(
+    settings: RunSettings,
+    *,
+    directory: Path | str,
+    data: Path | str | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Record:
+    """Runs everything that the settings ask for and writes the run directory.
+
+    Args:
+        settings: What to compute, from `minibert.preset` for example.
+        directory: Where to; it must not exist, or be empty, unless ``resume``.
+        data: An archive, a folder or a table in place of the preset's corpus.
+        resume: Go on with the run in ``directory``; a complete one is left as it is.
+        progress: Shows how far it is; None: silent.
+
+    Returns:
+        The record, as in ``run.json``.
+
+    Raises:
+        SettingsError: A setting does not fit, or the sample sentence has no single ``[mask]``.
+        CorpusError: The data are not a corpus.
+        ArtifactError: The directory exists, or cannot be written.
+        ResumeError: What the run computes has changed since.
+
+    Determinism:
+        The result depends on settings, corpus and the recorded environment only. TensorFlow's op
+        determinism is switched on for the process.
+    """
+    directory, shown = Path(directory), progress or Progress(quiet=True)
+    earlier = _earlier_record(directory, resume)
+    if earlier is not None and earlier["status"] == "complete":
+        shown.note(f"{directory} is complete; nothing is left to do")
+        return earlier
+    tf.config.experimental.enable_op_determinism()
+    started = time.perf_counter()
+    corpus = open_corpus(settings.corpus, seed=settings.seed, data=Path(data) if data else None, progress=shown)
+    examples = encode_corpus(corpus, settings)
+    settings = resolved(settings, examples)
+    sample_ids(settings.pretrain.sample_sentence, examples.vocabulary, settings.text)
+    record = _new_record(settings, corpus, examples, seconds=time.perf_counter() - started)
+    if earlier is not None:
+        require_resumable(earlier, record)
+        record["started"] = earlier["started"]
+    return _Run(settings, corpus, examples, record, directory, shown).execute(resume=earlier is not None)
+
+
+def resolved(settings: RunSettings, examples: Examples) -> RunSettings:
+    """The settings with what only the corpus decides: the size of the vocabulary."""
+    masking = dataclasses.replace(settings.masking, vocabulary_size=len(examples.vocabulary))
+    return dataclasses.replace(settings, masking=masking)
+
+
+def _earlier_record(directory: Path, resume: bool) -> Record | None:
+    """The record to go on with, None for a new run.
+
+    Raises:
+        ArtifactError: There is something in the directory and ``resume`` is off, or no run and it is on.
+    """
+    if resume:
+        return read_record(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        hint = "; --resume goes on with the run in it" if (directory / NAME).exists() else ""
+        raise ArtifactError(f"{directory}: a new or empty folder is required for a run, but this one exists{hint}")
+    return None
+
+
+def _new_record(settings: RunSettings, corpus: Corpus, examples: Examples, *, seconds: float) -> Record:
+    return {
+        "format": FORMAT,
+        "minibert_version": minibert.__version__,
+        "status": "running",
+        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "settings": settings.to_dict(),
+        "settings_digest": settings.digest(),
+        "corpus": {
+            "name": corpus.name,
+            "digest": corpus.digest,
+            "class_names": list(corpus.class_names) if corpus.class_names else None,
+            "examples": dict(corpus.examples),
+            **examples.statistics(),
+        },
+        "environment": describe_environment(),
+        "code": code_digests(),
+        "stages": {"encode": {"seconds": seconds}},
+        "artifacts": {},
+    }
+
+
+class _Run:
+    """One run in its directory."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        corpus: Corpus,
+        examples: Examples,
+        record: Record,
+        directory: Path,
+        progress: Progress,
+    ) -> None:
+        self._settings, self._corpus, self._examples = settings, corpus, examples
+        self._record, self._directory, self._progress = record, directory, progress
+        self._from: Checkpoint | None = None
+
+    def execute(self, *, resume: bool) -> Record:
+        """Runs what is left of the stages and writes the artifacts."""
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArtifactError(f"{self._directory}: a folder cannot be made there: {error.strerror}") from error
+        if resume:
+            self._from = newest_checkpoint(self._directory, note=self._progress.note)
+            if self._from is not None:
+                self._record |= {name: self._from.state[name] for name in ("stages", "artifacts")}
+        write_bytes(self._directory / "vocabulary.txt", self._examples.vocabulary.content)
+        write_record(self._directory, self._record)
+
+        settings, examples = self._settings, self._examples
+        masked_lm = build_masked_lm(
+            settings.model,
+            vocabulary_size=len(examples.vocabulary),
+            sequence_length=settings.text.sequence_length,
+            seed=settings.seed,
+        )
+        trained_on = examples.token_ids
+        if settings.pretrain.splits == "train":
+            trained_on = trained_on[: examples.train_count]
+        if self._reaches(0):
+            self._train(pretrain_stage(masked_lm, trained_on, examples.vocabulary, settings))
+            self._save_model(masked_lm, "masked_lm.keras")
+        if self._corpus.labelled:
+            self._classify(masked_lm)
+        self._record["status"] = "complete"
+        write_bytes(self._directory / "metrics.csv", metrics_csv(self._record))
+        write_record(self._directory, self._record)
+        remove_checkpoints(self._directory)
+        return self._record
+
+    def _classify(self, masked_lm: keras.Model) -> None:
+        """The two classifier stages and the raw-text model."""
+        settings, examples = self._settings, self._examples
+        classifier = build_classifier(masked_lm, settings.finetune, settings.model, seed=settings.seed)
+        for index, frozen in ((1, True), (2, False)):
+            if self._reaches(index):
+                stage = finetune_stage(
+                    classifier,
+                    train=examples.split("train"),
+                    test=examples.split("test"),
+                    settings=settings,
+                    frozen=frozen,
+                )
+                self._train(stage)
+        self._save_model(classifier, "classifier.keras")
+        model = build_end_to_end(classifier, examples.vocabulary, settings.text)
+        self._record["stages"]["end_to_end"] = self._evaluate_raw(model)
+        self._save_model(model, "end_to_end.keras")
+
+    def _reaches(self, index: int) -> bool:
+        """Whether a stage is still to be trained or finished."""
+        return self._from is None or self._from.stage_index <= index
+
+    def _train(self, stage: Stage) -> None:
+        """Trains one stage from the checkpoint, if that is in it, and records its figures."""
+        progression = Progression()
+        at = self._from
+        if at is not None and at.stage == stage.name:
+            weights, optimizer = _part(at, "weights/"), _part(at, "optimizer/")
+            set_weights(stage.variables, weights, source="checkpoint")
+            set_optimizer(stage.step.optimizer, optimizer, source="checkpoint")
+            progression = Progression(**at.state["progression"])
+        task = _StageProgress(self._progress, stage, progression)
+        stage.step.trace(stage.batches.batch(progression.step if progression.step < stage.steps else 0))
+        header = TraceHeader(stage.name, tuple(stage.batches.batch(0)), tuple(stage.step.fingerprint_names))
+        trace = TraceWriter(self._directory / TRACES / f"{stage.name}.trace", header, steps=progression.step)
+        try:
+            train(
+                stage,
+                progression,
+                trace=trace,
+                checkpoint_steps=self._settings.record.checkpoint_steps,
+                keep=lambda p: self._keep(stage, p),
+                advance=task.advance,
+            )
+        finally:
+            trace.close()
+            task.finish()
+        self._note_stage(stage, progression)
+
+    def _keep(self, stage: Stage, progression: Progression) -> None:
+        """Writes a checkpoint, and the record if an epoch has ended."""
+        arrays = {f"weights/{path}": value for path, value in weight_arrays(stage.variables).items()}
+        arrays |= {f"optimizer/{path}": value for path, value in stage.optimizer_state().items()}
+        state = {
+            "progression": progression.state(),
+            "stages": self._record["stages"],
+            "artifacts": self._record["artifacts"],
+        }
+        checkpoint = Checkpoint(stage.index, stage.name, progression.step, arrays, state)
+        write_checkpoint(self._directory, checkpoint, kept=self._settings.record.kept_checkpoints)
+        if progression.step % stage.batches.steps_per_epoch == 0:
+            self._note_stage(stage, progression)
+
+    def _note_stage(self, stage: Stage, progression: Progression) -> None:
+        self._record["stages"][stage.name] = {
+            "epochs": progression.epochs,
+            "steps": progression.step,
+            "seconds": sum(e["seconds"] + e["evaluation_seconds"] for e in progression.epochs),
+            **stage_digests(stage),
+        }
+        write_record(self._directory, self._record)
+
+    def _save_model(self, model: keras.Model, name: str) -> None:
+        path = self._directory / name
+        with replacing(path) as temporary:
+            model.save(temporary)
+        self._record["artifacts"][name] = {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
+
+    def _evaluate_raw(self, model: keras.Model) -> Figures:
+        """Evaluates the raw-text model on the raw test texts."""
+        started, size = time.perf_counter(), self._settings.finetune.batch_size
+        predict = tf.function(lambda texts: model(texts, training=False), input_signature=[tf.TensorSpec([None], tf.string)])
+        losses, correct, count = 0.0, 0, 0
+        task = self._progress.start("end to end on raw test texts", self._corpus.examples["test"])
+        for batch in self._corpus.batches("test"):
+            texts = np.array(batch.texts.to_pylist(), dtype=object)
+            assert batch.labels is not None
+            for start in range(0, len(texts), size):
+                part = slice(start, start + size)
+                probability = predict(tf.constant(texts[part])).numpy()[:, 0]
+                loss, hits = _probability_score(probability, batch.labels[part])
+                losses, correct, count = losses + loss, correct + hits, count + len(probability)
+                task.advance(len(probability), accuracy=correct / count)
+        task.finish()
+        return {
+            "loss": losses / count,
+            "accuracy": correct / count,
+            "examples": count,
+            "seconds": time.perf_counter() - started,
+            "weights_sha256": state_digest(weight_arrays(model.get_layer("classifier").variables)),
+        }
+
+
+def _probability_score(probability: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
+    """Sum of binary cross-entropies, probabilities clipped to 1e-7 as Keras does, and right answers."""
+    clipped = np.clip(probability.astype(np.float64), 1e-7, 1.0 - 1e-7)
+    losses = -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
+    return float(losses.sum()), int(np.sum((probability > 0.5) == (labels == 1)))
+
+
+def _part(checkpoint: Checkpoint, prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): v for name, v in checkpoint.arrays.items() if name.startswith(prefix)}
+
+
+class _StageProgress:
+    """A task for every epoch of a stage."""
+
+    def __init__(self, progress: Progress, stage: Stage, progression: Progression) -> None:
+        self._progress, self._stage = progress, stage
+        self._per_epoch = stage.batches.steps_per_epoch
+        self._task: Any = None
+        self._done = progression.step % self._per_epoch
+
+    def advance(self, progression: Progression, figures: Figures) -> None:
+        """One more step."""
+        if self._task is None:
+            epoch = len(progression.epochs) + 1
+            self._task = self._progress.start(f"{self._stage.name} {epoch}/{self._stage.epochs}", self._per_epoch)
+            if self._done:
+                self._task.advance(self._done)
+            self._done = 0
+        self._task.advance(1, **figures)
+        if progression.step % self._per_epoch == 0:
+            self.finish()
+
+    def finish(self) -> None:
+        """The epoch is over, or the stage."""
+        if self._task is not None:
+            self._task.finish()
+        self._task = None
+
+
+def metrics_csv(record: Record) -> bytes:
+    """``metrics.csv``: stage, epoch, metric, value, one row per figure."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["stage", "epoch", "metric", "value"])
+    for stage, found in record["stages"].items():
+        for number, figures in enumerate(found.get("epochs", [found]), start=1):
+            for metric, value in figures.items():
+                if isinstance(value, float):
+                    writer.writerow([stage, number if "epochs" in found else "", metric, repr(value)])
+    return text.getvalue().encode()

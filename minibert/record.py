@@ -1,0 +1,108 @@
+"""The run record, ``run.json``: what was run, on what, and what came out.
+
+It is written anew, whole, after every epoch, and read back with every field checked, so that a cut or
+edited record is named instead of believed.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from minibert.artifacts import write_bytes
+from minibert.errors import ArtifactError, SettingsError
+from minibert.settings import RunSettings, canonical_json, settings_from_dict
+
+FORMAT = 1
+NAME = "run.json"
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "format": int,
+    "minibert_version": str,
+    "status": str,
+    "started": str,
+    "settings": dict,
+    "settings_digest": str,
+    "corpus": dict,
+    "environment": dict,
+    "code": dict,
+    "stages": dict,
+    "artifacts": dict,
+}
+_COMPUTING = ("streams.py", "settings.py", "text.py", "masking.py", "batches.py", "model", "training", "pipeline.py")
+
+
+def write_record(directory: Path, record: dict[str, Any]) -> None:
+    """Writes ``run.json`` whole, with a digest of its own content."""
+    content = {name: value for name, value in record.items() if name != "record_digest"}
+    content["record_digest"] = _digest(content)
+    write_bytes(directory / NAME, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """Reads ``run.json``.
+
+    Raises:
+        ArtifactError: It is missing, cut, edited, or of another format; the message names file and field.
+    """
+    path = Path(directory) / NAME
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: a run directory with a run.json is required, but there is none") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: JSON is required, but it cannot be read: {error}") from None
+    if not isinstance(record, dict):
+        raise ArtifactError(f"{path}: an object is required, but {type(record).__name__} came")
+    for name, kind in _FIELDS.items():
+        if name not in record:
+            raise ArtifactError(f"{path}: field {name!r} is required, but it is missing")
+        if not isinstance(record[name], kind):
+            raise ArtifactError(f"{path}: field {name!r} has the wrong type, {type(record[name]).__name__}")
+    if record["format"] != FORMAT:
+        raise ArtifactError(f"{path}: field 'format': {FORMAT} is required, but {record['format']} came")
+    settings = record_settings(record, path)
+    if settings.digest() != record["settings_digest"]:
+        raise ArtifactError(f"{path}: field 'settings' was edited: it does not fit 'settings_digest'")
+    claimed = record.pop("record_digest", None)
+    if claimed != _digest(record):
+        raise ArtifactError(f"{path}: field 'record_digest' does not fit the content: the record was edited")
+    return record
+
+
+def record_settings(record: dict[str, Any], path: Path) -> RunSettings:
+    """The settings of a record.
+
+    Raises:
+        ArtifactError: They are not valid.
+    """
+    try:
+        return settings_from_dict(RunSettings, record["settings"])
+    except (SettingsError, TypeError) as error:
+        raise ArtifactError(f"{path}: field 'settings': {error}") from None
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(record).encode()).hexdigest()
+
+
+def code_digests() -> dict[str, str]:
+    """SHA-256 of every module that decides what is computed, by name; comments and docstrings aside."""
+    package = Path(__file__).parent
+    files = [file for name in _COMPUTING for file in sorted(package.glob(f"{name}/*.py")) or [package / name]]
+    return {str(file.relative_to(package).as_posix()): _code_digest(file) for file in files}
+
+
+def _code_digest(file: Path) -> str:
+    tree = ast.parse(file.read_bytes())
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -1,0 +1,190 @@
+"""Text to token ids: standardize, learn a vocabulary, encode. Arrow's string kernels, no Keras.
+
+    "A GREAT film!<br />Really."  ->  a great film really  ->  [4 89 21 64 0 0 ...]
+
+The result is that of the notebooks' Keras ``TextVectorization``, id for id (a test compares them);
+this one reads a corpus in batches, in bounded memory, and does not need TensorFlow.
+
+Ids: 0 is padding, 1 ``[UNK]``, from 2 on words by falling frequency (ties: the greater bytes first,
+as Keras sorts them), the last id is ``[mask]``.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from minibert.errors import ArtifactError, CorpusError, SettingsError
+from minibert.settings import TextSettings
+
+PADDING, UNKNOWN, MASK = "", "[UNK]", "[mask]"
+PADDING_ID, UNKNOWN_ID = 0, 1
+_FIRST_WORD_ID = 2
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Words by id.
+
+    Attributes:
+        words: The word of each id; ``words[0]`` is empty (padding), the last is ``[mask]``.
+    """
+
+    words: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @property
+    def mask_id(self) -> int:
+        """The id of ``[mask]``."""
+        return len(self.words) - 1
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of ``vocabulary.txt``: one word per line, the line's number is the id."""
+        return "".join(f"{word}\n" for word in self.words).encode()
+
+    def digest(self) -> str:
+        """SHA-256 of `content`."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @staticmethod
+    def read(path: Path) -> Vocabulary:
+        """Reads a ``vocabulary.txt``.
+
+        Raises:
+            ArtifactError: The file is missing, not UTF-8, or not a vocabulary.
+        """
+        try:
+            lines = path.read_bytes().decode().split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ArtifactError(f"{path}: a vocabulary is required, but it cannot be read: {error}") from None
+        words = tuple(lines[:-1])
+        if words[:2] != (PADDING, UNKNOWN) or words[-1:] != (MASK,) or lines[-1] != "" or len(set(words)) < len(words):
+            raise ArtifactError(
+                f"{path}: an empty line, [UNK], different words and [mask] at the end are required; "
+                "the file was cut or edited"
+            )
+        return Vocabulary(words)
+
+
+def standardize(texts: pa.Array, settings: TextSettings) -> pa.Array:
+    """Lower-cases, turns line breaks into spaces and removes the stripped characters.
+
+    Args:
+        texts: Arrow strings, (examples,).
+        settings: What is done.
+
+    Returns:
+        Arrow strings, (examples,).
+
+    Source: ``custom_standardization`` of both notebooks.
+    """
+    if settings.lowercase == "ascii":
+        texts = pc.ascii_lower(texts)
+    elif settings.lowercase == "unicode":
+        texts = pc.utf8_lower(texts)
+    if settings.line_break:
+        texts = pc.replace_substring(texts, pattern=settings.line_break, replacement=" ")
+    if settings.stripped_characters:
+        pattern = stripped_pattern(settings.stripped_characters)
+        texts = pc.replace_substring_regex(texts, pattern=pattern, replacement="")
+    return texts
+
+
+def stripped_pattern(characters: str) -> str:
+    """The RE2 character class of the stripped characters."""
+    return "[" + "".join(re.escape(c) for c in characters) + "]"
+
+
+def split_words(texts: pa.Array, settings: TextSettings) -> tuple[pa.Array, np.ndarray]:
+    """Standardizes and splits on ASCII whitespace.
+
+    Returns:
+        All words in order, Arrow strings (words,), and the number of words of each text, int64
+        (examples,).
+    """
+    lists = pc.ascii_split_whitespace(standardize(texts, settings))
+    words = lists.flatten()
+    row = np.repeat(np.arange(len(lists)), pc.list_value_length(lists).to_numpy(zero_copy_only=False))
+    present = pc.not_equal(words, "")
+    counts = np.bincount(row[present.to_numpy(zero_copy_only=False)], minlength=len(lists))
+    return words.filter(present), counts.astype(np.int64)
+
+
+def learn_vocabulary(batches: Iterable[pa.Array], settings: TextSettings) -> Vocabulary:
+    """Counts words and keeps the most frequent.
+
+    When the corpus has more words than fit, the least frequent one that would fit gives way to
+    ``[mask]``; a corpus with fewer gives a smaller vocabulary.
+
+    Args:
+        batches: Arrow string arrays, read once.
+        settings: Standardization and `vocabulary_size`.
+
+    Raises:
+        CorpusError: There is no word at all.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    for texts in batches:
+        words, _ = split_words(texts, settings)
+        for entry in pc.value_counts(words).to_pylist():
+            counts[entry["values"]] += entry["counts"]
+    for special in (UNKNOWN, MASK):
+        counts.pop(special, None)
+    if not counts:
+        raise CorpusError("corpus: texts with at least one word are required, but none came")
+    ranked = sorted(counts.items(), key=lambda item: (item[1], item[0]), reverse=True)
+    kept = [word for word, _ in ranked[: settings.vocabulary_size - _FIRST_WORD_ID - 1]]
+    return Vocabulary((PADDING, UNKNOWN, *kept, MASK))
+
+
+def encode(texts: pa.Array, vocabulary: Vocabulary, settings: TextSettings) -> np.ndarray:
+    """Turns texts into ids, cut or padded with 0 to the sequence length.
+
+    Args:
+        texts: Arrow strings, (examples,).
+        vocabulary: Words by id.
+        settings: Standardization and `sequence_length`.
+
+    Returns:
+        int32, (examples, sequence).
+    """
+    words, counts = split_words(texts, settings)
+    found = pc.index_in(words, value_set=pa.array(vocabulary.words, type=words.type))
+    ids = pc.fill_null(found, UNKNOWN_ID).to_numpy(zero_copy_only=False)
+    starts = np.cumsum(counts) - counts
+    row = np.repeat(np.arange(len(counts)), counts)
+    position = np.arange(len(ids)) - starts[row]
+    kept = position < settings.sequence_length
+    encoded = np.zeros((len(counts), settings.sequence_length), dtype=np.int32)
+    encoded[row[kept], position[kept]] = ids[kept]
+    return encoded
+
+
+def sample_ids(sentence: str, vocabulary: Vocabulary, settings: TextSettings) -> tuple[np.ndarray, int]:
+    """Encodes a sentence with one ``[mask]``.
+
+    Returns:
+        int32 (1, sequence) and the position of ``[mask]``.
+
+    Raises:
+        SettingsError: There is no ``[mask]`` in what is encoded, or there are several.
+    """
+    ids = encode(pa.array([sentence], type=pa.string()), vocabulary, settings)
+    places = np.flatnonzero(ids[0] == vocabulary.mask_id)
+    if len(places) != 1:
+        raise SettingsError(
+            f"sentence: exactly one [mask] among the first {settings.sequence_length} words is required, "
+            f"but {len(places)} came in {sentence!r}"
+        )
+    return ids, int(places[0])

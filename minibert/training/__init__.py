@@ -1,0 +1,1 @@
+"""Training: one exact, traced step, the loop around it, and checkpoints to go on from."""

@@ -1,0 +1,146 @@
+"""The loop around a training step: batches in, epochs' figures out, checkpoints on the way.
+
+A stage's state between two steps is (weights, optimizer, step, sums of the epoch, figures of the epochs
+before); all of it is in every checkpoint, so a stage goes on from any step to the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from minibert.batches import Arrays, Batches, Prefetch
+from minibert.fingerprints import TraceWriter
+from minibert.training.state import optimizer_arrays, state_digest, weight_arrays
+from minibert.training.step import TrainingStep
+
+Figures = dict[str, Any]
+
+
+@dataclass
+class Progression:
+    """How far a stage is.
+
+    Attributes:
+        step: Steps done.
+        sums: Sums of the current epoch's metrics, float64.
+        epochs: The figures of the epochs that are done.
+        seconds: Wall time of the current epoch's steps.
+    """
+
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    epochs: list[Figures] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def state(self) -> dict[str, Any]:
+        """Plain values for a checkpoint; JSON keeps every bit of a float."""
+        return {"step": self.step, "sums": self.sums, "epochs": self.epochs, "seconds": self.seconds}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training stage.
+
+    Attributes:
+        name: ``pretrain``, ``frozen`` or ``unfrozen``.
+        index: Its place in the run.
+        step: The traced step.
+        batches: Its training set.
+        epochs: Passes over it.
+        variables: All weights to keep, trained or not.
+        evaluate: Gives further figures at the end of an epoch, counted from 1.
+    """
+
+    name: str
+    index: int
+    step: TrainingStep
+    batches: Batches
+    epochs: int
+    variables: list[Any]
+    evaluate: Callable[[int], Figures]
+
+    @property
+    def steps(self) -> int:
+        """Steps of all epochs."""
+        return self.epochs * self.batches.steps_per_epoch
+
+    def optimizer_state(self) -> Arrays:
+        """The optimizer's variables by number and path."""
+        return optimizer_arrays(self.step.optimizer)
+
+
+def train(
+    stage: Stage,
+    progression: Progression,
+    *,
+    trace: TraceWriter | None,
+    checkpoint_steps: int,
+    keep: Callable[[Progression], None],
+    advance: Callable[[Progression, Figures], None],
+) -> None:
+    """Trains a stage from where ``progression`` stands to its end.
+
+    Args:
+        stage: What is trained.
+        progression: Is moved forward in place.
+        trace: Gets one row per step.
+        checkpoint_steps: Steps between two calls of ``keep``.
+        keep: Writes a checkpoint; also called at the end of every epoch, after its figures are added.
+        advance: Is told of every step, with the running figures of the epoch.
+    """
+    per_epoch = stage.batches.steps_per_epoch
+    for step, batch in Prefetch(stage.batches.batch, progression.step, stage.steps):
+        _one_step(stage, progression, trace, step, batch)
+        advance(progression, means(progression.sums))
+        at_end = progression.step % per_epoch == 0
+        if at_end:
+            _end_epoch(stage, progression)
+        if at_end or progression.step % checkpoint_steps == 0:
+            if trace is not None:
+                trace.flush()
+            keep(progression)
+
+
+def _one_step(stage: Stage, progression: Progression, trace: TraceWriter | None, step: int, batch: Arrays) -> None:
+    started = time.perf_counter()
+    result = stage.step(step, batch)
+    for name, value in result.metrics.items():
+        progression.sums[name] = progression.sums.get(name, 0.0) + value
+    if trace is not None:
+        trace.append(step, loss_bits=result.loss_bits, batch=batch, fingerprint=result.fingerprint)
+    progression.step = step + 1
+    progression.seconds += time.perf_counter() - started
+
+
+def _end_epoch(stage: Stage, progression: Progression) -> None:
+    epoch = len(progression.epochs) + 1
+    started = time.perf_counter()
+    figures: Figures = {
+        "epoch": epoch,
+        **means(progression.sums),
+        "steps": stage.batches.steps_per_epoch,
+        "count": int(progression.sums["count"]),
+        "seconds": progression.seconds,
+        **stage.evaluate(epoch),
+        "weights_sha256": state_digest(weight_arrays(stage.variables)),
+    }
+    figures["evaluation_seconds"] = time.perf_counter() - started
+    progression.epochs.append(figures)
+    progression.sums, progression.seconds = {}, 0.0
+
+
+def means(sums: dict[str, float]) -> Figures:
+    """Sums over counted things as means: all but ``count`` itself."""
+    count = max(sums.get("count", 0.0), 1.0)
+    return {name: value / count for name, value in sums.items() if name != "count"}
+
+
+def stage_digests(stage: Stage) -> dict[str, str]:
+    """SHA-256 of the stage's weights and of its optimizer."""
+    return {
+        "weights_sha256": state_digest(weight_arrays(stage.variables)),
+        "optimizer_sha256": state_digest(stage.optimizer_state()),
+    }

@@ -1,0 +1,67 @@
+"""The state of a model and its optimizer as named arrays, and its digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from minibert.errors import ArtifactError
+
+Arrays = dict[str, np.ndarray]
+
+
+def weight_arrays(variables: Iterable[Any]) -> Arrays:
+    """Every weight by path; the seeds of Keras' own generators, which nothing here draws from, aside."""
+    return {v.path: np.asarray(v) for v in variables if "seed_generator" not in v.path}
+
+
+def optimizer_arrays(optimizer: Any) -> Arrays:
+    """Every variable of an optimizer by number and path."""
+    return {f"{number:04d}/{v.path}": np.asarray(v) for number, v in enumerate(optimizer.variables)}
+
+
+def state_digest(arrays: Arrays) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        digest.update(array.view(np.uint8).reshape(-1).data if array.ndim else array.tobytes())
+    return digest.hexdigest()
+
+
+def set_weights(variables: Iterable[Any], arrays: Arrays, *, source: str) -> None:
+    """Sets weights by path.
+
+    Raises:
+        ArtifactError: A weight is missing or has another shape; the message names it and the source.
+    """
+    for variable in variables:
+        if "seed_generator" in variable.path:
+            continue
+        if variable.path not in arrays:
+            raise ArtifactError(f"{source}: weight {variable.path!r} is required, but it is missing")
+        _assign(variable, arrays[variable.path], source)
+
+
+def set_optimizer(optimizer: Any, arrays: Arrays, *, source: str) -> None:
+    """Sets an optimizer's variables by number.
+
+    Raises:
+        ArtifactError: There are more or fewer of them, or one has another shape.
+    """
+    if len(arrays) != len(optimizer.variables):
+        raise ArtifactError(
+            f"{source}: {len(optimizer.variables)} optimizer variables are required, but {len(arrays)} came"
+        )
+    for variable, name in zip(optimizer.variables, sorted(arrays), strict=True):
+        _assign(variable, arrays[name], source)
+
+
+def _assign(variable: Any, value: np.ndarray, source: str) -> None:
+    if tuple(variable.shape) != value.shape:
+        raise ArtifactError(f"{source}: {variable.path!r}: shape {tuple(variable.shape)} is required, not {value.shape}")
+    variable.assign(value)

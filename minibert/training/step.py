@@ -1,0 +1,143 @@
+"""One optimizer update as a traced function, with a fingerprint of everything it computed.
+
+    step(7, batch) -> StepResult(metrics={"loss": ..., "count": ...}, fingerprint=int32 [...])
+
+The graph is checked before the first update: a step whose gradient could be summed in a racing order
+is refused (see `minibert.training.repeatability`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from minibert.batches import Arrays
+from minibert.model.dropout import DropoutStream
+from minibert.training.repeatability import require_repeatable
+
+
+class Objective(Protocol):
+    """What a step minimizes: gives the objective, sums for the metrics, and the activations by layer."""
+
+    variables: list[Any]
+
+    def __call__(self, batch: dict[str, Any]) -> tuple[Any, dict[str, Any], dict[str, Any]]: ...
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step gives back.
+
+    Attributes:
+        metrics: Sums over the batch: ``loss``, ``count`` and, for a classifier, ``accuracy``.
+        loss_bits: The bits of the float32 loss sum.
+        fingerprint: int32, one for each name of `TrainingStep.fingerprint_names`.
+    """
+
+    metrics: dict[str, float]
+    loss_bits: int
+    fingerprint: np.ndarray
+
+
+class TrainingStep:
+    """A training step, traced once for all batch sizes.
+
+    Args:
+        objective: The loss of a batch and its trainable variables.
+        learning_rate: Adam's.
+        seed: The run's root seed, for dropout.
+        stage: The stage's name, for dropout.
+        fingerprints: Whether the step also computes fingerprints.
+    """
+
+    def __init__(
+        self, objective: Objective, *, learning_rate: float, seed: int, stage: str, fingerprints: bool = True
+    ) -> None:
+        self.objective, self._seed, self._stage = objective, seed, stage
+        self._fingerprints = fingerprints
+        self.optimizer = keras.optimizers.Adam(learning_rate)
+        self.optimizer.build(objective.variables)
+        self.fingerprint_names: list[str] = []
+        self.trace_count = 0
+        self._update = tf.function(self._apply, jit_compile=True, autograph=False)
+        self._function: Any = None
+
+    def __call__(self, step: int, batch: Arrays) -> StepResult:
+        """Updates the variables by one batch.
+
+        Args:
+            step: Global step of the stage, from 0; it names the dropout masks.
+            batch: Arrays of `minibert.batches`.
+
+        Raises:
+            RepeatabilityError: The graph has a sum that may race (on the first call, before any update).
+        """
+        self.trace(batch)
+        tensors = _tensors(batch)
+        metrics, fingerprint = self._function(tf.constant(step, tf.int64), tensors)
+        values = {name: value.numpy() for name, value in metrics.items()}
+        return StepResult(
+            metrics={name: float(value) for name, value in values.items()},
+            loss_bits=int(values["loss"].view(np.uint32)),
+            fingerprint=fingerprint.numpy(),
+        )
+
+    def trace(self, batch: Arrays) -> None:
+        """Traces the step for batches like this one, if it is not traced yet, and checks the graph.
+
+        Raises:
+            RepeatabilityError: The graph has a sum that may race.
+        """
+        if self._function is None:
+            self._function = self._traced(_tensors(batch))
+
+    @property
+    def graph(self) -> Any:
+        """The traced graph; there is one after the first call."""
+        return self._function.graph
+
+    def _traced(self, tensors: dict[str, Any]) -> Any:
+        signature = {name: tf.TensorSpec([None, *t.shape[1:]], t.dtype) for name, t in tensors.items()}
+        function = tf.function(self._run, autograph=False)
+        concrete = function.get_concrete_function(tf.TensorSpec([], tf.int64), signature)
+        require_repeatable(concrete.graph)
+        return concrete
+
+    def _run(self, step: Any, batch: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        self.trace_count += 1
+        variables = [variable.value for variable in self.objective.variables]
+        with (
+            DropoutStream(seed=self._seed, stage=self._stage, step=step),
+            tf.GradientTape(watch_accessed_variables=False) as tape,
+        ):
+            tape.watch(variables)
+            objective, metrics, activations = self.objective(batch)
+        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(objective, variables)]
+        self._update(gradients)
+        if not self._fingerprints:
+            return metrics, tf.zeros([0], tf.int32)
+        named = {f"activation {name}": value for name, value in activations.items()}
+        names = [variable.path for variable in self.objective.variables]
+        named |= {f"gradient {name}": value for name, value in reversed(list(zip(names, gradients, strict=True)))}
+        named |= {f"weight {name}": variable for name, variable in zip(names, variables, strict=True)}
+        self.fingerprint_names = list(named)
+        return metrics, tf.stack([_fingerprint(tf.convert_to_tensor(value)) for value in named.values()])
+
+    def _apply(self, gradients: list[Any]) -> None:
+        self.optimizer.apply(gradients, self.objective.variables)
+
+
+def _tensors(batch: Arrays) -> dict[str, Any]:
+    """The arrays that the step reads; the examples' identity stays outside."""
+    return {name: tf.convert_to_tensor(value) for name, value in batch.items() if name != "example_ids"}
+
+
+def _fingerprint(tensor: Any) -> Any:
+    """The wrapping int32 sum of a tensor's bits: one flipped bit changes it, the order of summing does not."""
+    if tensor.dtype == tf.bfloat16:
+        tensor = tf.cast(tensor, tf.float32)
+    return tf.reduce_sum(tf.bitcast(tensor, tf.int32))
