@@ -60,7 +60,7 @@ class Progress:
         if self._quiet:
             return
         if self._bars is not None:
-            self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            _print(self._bars, line)
         else:
             _write_line(self._stream, line)
 
@@ -85,11 +85,9 @@ class Progress:
 
             self._bars = rich_progress.Progress(
                 rich_progress.TextColumn("{task.description}", markup=False),
-                rich_progress.BarColumn(bar_width=24),
+                rich_progress.BarColumn(bar_width=24),  # gives way where a terminal is narrow
                 rich_progress.MofNCompleteColumn(),
                 rich_progress.TextColumn("{task.fields[figures]}", markup=False),
-                rich_progress.TimeElapsedColumn(),
-                rich_progress.TextColumn("left"),
                 rich_progress.TimeRemainingColumn(),
                 console=Console(file=self._stream),
                 refresh_per_second=4,  # drawing takes time from the training on small machines
@@ -98,58 +96,73 @@ class Progress:
         return self._bars
 
 
-class _BarTask(Task):
-    """A bar on a terminal."""
+class _CountedTask(Task):
+    """What bars and lines share: the count so far, the latest figures, the time, and a line of them."""
 
-    def __init__(self, bars: Any, description: str, total: int | None) -> None:
-        self._bars = bars
-        self._id = bars.add_task(description, total=total, figures="")
-
-    def advance(self, n: int = 1, **figures: float) -> None:
-        if figures:
-            self._bars.update(self._id, advance=n, figures=_figures(figures))
-        else:
-            self._bars.update(self._id, advance=n)
-
-    def finish(self) -> None:
-        self._bars.stop_task(self._id)
-
-
-class _LineTask(Task):
-    """Lines in a log: one when the interval has passed, and one at the end."""
-
-    def __init__(self, stream: TextIO, description: str, total: int | None, interval_seconds: float) -> None:
-        self._stream, self._description, self._total = stream, description, total
-        self._interval_seconds = interval_seconds
+    def __init__(self, description: str, total: int | None) -> None:
+        self._description, self._total = description, total
         self._done, self._figures, self._finished = 0, "", False
-        self._started = self._last_line = time.monotonic()
+        self._started = time.monotonic()
 
-    def advance(self, n: int = 1, **figures: float) -> None:
+    def _count(self, n: int, figures: dict[str, float]) -> None:
         self._done += n
         if figures:
-            self._figures = _figures(figures)
-        now = time.monotonic()
-        if now - self._last_line >= self._interval_seconds:
-            self._last_line = now
-            self._write()
+            self._figures = " ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
 
-    def finish(self) -> None:
-        if not self._finished:
-            self._finished = True
-            self._write("done, ")
-
-    def _write(self, state: str = "") -> None:
+    def _line(self) -> str:
         count = f"{self._done:,}"
         if self._total is not None:
             count += f"/{self._total:,}"
             if self._total > 0 and not self._finished:
                 count += f" ({self._done / self._total:.0%})"
+        state = "done, " if self._finished else ""
         parts = [count, self._figures, f"{time.monotonic() - self._started:.0f} s"]
-        _write_line(self._stream, f"{self._description}: {state}{', '.join(p for p in parts if p)}")
+        return f"{self._description}: {state}{', '.join(part for part in parts if part)}"
 
 
-def _figures(figures: dict[str, float]) -> str:
-    return " ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
+class _BarTask(_CountedTask):
+    """A bar on a terminal; when the work is done a line takes its place, so that bars do not pile up."""
+
+    def __init__(self, bars: Any, description: str, total: int | None) -> None:
+        super().__init__(description, total)
+        self._bars = bars
+        self._id = bars.add_task(description, total=total, figures="")
+
+    def advance(self, n: int = 1, **figures: float) -> None:
+        self._count(n, figures)
+        self._bars.update(self._id, completed=self._done, figures=self._figures)
+
+    def finish(self) -> None:
+        if not self._finished:
+            self._finished = True
+            self._bars.remove_task(self._id)
+            self._bars.refresh()  # or the bar would be drawn once more under its line
+            _print(self._bars, self._line())
+
+
+class _LineTask(_CountedTask):
+    """Lines in a log: one when the interval has passed, and one at the end."""
+
+    def __init__(self, stream: TextIO, description: str, total: int | None, interval_seconds: float) -> None:
+        super().__init__(description, total)
+        self._stream, self._interval_seconds = stream, interval_seconds
+        self._last_line = self._started
+
+    def advance(self, n: int = 1, **figures: float) -> None:
+        self._count(n, figures)
+        now = time.monotonic()
+        if now - self._last_line >= self._interval_seconds:
+            self._last_line = now
+            _write_line(self._stream, self._line())
+
+    def finish(self) -> None:
+        if not self._finished:
+            self._finished = True
+            _write_line(self._stream, self._line())
+
+
+def _print(bars: Any, line: str) -> None:
+    bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _write_line(stream: TextIO, line: str) -> None:

@@ -95,13 +95,15 @@ def test_on_a_terminal_bars_show_descriptions_counts_and_figures_as_they_stand()
     with Progress(stream=stream) as progress:
         task = progress.start("pretrain [1/5]", 3)
         task.advance(2, val_loss=0.5)
-        task.advance()
+        progress._bars.refresh()  # a busy machine may not have come to it
         progress.note("kept [red]line")
+        task.advance()
         task.finish()
         task.finish()
     shown = stream.getvalue()
-    for text in ("pretrain [1/5]", "3/3", "val loss 0.5000", "kept [red]line"):
+    for text in ("pretrain [1/5]", "2/3", "val loss 0.5000", "kept [red]line"):
         assert text in shown
+    assert shown.count("pretrain [1/5]: done, 3/3, val loss 0.5000, 0 s") == 1  # a line takes the bar's place
     progress.close()
 
 

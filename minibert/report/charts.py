@@ -16,13 +16,15 @@ from minibert.report.markup import Markup, element
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 92, 30, 46
 LABEL_HEIGHT = 16
+LARGEST = 1e300
+"""What is drawn is smaller: the difference of two such values is still a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
     """A line: its name, its points, and its role, which the style sheet draws.
 
-    A point without a finite value is left out, and the line is broken there.
+    A point without a value that can be drawn is left out, and the line is broken there.
     """
 
     name: str
@@ -31,7 +33,7 @@ class Series:
 
     def finite(self) -> list[tuple[float, float]]:
         """The points that can be drawn."""
-        return [(x, y) for x, y in self.points if y is not None and math.isfinite(y)]
+        return [(x, y) for x, y in self.points if y is not None and abs(y) < LARGEST]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +158,8 @@ def _levels(scale: _Scale, chart: Chart) -> Iterator[Markup]:
     for value, name in chart.levels:
         y = scale.y(value)
         yield element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="level")
-        below = y + 15 < HEIGHT - BOTTOM  # lines run above a level more often than below it
-        yield _text(LEFT + 4, y + 15 if below else y - 5, name, "start", "halo")
+        below = y + 15 < HEIGHT - BOTTOM  # in the end, lines are above a level more often than below it
+        yield _text(WIDTH - RIGHT - 4, y + 15 if below else y - 5, name, "end", "halo")
 
 
 def _boundaries(scale: _Scale, chart: Chart) -> Iterator[Markup]:
@@ -171,7 +173,7 @@ def _boundaries(scale: _Scale, chart: Chart) -> Iterator[Markup]:
 def _line(scale: _Scale, series: Series) -> Markup:
     runs: list[list[tuple[float, float]]] = [[]]
     for x, y in series.points:
-        if y is None or not math.isfinite(y):
+        if y is None or not abs(y) < LARGEST:
             runs.append([])
         else:
             runs[-1].append((x, y))
