@@ -135,9 +135,7 @@ class ClassifierBatches:
         stage: Part of the order stream's name, ``frozen`` or ``unfrozen``.
     """
 
-    def __init__(
-        self, token_ids: np.ndarray, labels: np.ndarray, *, seed: int, batch_size: int, stage: str
-    ) -> None:
+    def __init__(self, token_ids: np.ndarray, labels: np.ndarray, *, seed: int, batch_size: int, stage: str) -> None:
         self._token_ids, self._labels = token_ids, labels
         order = ExampleOrder(seed=seed, stage=stage, examples=len(token_ids), batch_size=batch_size)
         self._last, self.steps_per_epoch = _LastEpoch(order), order.steps_per_epoch

@@ -1,7 +1,7 @@
 """A model from raw text to sentiment: the text layer inside, the classifier behind it.
 
-    model.predict(tf.constant(["A great film!"]))  ->  [[0.97]]
-    model.evaluate(frame)                          ->  columns review and sentiment, raw
+model.predict(tf.constant(["A great film!"]))  ->  [[0.97]]
+model.evaluate(frame)                          ->  columns review and sentiment, raw
 """
 
 from __future__ import annotations

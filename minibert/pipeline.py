@@ -87,7 +87,7 @@ def run(
     examples = encode_corpus(corpus, settings)
     settings = resolved(settings, examples)
     sample_ids(settings.pretrain.sample_sentence, examples.vocabulary, settings.text)
-    record = _new_record(settings, corpus, examples, seconds=time.perf_counter() - started)
+    record = _new_record(settings, corpus, examples, data=data, seconds=time.perf_counter() - started)
     if earlier is not None:
         require_resumable(earlier, record)
         record["started"] = earlier["started"]
@@ -114,7 +114,34 @@ def _earlier_record(directory: Path, resume: bool) -> Record | None:
     return None
 
 
-def _new_record(settings: RunSettings, corpus: Corpus, examples: Examples, *, seconds: float) -> Record:
+def first_stage(settings: RunSettings, *, data: Path | str | None = None, progress: Progress | None = None) -> Stage:
+    """The pretraining stage of a run, ready for its first step; nothing is written."""
+    tf.config.experimental.enable_op_determinism()
+    corpus = open_corpus(settings.corpus, seed=settings.seed, data=Path(data) if data else None, progress=progress)
+    examples = encode_corpus(corpus, settings)
+    settings = resolved(settings, examples)
+    masked_lm = _masked_lm(settings)
+    return pretrain_stage(masked_lm, _pretrained_on(settings, examples), examples.vocabulary, settings)
+
+
+def _masked_lm(settings: RunSettings) -> keras.Model:
+    return build_masked_lm(
+        settings.model,
+        vocabulary_size=settings.masking.required_vocabulary_size,
+        sequence_length=settings.text.sequence_length,
+        seed=settings.seed,
+    )
+
+
+def _pretrained_on(settings: RunSettings, examples: Examples) -> np.ndarray:
+    """The ids that the masked language model is trained on."""
+    is_train_only = settings.pretrain.splits == "train"
+    return examples.token_ids[: examples.train_count] if is_train_only else examples.token_ids
+
+
+def _new_record(
+    settings: RunSettings, corpus: Corpus, examples: Examples, *, data: Path | str | None, seconds: float
+) -> Record:
     return {
         "format": FORMAT,
         "minibert_version": minibert.__version__,
@@ -122,6 +149,7 @@ def _new_record(settings: RunSettings, corpus: Corpus, examples: Examples, *, se
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "settings": settings.to_dict(),
         "settings_digest": settings.digest(),
+        "data": str(Path(data).resolve()) if data else None,
         "corpus": {
             "name": corpus.name,
             "digest": corpus.digest,
@@ -166,16 +194,9 @@ class _Run:
         write_record(self._directory, self._record)
 
         settings, examples = self._settings, self._examples
-        masked_lm = build_masked_lm(
-            settings.model,
-            vocabulary_size=len(examples.vocabulary),
-            sequence_length=settings.text.sequence_length,
-            seed=settings.seed,
-        )
-        trained_on = examples.token_ids
-        if settings.pretrain.splits == "train":
-            trained_on = trained_on[: examples.train_count]
+        masked_lm = _masked_lm(settings)
         if self._reaches(0):
+            trained_on = _pretrained_on(settings, examples)
             self._train(pretrain_stage(masked_lm, trained_on, examples.vocabulary, settings))
             self._save_model(masked_lm, "masked_lm.keras")
         if self._corpus.labelled:
@@ -268,7 +289,9 @@ class _Run:
     def _evaluate_raw(self, model: keras.Model) -> Figures:
         """Evaluates the raw-text model on the raw test texts."""
         started, size = time.perf_counter(), self._settings.finetune.batch_size
-        predict = tf.function(lambda texts: model(texts, training=False), input_signature=[tf.TensorSpec([None], tf.string)])
+        predict = tf.function(
+            lambda texts: model(texts, training=False), input_signature=[tf.TensorSpec([None], tf.string)]
+        )
         losses, correct, count = 0.0, 0, 0
         task = self._progress.start("end to end on raw test texts", self._corpus.examples["test"])
         for batch in self._corpus.batches("test"):

@@ -11,7 +11,7 @@ _PACKAGES = ("tensorflow", "keras", "keras-hub", "numpy")
 
 
 def require_resumable(earlier: dict[str, Any], now: dict[str, Any]) -> None:
-    """Compares two records' inputs.
+    """Compares two records' inputs, code and package versions.
 
     Args:
         earlier: The record in the run directory.
@@ -20,28 +20,49 @@ def require_resumable(earlier: dict[str, Any], now: dict[str, Any]) -> None:
     Raises:
         ResumeError: They differ; the message says in what.
     """
-    changes = list(changed_inputs(earlier, now))
+    changes = [*changed_inputs(earlier, now), *changed_environment(earlier, now)]
     if changes:
         raise ResumeError("resume: what the run computes has changed: " + "; ".join(changes))
 
 
 def changed_inputs(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Every setting, corpus figure, module and package version that differs, in words."""
+    """Every setting and corpus figure that differs, in words; what only the record is about, aside."""
     before, after = _flat(earlier["settings"]), _flat(now["settings"])
     for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name) and not name.startswith("record."):
+        if before.get(name) != after.get(name) and not name.startswith("record.") and name != "preset":
             yield f"setting {name} was {before.get(name)!r} and is {after.get(name)!r}"
     for name in ("digest", "vocabulary_sha256", "ids_sha256"):
         if earlier["corpus"].get(name) != now["corpus"].get(name):
             yield f"the corpus' {name} was {earlier['corpus'].get(name)} and is {now['corpus'].get(name)}"
+
+
+def changed_environment(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Everything that differs and may decide bits: modules, packages, Python, processor, threads, devices."""
     modules = earlier["code"].keys() | now["code"].keys()
     changed = sorted(name for name in modules if earlier["code"].get(name) != now["code"].get(name))
     if changed:
         yield "the code of " + ", ".join(changed) + " changed"
+    before, after = earlier["environment"], now["environment"]
     for name in _PACKAGES:
-        was, is_now = (record["environment"]["packages"].get(name) for record in (earlier, now))
+        was, is_now = (environment["packages"].get(name) for environment in (before, after))
         if was != is_now:
             yield f"package {name} was {was} and is {is_now}"
+    one, two = _flat(_deciding(before)), _flat(_deciding(after))
+    for name in sorted(one.keys() | two.keys()):
+        if one.get(name) != two.get(name):
+            yield f"{name} was {one.get(name)!r} and is {two.get(name)!r}"
+
+
+def _deciding(environment: dict[str, Any]) -> dict[str, Any]:
+    """The parts of an environment, besides packages, that may decide bits."""
+    variables = {k: v for k, v in environment.get("variables", {}).items() if k != "PYTHONHASHSEED"}
+    return {
+        "machine": environment.get("platform", {}).get("machine"),
+        "cpu": environment.get("cpu"),
+        "threads": environment.get("threads"),
+        "devices": environment.get("devices"),
+        "variables": variables,
+    }
 
 
 def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:

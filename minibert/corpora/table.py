@@ -68,12 +68,13 @@ def read_table(
     scan.run(progress)
     class_names, labels = (None, None) if label_column is None else scan.classes(settings)
     places = scan.places()
+    own_splits = places is not None
     if places is None:
         places = (np.zeros(scan.rows, dtype=np.int8) if labels is None
                   else place_rows(labels, test_rate=settings.test_rate, seed=seed))  # fmt: skip
     _check_splits(table, places, labels)
     places = keep_examples(places, labels, settings, seed=seed)
-    return make_corpus(name, class_names, split_reader(scan.texts, labels, places))
+    return make_corpus(name, class_names, split_reader(scan.texts, labels, places), own_splits=own_splits)
 
 
 def _column(table: TableFile, wanted: str, candidates: tuple[str, ...], what: str) -> str | None:

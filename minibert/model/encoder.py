@@ -1,7 +1,7 @@
 """The notebooks' mini BERT as a functional Keras model, with the notebooks' layer names.
 
-    token_ids (batch, sequence) -> word + position embedding -> blocks -> (batch, sequence, hidden)
-                                                                       -> mlm_cls: probabilities
+token_ids (batch, sequence) -> word + position embedding -> blocks -> (batch, sequence, hidden)
+                                                                   -> mlm_cls: probabilities
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ class NotPadding(layers.Layer):
         return ops.not_equal(token_ids, 0)
 
 
-def build_masked_lm(
-    settings: ModelSettings, *, vocabulary_size: int, sequence_length: int, seed: int
-) -> keras.Model:
+def build_masked_lm(settings: ModelSettings, *, vocabulary_size: int, sequence_length: int, seed: int) -> keras.Model:
     """Builds the masked language model and sets its initial weights.
 
     Args:
@@ -70,9 +68,9 @@ def _block(hidden: Any, padding_mask: Any, settings: ModelSettings, block: int, 
     attended = SelfAttention(settings.heads, name=name("multiheadattention"), dtype=dtype)(hidden, padding_mask)
     attended = StreamDropout(settings.dropout_rate, name=name("att_dropout"), dtype=dtype)(attended)
     joined = layers.Add(name=name("att_residual"), dtype=dtype)([hidden, attended])
-    hidden = LayerNormalization(
-        epsilon=settings.layer_norm_epsilon, name=name("att_layernormalization"), dtype=dtype
-    )(joined)
+    hidden = LayerNormalization(epsilon=settings.layer_norm_epsilon, name=name("att_layernormalization"), dtype=dtype)(
+        joined
+    )
     feed_forward = keras.Sequential(
         [
             layers.Dense(settings.feed_forward_size, activation="relu", name="inner", dtype=dtype),
@@ -82,9 +80,9 @@ def _block(hidden: Any, padding_mask: Any, settings: ModelSettings, block: int, 
     )(hidden)
     feed_forward = StreamDropout(settings.dropout_rate, name=name("ffn_dropout"), dtype=dtype)(feed_forward)
     joined = layers.Add(name=name("ffn_residual"), dtype=dtype)([hidden, feed_forward])
-    return LayerNormalization(
-        epsilon=settings.layer_norm_epsilon, name=name("ffn_layernormalization"), dtype=dtype
-    )(joined)
+    return LayerNormalization(epsilon=settings.layer_norm_epsilon, name=name("ffn_layernormalization"), dtype=dtype)(
+        joined
+    )
 
 
 def cut_encoder(masked_lm: keras.Model) -> keras.Model:

@@ -104,5 +104,3 @@ def finetune_stage(
         variables=list(classifier.variables),
         evaluate=evaluate,
     )
-
-

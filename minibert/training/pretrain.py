@@ -55,9 +55,7 @@ def predict_masked(
     ]
 
 
-def pretrain_stage(
-    model: keras.Model, token_ids: np.ndarray, vocabulary: Vocabulary, settings: RunSettings
-) -> Stage:
+def pretrain_stage(model: keras.Model, token_ids: np.ndarray, vocabulary: Vocabulary, settings: RunSettings) -> Stage:
     """The pretraining stage of a run.
 
     Args:

@@ -63,5 +63,7 @@ def set_optimizer(optimizer: Any, arrays: Arrays, *, source: str) -> None:
 
 def _assign(variable: Any, value: np.ndarray, source: str) -> None:
     if tuple(variable.shape) != value.shape:
-        raise ArtifactError(f"{source}: {variable.path!r}: shape {tuple(variable.shape)} is required, not {value.shape}")
+        raise ArtifactError(
+            f"{source}: {variable.path!r}: shape {tuple(variable.shape)} is required, not {value.shape}"
+        )
     variable.assign(value)

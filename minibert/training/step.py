@@ -52,12 +52,20 @@ class TrainingStep:
         seed: The run's root seed, for dropout.
         stage: The stage's name, for dropout.
         fingerprints: Whether the step also computes fingerprints.
+        checked: Whether a graph with a racing sum is refused; False serves to study one.
     """
 
     def __init__(
-        self, objective: Objective, *, learning_rate: float, seed: int, stage: str, fingerprints: bool = True
+        self,
+        objective: Objective,
+        *,
+        learning_rate: float,
+        seed: int,
+        stage: str,
+        fingerprints: bool = True,
+        checked: bool = True,
     ) -> None:
-        self.objective, self._seed, self._stage = objective, seed, stage
+        self.objective, self._seed, self._stage, self._checked = objective, seed, stage, checked
         self._fingerprints = fingerprints
         self.optimizer = keras.optimizers.Adam(learning_rate)
         self.optimizer.build(objective.variables)
@@ -104,7 +112,8 @@ class TrainingStep:
         signature = {name: tf.TensorSpec([None, *t.shape[1:]], t.dtype) for name, t in tensors.items()}
         function = tf.function(self._run, autograph=False)
         concrete = function.get_concrete_function(tf.TensorSpec([], tf.int64), signature)
-        require_repeatable(concrete.graph)
+        if self._checked:
+            require_repeatable(concrete.graph)
         return concrete
 
     def _run(self, step: Any, batch: dict[str, Any]) -> tuple[dict[str, Any], Any]:

@@ -1,0 +1,184 @@
+"""What a finished run can do: fill a mask, classify texts, evaluate on labelled texts.
+
+Models are read from the run directory with Keras' safe mode on, and only if they are the files that
+the record names by digest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pyarrow as pa
+
+import minibert.end_to_end
+import minibert.model.heads  # noqa: F401  registers the layers
+from minibert.artifacts import sha256_of_file
+from minibert.corpora.corpus import SPLITS, Corpus
+from minibert.corpora.opening import open_corpus
+from minibert.errors import ArtifactError, CorpusError, SettingsError
+from minibert.progress import Progress
+from minibert.record import NAME, read_record, record_settings
+from minibert.settings import CorpusSettings, RunSettings
+from minibert.text import Vocabulary, encode, sample_ids
+from minibert.training.finetune import ClassifierForward, Score, score
+from minibert.training.pretrain import Prediction, predict_masked
+
+_BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The class of one text.
+
+    Attributes:
+        label: 0 or 1.
+        class_name: Its name.
+        probability: The probability of that class, 0.5 to 1.
+    """
+
+    label: int
+    class_name: str
+    probability: float
+
+
+def fill_mask(directory: Path | str, sentence: str, *, top_k: int = 5) -> list[Prediction]:
+    """The most probable words for a sentence's ``[mask]``, best first.
+
+    Args:
+        directory: A run directory.
+        sentence: Text with exactly one ``[mask]``.
+        top_k: Words wanted; no more come than the vocabulary has.
+
+    Raises:
+        SettingsError: There is no ``[mask]``, or several; or ``top_k`` is below 1.
+        ArtifactError: A file of the run is missing, damaged or changed.
+    """
+    if top_k < 1:
+        raise SettingsError(f"top_k: 1 or more is required, but {top_k} came")
+    run = _FinishedRun(Path(directory))
+    sample_ids(sentence, run.vocabulary, run.settings.text)
+    model = run.model("masked_lm.keras")
+    return predict_masked(model, sentence, vocabulary=run.vocabulary, settings=run.settings, top_k=top_k)
+
+
+def classify(directory: Path | str, texts: Sequence[str]) -> list[Classification]:
+    """The class of each text, with its name and probability.
+
+    Args:
+        directory: A run directory of a labelled corpus.
+        texts: Raw texts; the run's standardization is applied.
+
+    Raises:
+        SettingsError: A text is empty or not text; the message gives its number.
+        ArtifactError: A file of the run is missing, damaged or changed, or there is no classifier.
+    """
+    for number, text in enumerate(texts, start=1):
+        if not isinstance(text, str) or not text.strip():
+            raise SettingsError(f"texts: text that is not empty is required, but number {number} is {text!r}")
+    run = _FinishedRun(Path(directory))
+    names = run.class_names()
+    forward = ClassifierForward(run.model("classifier.keras"))
+    ids = encode(pa.array(list(texts), type=pa.string()), run.vocabulary, run.settings.text)
+    logits = forward.logits(ids, batch_size=_BATCH_SIZE).astype(np.float64)
+    positive = 1.0 / (1.0 + np.exp(-logits))
+    labels = (logits > 0).astype(int)
+    chosen = np.where(labels == 1, positive, 1.0 - positive)
+    return [Classification(int(k), names[k], float(p)) for k, p in zip(labels, chosen, strict=True)]
+
+
+def evaluate(
+    directory: Path | str,
+    data: Path | str,
+    *,
+    corpus: CorpusSettings | None = None,
+    progress: Progress | None = None,
+) -> Score:
+    """Loss and accuracy on labelled texts: their test split if they name one, else all of them.
+
+    Classes are matched by name. Where the data give no names of their own (label values 0 and 1), 0 and 1
+    mean what they mean in the run.
+
+    Args:
+        directory: A run directory of a labelled corpus.
+        data: A table, an archive or a folder.
+        corpus: Columns and class names to read it by; None: as the run did.
+        progress: Shows how far it is.
+
+    Raises:
+        CorpusError: The data are not labelled texts, or their classes are not the run's.
+        ArtifactError: A file of the run is missing, damaged or changed.
+    """
+    run = _FinishedRun(Path(directory))
+    names, settings = run.class_names(), corpus or run.settings.corpus
+    settings = dataclasses.replace(settings, train_examples=0, test_examples=0)
+    texts = open_corpus(settings, seed=run.settings.seed, data=Path(data), progress=progress)
+    flipped = _labels_are_flipped(texts, names, data)
+    forward = ClassifierForward(run.model("classifier.keras"))
+    splits = SPLITS[1:] if texts.own_splits else SPLITS
+    shown = progress or Progress(quiet=True)
+    task = shown.start("evaluate", sum(texts.examples[split] for split in splits))
+    logits, labels = [], []
+    for split in splits:
+        for batch in texts.batches(split):
+            ids = encode(batch.texts, run.vocabulary, run.settings.text)
+            logits.append(forward.logits(ids, batch_size=_BATCH_SIZE))
+            assert batch.labels is not None
+            labels.append(1 - batch.labels if flipped else batch.labels)
+            task.advance(len(batch.texts))
+    task.finish()
+    return score(np.concatenate(logits), np.concatenate(labels))
+
+
+def _labels_are_flipped(texts: Corpus, names: tuple[str, str], data: Path | str) -> bool:
+    """Whether the data's label 0 is the run's class 1."""
+    if texts.class_names is None:
+        raise CorpusError(f"{data}: labels are required to evaluate, but there are none")
+    found = texts.class_names
+    if found == names or found == ("0", "1"):
+        return False
+    if found == names[::-1]:
+        return True
+    raise CorpusError(
+        f"{data}: the classes {names[0]!r} and {names[1]!r} of the run are required, but {found[0]!r} and {found[1]!r} "
+        "came; corpus.class_names gives them other names"
+    )
+
+
+class _FinishedRun:
+    """The files of a run directory, each checked before it is used."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory, self._record = directory, read_record(directory)
+        self.settings: RunSettings = record_settings(self._record, directory / NAME)
+        self.vocabulary = Vocabulary.read(directory / "vocabulary.txt")
+        if self.vocabulary.digest() != self._record["corpus"]["vocabulary_sha256"]:
+            raise ArtifactError(
+                f"{directory / 'vocabulary.txt'}: it is not the run's: its digest is not the recorded one"
+            )
+
+    def class_names(self) -> tuple[str, str]:
+        """The names of label 0 and label 1."""
+        names = self._record["corpus"]["class_names"]
+        if names is None:
+            raise ArtifactError(
+                f"{self._directory}: a run of a labelled corpus is required, but this one has no classifier"
+            )
+        return names[0], names[1]
+
+    def model(self, name: str) -> Any:
+        """Loads one of the run's models, without running code from the file."""
+        path, recorded = self._directory / name, self._record["artifacts"].get(name)
+        if recorded is None or not path.is_file():
+            raise ArtifactError(f"{path}: a finished run is required, but this model is not there")
+        if sha256_of_file(path) != recorded["sha256"]:
+            raise ArtifactError(f"{path}: field 'sha256' of the record does not fit: the file was cut or changed")
+        try:
+            return keras.models.load_model(path, safe_mode=True, compile=False)
+        except Exception as error:  # noqa: BLE001  Keras raises many kinds here
+            raise ArtifactError(f"{path}: a Keras model is required, but it cannot be loaded: {error}") from error
