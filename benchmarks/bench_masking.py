@@ -22,11 +22,11 @@ from benchmarks import notebook_masking
 from minibert.masking import mask_tokens
 from minibert.settings import MaskingSettings
 
-SIZES = {"imdb": (10_240, 256), "amazon": (10_240, 128)}
+SIZES = {"imdb": (4_096, 256), "amazon": (4_096, 128)}
 """Preset -> (examples, sequence length)."""
 
-BATCH_SIZES = {"whole": 10_240, "batches of 32": 32}
-ROUNDS = 11
+BATCH_SIZES = {"whole": 4_096, "batches of 32": 32}
+ROUNDS = 31
 SETTINGS = MaskingSettings(vocabulary_size=30_000)
 
 Masked = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -72,6 +72,7 @@ def encode_corpus(corpus: Corpus, settings: RunSettings, *, vocabulary: Vocabula
             part = slice(place, place + len(batch.texts))
             token_ids[part] = encode(batch.texts, vocabulary, settings.text)
             if labels is not None:
+                assert batch.labels is not None
                 labels[part] = batch.labels
             place = part.stop
     return Examples(vocabulary, token_ids, labels, corpus.examples["train"])

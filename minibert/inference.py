@@ -180,5 +180,5 @@ class _FinishedRun:
             raise ArtifactError(f"{path}: field 'sha256' of the record does not fit: the file was cut or changed")
         try:
             return keras.models.load_model(path, safe_mode=True, compile=False)
-        except Exception as error:  # noqa: BLE001  Keras raises many kinds here
+        except Exception as error:
             raise ArtifactError(f"{path}: a Keras model is required, but it cannot be loaded: {error}") from error

@@ -296,7 +296,7 @@ def _coerce(path: str, hint: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         if isinstance(value, Mapping):
             return settings_from_dict(typing.cast("type[_Checked]", hint), value, path)
-        _require(isinstance(value, typing.cast(type, hint)), path, f"a {hint.__name__}", value)
+        _require(isinstance(value, typing.cast(type, hint)), path, f"a {getattr(hint, '__name__', hint)}", value)
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -64,6 +64,7 @@ class StreamDropout(keras.layers.Dropout):
     """
 
     def call(self, inputs: Any, training: bool | None = False) -> Any:
+        """Drops elements in training; the shape of ``inputs``."""
         active = getattr(_scope, "stream", None)
         if active is None or not training or self.rate == 0:
             return super().call(inputs, training=bool(training))

@@ -26,6 +26,7 @@ class NotPadding(layers.Layer):
     """True where a token is not padding: bool, the shape of the ids."""
 
     def call(self, token_ids: Any) -> Any:
+        """Compares the ids with 0."""
         return ops.not_equal(token_ids, 0)
 
 

@@ -103,6 +103,7 @@ class MaskedGlobalMaxPooling1D(layers.GlobalMaxPooling1D):
     """Keras' global max pooling over (batch, sequence, hidden), of real tokens only where a mask is given."""
 
     def call(self, inputs: Any, padding_mask: Any = None) -> Any:
+        """The largest value of each feature: (batch, hidden)."""
         if padding_mask is not None:
             inputs = ops.where(padding_mask[..., None], inputs, ops.cast(-1e9, inputs.dtype))
         return super().call(inputs)

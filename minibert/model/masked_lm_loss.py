@@ -55,7 +55,8 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
 
     @ops.custom_gradient
     def loss(hidden: Any, kernel: Any, bias: Any) -> tuple[Any, Any]:
-        sums, gradients = [], []
+        sums: list[Any] = []
+        gradients: list[tuple[Any, Any, Any]] = []
         rows = zip(*(ops.split(part, CHUNKS, axis=0) for part in (hidden, labels, weight)), strict=True)
         for chunk_hidden, chunk_labels, chunk_weight in rows:
             if gradients:

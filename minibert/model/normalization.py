@@ -63,5 +63,6 @@ class LayerNormalization(keras.layers.LayerNormalization):
     """Keras' layer over the last axis, with the gradient of `layer_norm`."""
 
     def call(self, inputs: Any) -> Any:
+        """Normalizes; the shape of ``inputs``, in the layer's compute dtype."""
         outputs = layer_norm(ops.cast(inputs, "float32"), self.gamma, self.beta, self.epsilon)
         return ops.cast(outputs, self.compute_dtype)

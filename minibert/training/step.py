@@ -25,7 +25,9 @@ class Objective(Protocol):
 
     variables: list[Any]
 
-    def __call__(self, batch: dict[str, Any]) -> tuple[Any, dict[str, Any], dict[str, Any]]: ...
+    def __call__(self, batch: dict[str, Any]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """The objective, the metrics' sums and the activations of a batch."""
+        ...
 
 
 @dataclass(frozen=True)
