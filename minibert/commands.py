@@ -1,7 +1,8 @@
 """What each command does: calls the library, prints what a person or a machine asked for.
 
 A function here takes the parsed options and returns an exit code. The library is imported inside,
-because TensorFlow takes seconds, and ``--help`` and a wrong argument need none of it.
+because TensorFlow takes seconds, and ``--help`` and a wrong argument need none of it. For the same
+reason paths are looked at before.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from minibert.errors import CorpusError, SettingsError
 from minibert.presets import PRESETS, describe_preset, preset, resolve_settings
+from minibert.record import read_record
 from minibert.settings import CorpusSettings, RunSettings, replace_setting, settings_from_dict
 
 
@@ -21,6 +23,9 @@ def run(options: Namespace) -> int:
     """``minibert run``: trains, writes the report, and says what came out."""
     settings = resolve_settings(options.preset, file=options.settings, assignments=options.set, seed=options.seed)
     directory = _run_directory(options, settings)
+    _require_data(options.data)
+    if options.resume:
+        read_record(directory)
 
     from minibert import pipeline, report
     from minibert.progress import Progress
@@ -50,6 +55,8 @@ def _run_directory(options: Namespace, settings: RunSettings) -> Path:
 
 def fill_mask(options: Namespace) -> int:
     """``minibert fill-mask``: the likeliest words for ``[mask]``."""
+    read_record(options.directory)
+
     from minibert import inference
 
     found = inference.fill_mask(options.directory, options.sentence, top_k=options.top_k)
@@ -65,6 +72,7 @@ def fill_mask(options: Namespace) -> int:
 def classify(options: Namespace) -> int:
     """``minibert classify``: each text's class and probability."""
     texts = options.texts if options.file is None else _read_lines(options.file)
+    read_record(options.directory)
 
     from minibert import inference
 
@@ -84,7 +92,8 @@ def classify(options: Namespace) -> int:
 
 def evaluate(options: Namespace) -> int:
     """``minibert evaluate``: loss and accuracy of the raw-text model on labelled texts."""
-    corpus = _corpus_settings(options.directory, options.set)
+    corpus = _corpus_settings(read_record(options.directory), options.set)
+    _require_data(options.data)
 
     from minibert import inference
     from minibert.progress import Progress
@@ -99,13 +108,11 @@ def evaluate(options: Namespace) -> int:
     return 0
 
 
-def _corpus_settings(directory: Path, assignments: list[str]) -> CorpusSettings | None:
+def _corpus_settings(record: dict[str, Any], assignments: list[str]) -> CorpusSettings | None:
     """The recorded corpus settings with ``corpus.field=value`` applied; None where nothing is changed."""
     if not assignments:
         return None
-    from minibert.record import read_record
-
-    settings: RunSettings = settings_from_dict(RunSettings, read_record(directory)["settings"])
+    settings: RunSettings = settings_from_dict(RunSettings, record["settings"])
     for assignment in assignments:
         if not assignment.strip().startswith("corpus."):
             raise SettingsError(f"--set: corpus.field=value is required here, but {assignment!r} came")
@@ -145,6 +152,9 @@ def doctor(options: Namespace) -> int:
 
 def verify(options: Namespace) -> int:
     """``minibert verify``: a verdict on a run, on two, or on the repeatability of one step."""
+    for directory in filter(None, (options.directory, options.against)):
+        read_record(directory)
+
     from minibert import verify as verification
     from minibert.progress import Progress
 
@@ -160,6 +170,11 @@ def verify(options: Namespace) -> int:
         for line in verdict.explanation:
             print(_printable(line))
     return int(verdict.exit_code)
+
+
+def _require_data(path: Path | None) -> None:
+    if path is not None and not path.exists():
+        raise CorpusError(f"--data: a file or a folder is required, but {path} is not there")
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -42,6 +42,13 @@ def place(monkeypatch: pytest.MonkeyPatch) -> PlaceModule:
     return put
 
 
+@pytest.fixture
+def finished(tmp_path: Path) -> str:
+    """A directory with the record of a run."""
+    write_record(tmp_path, made_up_record("tiny"))
+    return str(tmp_path)
+
+
 def fake_run(calls: list[dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     """A pipeline that writes a record and remembers what it was asked for."""
 
@@ -89,6 +96,13 @@ def minibert_process(*words: str, **options: Any) -> subprocess.CompletedProcess
         (["run", "tiny", "--settings", "none.toml"], 2),
         (["run", "tiny", "--seed", "-1"], 2),
         (["report", "none"], 4),
+        (["fill-mask", "none", "a [mask]"], 4),
+        (["classify", "none", "a text"], 4),
+        (["classify", "none", "--file", "none"], 3),
+        (["evaluate", "none", "--data", "none"], 4),
+        (["verify", "none"], 4),
+        (["run", "tiny", "--data", "none"], 3),
+        (["run", "tiny", "--out", "none", "--resume"], 4),
     ],
 )
 def test_what_needs_no_model_imports_nothing_heavy(words: list[str], code: int) -> None:
@@ -145,17 +159,9 @@ def test_run_resolves_settings_names_the_directory_and_writes_the_report(
     calls: list[dict[str, Any]] = []
     place("pipeline", run=fake_run(calls))
     monkeypatch.chdir(tmp_path)
-    words = [
-        "run",
-        "tiny",
-        "--seed",
-        "3",
-        "--set",
-        "pretrain.epochs=1",
-        "model.heads=2",
-        "--set",
-        "finetune.batch_size=8",
-    ]
+    (tmp_path / "a.csv").touch()
+    assignments = ["--set", "pretrain.epochs=1", "model.heads=2", "--set", "finetune.batch_size=8"]
+    words = ["run", "tiny", "--seed", "3", *assignments]
     assert main([*words, "--data", "a.csv", "--quiet"]) == 0
     settings = calls[0]["settings"]
     assert (settings.seed, settings.pretrain.epochs, settings.model.heads, settings.finetune.batch_size) == (3, 1, 2, 8)
@@ -182,6 +188,8 @@ def test_seed_of_the_settings_names_the_directory(
     place("pipeline", run=fake_run(calls))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.toml").write_text("seed = 11\n")
+    (tmp_path / "runs/tiny-seed11").mkdir(parents=True)
+    write_record(tmp_path / "runs/tiny-seed11", made_up_record("tiny"))
     assert main(["run", "tiny", "--settings", "mine.toml", "--quiet", "--resume"]) == 0
     assert calls[0]["directory"] == Path("runs/tiny-seed11")
     assert calls[0]["resume"]
@@ -248,19 +256,26 @@ def test_an_interrupted_run_says_how_to_go_on(
     place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str]
 ) -> None:
     out = tmp_path / "my run"
-    words = ["run", "tiny", "--out", str(out), *given]
-    place("pipeline", run=raising(KeyboardInterrupt()))
-    assert main(words) == 130
-    assert capsys.readouterr().err == "minibert: interrupted\n"  # nothing was written: nothing to resume
     out.mkdir()
     write_record(out, made_up_record("tiny"))
-    assert main(words) == 130
+    place("pipeline", run=raising(KeyboardInterrupt()))
+    assert main(["run", "tiny", "--out", str(out), *given]) == 130
     assert capsys.readouterr().err == f"minibert: interrupted; resume with: minibert run tiny --out '{out}' --resume\n"
 
 
-def test_other_commands_are_just_interrupted(place: PlaceModule, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_has_written_nothing_is_just_interrupted(
+    place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place("pipeline", run=raising(KeyboardInterrupt()))
+    assert main(["run", "tiny", "--out", str(tmp_path / "none")]) == 130
+    assert capsys.readouterr().err == "minibert: interrupted\n"
+
+
+def test_other_commands_are_just_interrupted(
+    finished: str, place: PlaceModule, capsys: pytest.CaptureFixture[str]
+) -> None:
     place("inference", fill_mask=raising(KeyboardInterrupt()))
-    assert main(["fill-mask", "runs/x", "a [mask]"]) == 130
+    assert main(["fill-mask", finished, "a [mask]"]) == 130
     assert capsys.readouterr().err == "minibert: interrupted\n"
 
 
@@ -318,7 +333,9 @@ def test_wrong_words_exit_with_2(words: list[str], message: str, capsys: pytest.
 # The other commands
 
 
-def test_fill_mask_prints_words_with_probabilities(place: PlaceModule, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fill_mask_prints_words_with_probabilities(
+    finished: str, place: PlaceModule, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked: list[Any] = []
 
     def fill_mask(directory: Path, sentence: str, *, top_k: int) -> list[SimpleNamespace]:
@@ -328,10 +345,10 @@ def test_fill_mask_prints_words_with_probabilities(place: PlaceModule, capsys: p
         ]
 
     place("inference", fill_mask=fill_mask)
-    assert main(["fill-mask", "runs/x", "a [mask]", "--top-k", "2"]) == 0
-    assert asked == [(Path("runs/x"), "a [mask]", 2)]
+    assert main(["fill-mask", finished, "a [mask]", "--top-k", "2"]) == 0
+    assert asked == [(Path(finished), "a [mask]", 2)]
     assert capsys.readouterr().out == "0.2500  movie  a movie\n0.1250  é      a é \n"
-    assert main(["fill-mask", "runs/x", "a [mask]", "--json"]) == 0
+    assert main(["fill-mask", finished, "a [mask]", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[1] == {"token": "é\x1b", "probability": 0.125, "sentence": "a é\x1b"}
 
 
@@ -339,13 +356,15 @@ def fake_classify(directory: Path, texts: list[str]) -> list[SimpleNamespace]:
     return [SimpleNamespace(label=0, class_name="positive", probability=0.75) for _ in texts]
 
 
-def test_classify_names_the_class_of_each_text(place: PlaceModule, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classify_names_the_class_of_each_text(
+    finished: str, place: PlaceModule, capsys: pytest.CaptureFixture[str]
+) -> None:
     place("inference", classify=fake_classify)
-    assert main(["classify", "runs/x", "good", "x" * 100]) == 0
+    assert main(["classify", finished, "good", "x" * 100]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first == "positive  0.7500  good"
     assert second == f"positive  0.7500  {'x' * 71}…"
-    assert main(["classify", "runs/x", "good", "--json"]) == 0
+    assert main(["classify", finished, "good", "--json"]) == 0
     expected = [{"text": "good", "label": 0, "class_name": "positive", "probability": 0.75}]
     assert json.loads(capsys.readouterr().out) == expected
 
@@ -360,21 +379,26 @@ def test_classify_names_the_class_of_each_text(place: PlaceModule, capsys: pytes
     ],
 )
 def test_classify_reads_a_text_from_each_line(
-    place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, texts: list[str]
+    finished: str,
+    place: PlaceModule,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+    texts: list[str],
 ) -> None:
     place("inference", classify=fake_classify)
     file = tmp_path / "texts"
     file.write_bytes(content)
-    assert main(["classify", "runs/x", "--json", "--file", str(file)]) == 0
+    assert main(["classify", finished, "--json", "--file", str(file)]) == 0
     assert [found["text"] for found in json.loads(capsys.readouterr().out)] == texts
 
 
 def test_classify_reads_stdin(
-    place: PlaceModule, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: str, place: PlaceModule, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place("inference", classify=fake_classify)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\n")))
-    assert main(["classify", "runs/x", "--json", "--file", "-"]) == 0
+    assert main(["classify", finished, "--json", "--file", "-"]) == 0
     assert [found["text"] for found in json.loads(capsys.readouterr().out)] == ["one"]
 
 
@@ -388,18 +412,18 @@ def test_classify_reads_stdin(
     ],
 )
 def test_a_file_of_texts_that_is_none_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, message: str
+    finished: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, message: str
 ) -> None:
     file = tmp_path / "texts"
     file.write_bytes(content)
-    assert main(["classify", "runs/x", "--file", str(file)]) == 3
+    assert main(["classify", finished, "--file", str(file)]) == 3
     shown = capsys.readouterr().err
     assert shown.startswith(f"minibert: error: {file}")
     assert message in shown
 
 
-def test_a_missing_file_of_texts_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["classify", "runs/x", "--file", str(tmp_path / "none")]) == 3
+def test_a_missing_file_of_texts_is_named(finished: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", finished, "--file", str(tmp_path / "none")]) == 3
     assert "none: a readable file is required, but No such file or directory" in capsys.readouterr().err
 
 
@@ -414,7 +438,9 @@ def test_evaluate_passes_changed_corpus_settings(
 
     place("inference", evaluate=evaluate)
     write_record(tmp_path, made_up_record("tiny"))
-    words = ["evaluate", str(tmp_path), "--data", "a.csv", "--quiet"]
+    table = tmp_path / "a.csv"
+    table.touch()
+    words = ["evaluate", str(tmp_path), "--data", str(table), "--quiet"]
     assert main(words) == 0
     assert capsys.readouterr().out == "accuracy 0.7500  loss 0.5000  1,200 examples\n"
     assert asked[0]["corpus"] is None
@@ -443,7 +469,9 @@ def test_report_prints_where_the_page_is(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["report", str(tmp_path / "none")]) == 4
 
 
-def test_verify_returns_the_verdict_as_exit_code(place: PlaceModule, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_returns_the_verdict_as_exit_code(
+    place: PlaceModule, finished: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked: list[Any] = []
 
     def answer(*place_: Any, **options: Any) -> SimpleNamespace:
@@ -453,12 +481,16 @@ def test_verify_returns_the_verdict_as_exit_code(place: PlaceModule, capsys: pyt
         )
 
     place("verify", verify=answer, repeat=answer)
-    assert main(["verify", "a", "--quiet"]) == 12
+    other = tmp_path / "other"
+    other.mkdir()
+    write_record(other, made_up_record("tiny"))
+    assert main(["verify", finished, "--quiet"]) == 12
     assert capsys.readouterr().out == "different\nstep 3\n"
-    assert main(["verify", "a", "--against", "b", "--json"]) == 12
+    assert main(["verify", finished, "--against", str(other), "--json"]) == 12
     assert json.loads(capsys.readouterr().out) == {"verdict": "different"}
-    assert main(["verify", "a", "--repeat", "4"]) == 12
-    assert asked == [(Path("a"), {"against": None}), (Path("a"), {"against": Path("b")}), (Path("a"), {"count": 4})]
+    assert main(["verify", finished, "--repeat", "4"]) == 12
+    run = Path(finished)
+    assert asked == [(run, {"against": None}), (run, {"against": other}), (run, {"count": 4})]
 
 
 # What TensorFlow says
