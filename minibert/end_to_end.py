@@ -6,11 +6,14 @@ model.evaluate(frame)                          ->  columns review and sentiment,
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from minibert.corpora.corpus import TextBatch
 from minibert.settings import TextSettings
 from minibert.text import Vocabulary, stripped_pattern
 
@@ -98,3 +101,39 @@ def build_end_to_end(classifier: keras.Model, vocabulary: Vocabulary, settings: 
     model = EndToEndClassifier(texts, classifier(encode(texts)), name="end_to_end")
     model.compile(loss="binary_crossentropy", metrics=["accuracy"], jit_compile=False)
     return model
+
+
+def evaluate_raw_text(
+    model: keras.Model, batches: Iterable[TextBatch], *, batch_size: int, advance: Callable[..., None]
+) -> dict[str, Any]:
+    """Evaluates a raw-text model on raw, labelled texts, in bounded memory.
+
+    Args:
+        model: From `build_end_to_end`.
+        batches: Texts with labels.
+        batch_size: Texts per call of the model.
+        advance: Is told of every call: the number of texts, and the accuracy so far.
+
+    Returns:
+        ``loss`` (mean binary cross-entropy), ``accuracy`` (0 to 1) and ``examples``.
+    """
+    signature = [tf.TensorSpec([None], tf.string)]
+    predict = tf.function(lambda texts: model(texts, training=False), input_signature=signature)
+    losses, correct, count = 0.0, 0, 0
+    for batch in batches:
+        texts = np.array(batch.texts.to_pylist(), dtype=object)
+        assert batch.labels is not None
+        for start in range(0, len(texts), batch_size):
+            part = slice(start, start + batch_size)
+            probability = predict(tf.constant(texts[part])).numpy()[:, 0]
+            loss, hits = _probability_score(probability, batch.labels[part])
+            losses, correct, count = losses + loss, correct + hits, count + len(probability)
+            advance(len(probability), accuracy=correct / count)
+    return {"loss": losses / count, "accuracy": correct / count, "examples": count}
+
+
+def _probability_score(probability: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
+    """Sum of binary cross-entropies, probabilities clipped to 1e-7 as Keras does, and right answers."""
+    clipped = np.clip(probability.astype(np.float64), 1e-7, 1.0 - 1e-7)
+    losses = -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
+    return float(losses.sum()), int(np.sum((probability > 0.5) == (labels == 1)))

@@ -8,10 +8,8 @@ goes on from its newest whole checkpoint to the same bits.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import datetime
-import io
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ import minibert
 from minibert.artifacts import replacing, sha256_of_file, write_bytes
 from minibert.corpora.corpus import Corpus
 from minibert.corpora.opening import open_corpus
-from minibert.end_to_end import build_end_to_end
+from minibert.end_to_end import build_end_to_end, evaluate_raw_text
 from minibert.environment import describe_environment
 from minibert.errors import ArtifactError
 from minibert.examples import Examples, encode_corpus
@@ -32,13 +30,13 @@ from minibert.fingerprints import TraceHeader, TraceWriter
 from minibert.model.encoder import build_masked_lm
 from minibert.model.heads import build_classifier
 from minibert.progress import Progress
-from minibert.record import FORMAT, NAME, code_digests, read_record, write_record
+from minibert.record import FORMAT, NAME, code_digests, metrics_csv, read_record, write_record
 from minibert.resuming import require_resumable
 from minibert.settings import RunSettings
 from minibert.text import sample_ids
 from minibert.training.checkpoint import Checkpoint, newest_checkpoint, remove_checkpoints, write_checkpoint
 from minibert.training.finetune import finetune_stage
-from minibert.training.loop import Figures, Progression, Stage, stage_digests, train
+from minibert.training.loop import EpochTasks, Figures, Progression, Stage, stage_digests, train
 from minibert.training.pretrain import pretrain_stage
 from minibert.training.state import set_optimizer, set_weights, state_digest, weight_arrays
 
@@ -223,8 +221,19 @@ class _Run:
                 self._train(stage)
         self._save_model(classifier, "classifier.keras")
         model = build_end_to_end(classifier, examples.vocabulary, settings.text)
-        self._record["stages"]["end_to_end"] = self._evaluate_raw(model)
+        self._record["stages"]["end_to_end"] = self._evaluate_raw_text(model)
         self._save_model(model, "end_to_end.keras")
+
+    def _evaluate_raw_text(self, model: keras.Model) -> Figures:
+        """The raw-text model's figures on the raw test texts."""
+        started = time.perf_counter()
+        task = self._progress.start("end to end on raw test texts", self._corpus.examples["test"])
+        figures = evaluate_raw_text(
+            model, self._corpus.batches("test"), batch_size=self._settings.finetune.batch_size, advance=task.advance
+        )
+        task.finish()
+        digest = state_digest(weight_arrays(model.get_layer("classifier").variables))
+        return {**figures, "seconds": time.perf_counter() - started, "weights_sha256": digest}
 
     def _reaches(self, index: int) -> bool:
         """Whether a stage is still to be trained or finished."""
@@ -239,7 +248,7 @@ class _Run:
             set_weights(stage.variables, weights, source="checkpoint")
             set_optimizer(stage.step.optimizer, optimizer, source="checkpoint")
             progression = Progression(**at.state["progression"])
-        task = _StageProgress(self._progress, stage, progression)
+        task = EpochTasks(self._progress, stage, progression)
         stage.step.trace(stage.batches.batch(progression.step if progression.step < stage.steps else 0))
         header = TraceHeader(stage.name, tuple(stage.batches.batch(0)), tuple(stage.step.fingerprint_names))
         trace = TraceWriter(self._directory / TRACES / f"{stage.name}.trace", header, steps=progression.step)
@@ -286,80 +295,6 @@ class _Run:
             model.save(temporary)
         self._record["artifacts"][name] = {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
 
-    def _evaluate_raw(self, model: keras.Model) -> Figures:
-        """Evaluates the raw-text model on the raw test texts."""
-        started, size = time.perf_counter(), self._settings.finetune.batch_size
-        predict = tf.function(
-            lambda texts: model(texts, training=False), input_signature=[tf.TensorSpec([None], tf.string)]
-        )
-        losses, correct, count = 0.0, 0, 0
-        task = self._progress.start("end to end on raw test texts", self._corpus.examples["test"])
-        for batch in self._corpus.batches("test"):
-            texts = np.array(batch.texts.to_pylist(), dtype=object)
-            assert batch.labels is not None
-            for start in range(0, len(texts), size):
-                part = slice(start, start + size)
-                probability = predict(tf.constant(texts[part])).numpy()[:, 0]
-                loss, hits = _probability_score(probability, batch.labels[part])
-                losses, correct, count = losses + loss, correct + hits, count + len(probability)
-                task.advance(len(probability), accuracy=correct / count)
-        task.finish()
-        return {
-            "loss": losses / count,
-            "accuracy": correct / count,
-            "examples": count,
-            "seconds": time.perf_counter() - started,
-            "weights_sha256": state_digest(weight_arrays(model.get_layer("classifier").variables)),
-        }
-
-
-def _probability_score(probability: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
-    """Sum of binary cross-entropies, probabilities clipped to 1e-7 as Keras does, and right answers."""
-    clipped = np.clip(probability.astype(np.float64), 1e-7, 1.0 - 1e-7)
-    losses = -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
-    return float(losses.sum()), int(np.sum((probability > 0.5) == (labels == 1)))
-
 
 def _part(checkpoint: Checkpoint, prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): v for name, v in checkpoint.arrays.items() if name.startswith(prefix)}
-
-
-class _StageProgress:
-    """A task for every epoch of a stage."""
-
-    def __init__(self, progress: Progress, stage: Stage, progression: Progression) -> None:
-        self._progress, self._stage = progress, stage
-        self._per_epoch = stage.batches.steps_per_epoch
-        self._task: Any = None
-        self._done = progression.step % self._per_epoch
-
-    def advance(self, progression: Progression, figures: Figures) -> None:
-        """One more step."""
-        if self._task is None:
-            epoch = len(progression.epochs) + 1
-            self._task = self._progress.start(f"{self._stage.name} {epoch}/{self._stage.epochs}", self._per_epoch)
-            if self._done:
-                self._task.advance(self._done)
-            self._done = 0
-        self._task.advance(1, **figures)
-        if progression.step % self._per_epoch == 0:
-            self.finish()
-
-    def finish(self) -> None:
-        """The epoch is over, or the stage."""
-        if self._task is not None:
-            self._task.finish()
-        self._task = None
-
-
-def metrics_csv(record: Record) -> bytes:
-    """``metrics.csv``: stage, epoch, metric, value, one row per figure."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["stage", "epoch", "metric", "value"])
-    for stage, found in record["stages"].items():
-        for number, figures in enumerate(found.get("epochs", [found]), start=1):
-            for metric, value in figures.items():
-                if isinstance(value, float):
-                    writer.writerow([stage, number if "epochs" in found else "", metric, repr(value)])
-    return text.getvalue().encode()

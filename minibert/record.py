@@ -7,7 +7,9 @@ edited record is named instead of believed.
 from __future__ import annotations
 
 import ast
+import csv
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,10 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "stages": dict,
     "artifacts": dict,
 }
-_COMPUTING = ("streams.py", "settings.py", "text.py", "masking.py", "batches.py", "model", "training", "pipeline.py")
+_COMPUTING = (
+    *("checked.py", "settings.py", "streams.py", "text.py", "masking.py", "batches.py", "examples.py"),
+    *("model", "training", "end_to_end.py", "pipeline.py"),
+)
 
 
 def write_record(directory: Path, record: dict[str, Any]) -> None:
@@ -86,6 +91,19 @@ def record_settings(record: dict[str, Any], path: Path) -> RunSettings:
 
 def _digest(record: dict[str, Any]) -> str:
     return hashlib.sha256(canonical_json(record).encode()).hexdigest()
+
+
+def metrics_csv(record: dict[str, Any]) -> bytes:
+    """``metrics.csv``: stage, epoch, metric, value, one row per figure."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["stage", "epoch", "metric", "value"])
+    for stage, found in record["stages"].items():
+        for number, figures in enumerate(found.get("epochs", [found]), start=1):
+            for metric, value in figures.items():
+                if isinstance(value, float):
+                    writer.writerow([stage, number if "epochs" in found else "", metric, repr(value)])
+    return text.getvalue().encode()
 
 
 def code_digests() -> dict[str, str]:

@@ -9,50 +9,45 @@ run record. The canonical JSON of a `RunSettings` and its SHA-256 identify what 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
-import json
-import math
-import types
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from minibert.checked import (
+    Checked,
+    canonical_json,
+    nearest,
+    parse,
+    require,
+    require_positive,
+    require_rate,
+    settings_from_dict,
+)
 from minibert.errors import SettingsError
+
+__all__ = [
+    "PUNCTUATION",
+    "CorpusSettings",
+    "FinetuneSettings",
+    "MaskingSettings",
+    "ModelSettings",
+    "PretrainSettings",
+    "RecordSettings",
+    "RunSettings",
+    "TextSettings",
+    "canonical_json",
+    "replace_setting",
+    "settings_from_dict",
+    "valid_settings",
+]
 
 PUNCTUATION = "!#$%&'()*+,-./:;<=>?@\\^_`{|}~"
 """What the notebooks strip: ASCII punctuation without ``[``, ``]`` and the double quote."""
 
 
-def _require(condition: bool, argument: str, required: str, came: object) -> None:
-    if not condition:
-        raise SettingsError(f"{argument}: {required} is required, but {came!r} came")
-
-
-def _require_rate(argument: str, value: float) -> None:
-    _require(math.isfinite(value) and 0.0 <= value <= 1.0, argument, "a rate from 0 to 1", value)
-
-
-def _require_positive(argument: str, value: float) -> None:
-    _require(math.isfinite(value) and value > 0, argument, "a number above 0", value)
-
-
-class _Checked:
-    """Checks field types on construction, then the ranges that a subclass names in `_check`."""
-
-    def __post_init__(self) -> None:
-        for name, hint in typing.get_type_hints(type(self)).items():
-            value = _coerce(f"{type(self).__name__}.{name}", hint, getattr(self, name))
-            object.__setattr__(self, name, value)
-        self._check()
-
-    def _check(self) -> None:
-        pass
-
-
 @dataclass(frozen=True, kw_only=True)
-class TextSettings(_Checked):
+class TextSettings(Checked):
     """How text becomes token ids."""
 
     vocabulary_size: int = 30_000
@@ -69,12 +64,12 @@ class TextSettings(_Checked):
     """Whose words make the vocabulary. The notebooks count the test split's too."""
 
     def _check(self) -> None:
-        _require(self.vocabulary_size >= 4, "text.vocabulary_size", "4 or more", self.vocabulary_size)
-        _require_positive("text.sequence_length", self.sequence_length)
+        require(self.vocabulary_size >= 4, "text.vocabulary_size", "4 or more", self.vocabulary_size)
+        require_positive("text.sequence_length", self.sequence_length)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskingSettings(_Checked):
+class MaskingSettings(Checked):
     """Which tokens are selected for prediction, and what stands in their place.
 
     Source: both notebooks' ``get_masked_input_and_labels``; BERT, Devlin et al. 2019, section 3.1.
@@ -107,20 +102,20 @@ class MaskingSettings(_Checked):
         return self.vocabulary_size
 
     def _check(self) -> None:
-        _require_rate("masking.selection_rate", self.selection_rate)
-        _require_rate("masking.replacement_rate", self.replacement_rate)
-        _require_rate("masking.random_rate", self.random_rate)
+        require_rate("masking.selection_rate", self.selection_rate)
+        require_rate("masking.replacement_rate", self.replacement_rate)
+        require_rate("masking.random_rate", self.random_rate)
         ids = self.protected_ids
-        _require(all(i >= 0 for i in ids) and len(set(ids)) == len(ids),
+        require(all(i >= 0 for i in ids) and len(set(ids)) == len(ids),
                  "masking.protected_ids", "a list of different ids, 0 or more,", ids)  # fmt: skip
         if self.vocabulary_size is not None:
-            _require(self.vocabulary_size >= 2, "masking.vocabulary_size", "2 or more", self.vocabulary_size)
-            _require(max(ids, default=0) < self.vocabulary_size,
+            require(self.vocabulary_size >= 2, "masking.vocabulary_size", "2 or more", self.vocabulary_size)
+            require(max(ids, default=0) < self.vocabulary_size,
                      "masking.protected_ids", f"ids below {self.vocabulary_size}", ids)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSettings(_Checked):
+class ModelSettings(Checked):
     """The encoder's shape.
 
     Source: cell "Create BERT model" of both notebooks.
@@ -146,14 +141,14 @@ class ModelSettings(_Checked):
 
     def _check(self) -> None:
         for name in ("hidden_size", "heads", "feed_forward_size", "blocks", "layer_norm_epsilon"):
-            _require_positive(f"model.{name}", getattr(self, name))
-        _require(self.hidden_size % self.heads == 0,
+            require_positive(f"model.{name}", getattr(self, name))
+        require(self.hidden_size % self.heads == 0,
                  "model.heads", f"a divisor of model.hidden_size ({self.hidden_size})", self.heads)  # fmt: skip
-        _require(0.0 <= self.dropout_rate < 1.0, "model.dropout_rate", "a rate from 0 to below 1", self.dropout_rate)
+        require(0.0 <= self.dropout_rate < 1.0, "model.dropout_rate", "a rate from 0 to below 1", self.dropout_rate)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainSettings(_Checked):
+class PretrainSettings(Checked):
     """The masked language model's training."""
 
     epochs: int = 5
@@ -172,14 +167,14 @@ class PretrainSettings(_Checked):
     """Predictions shown for it."""
 
     def _check(self) -> None:
-        _require(self.epochs >= 0, "pretrain.epochs", "0 or more", self.epochs)
-        _require_positive("pretrain.batch_size", self.batch_size)
-        _require_positive("pretrain.learning_rate", self.learning_rate)
-        _require_positive("pretrain.top_k", self.top_k)
+        require(self.epochs >= 0, "pretrain.epochs", "0 or more", self.epochs)
+        require_positive("pretrain.batch_size", self.batch_size)
+        require_positive("pretrain.learning_rate", self.learning_rate)
+        require_positive("pretrain.top_k", self.top_k)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneSettings(_Checked):
+class FinetuneSettings(Checked):
     """The sentiment classifier's training: first on a frozen encoder, then with everything trained."""
 
     frozen_epochs: int = 5
@@ -194,15 +189,15 @@ class FinetuneSettings(_Checked):
     """Width of the dense layer between pooling and output."""
 
     def _check(self) -> None:
-        _require(self.frozen_epochs >= 0, "finetune.frozen_epochs", "0 or more", self.frozen_epochs)
-        _require(self.unfrozen_epochs >= 0, "finetune.unfrozen_epochs", "0 or more", self.unfrozen_epochs)
-        _require_positive("finetune.batch_size", self.batch_size)
-        _require_positive("finetune.learning_rate", self.learning_rate)
-        _require_positive("finetune.classifier_size", self.classifier_size)
+        require(self.frozen_epochs >= 0, "finetune.frozen_epochs", "0 or more", self.frozen_epochs)
+        require(self.unfrozen_epochs >= 0, "finetune.unfrozen_epochs", "0 or more", self.unfrozen_epochs)
+        require_positive("finetune.batch_size", self.batch_size)
+        require_positive("finetune.learning_rate", self.learning_rate)
+        require_positive("finetune.classifier_size", self.classifier_size)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorpusSettings(_Checked):
+class CorpusSettings(Checked):
     """Which texts, and how they are chosen. What does not apply to a corpus is not looked at."""
 
     name: Literal["imdb", "amazon", "jokes", "embedded", "table"] = "embedded"
@@ -223,14 +218,14 @@ class CorpusSettings(_Checked):
     """The seed of Amazon Polarity's published shuffle and selection (``datasets``' own generator)."""
 
     def _check(self) -> None:
-        _require(len(self.class_names) in (0, 2), "corpus.class_names", "two names", self.class_names)
-        _require(0.0 < self.test_rate < 1.0, "corpus.test_rate", "a rate between 0 and 1", self.test_rate)
-        _require(self.train_examples >= 0, "corpus.train_examples", "0 or more", self.train_examples)
-        _require(self.test_examples >= 0, "corpus.test_examples", "0 or more", self.test_examples)
+        require(len(self.class_names) in (0, 2), "corpus.class_names", "two names", self.class_names)
+        require(0.0 < self.test_rate < 1.0, "corpus.test_rate", "a rate between 0 and 1", self.test_rate)
+        require(self.train_examples >= 0, "corpus.train_examples", "0 or more", self.train_examples)
+        require(self.test_examples >= 0, "corpus.test_examples", "0 or more", self.test_examples)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordSettings(_Checked):
+class RecordSettings(Checked):
     """What a run writes down while it trains. It changes no computed value."""
 
     checkpoint_steps: int = 500
@@ -239,12 +234,12 @@ class RecordSettings(_Checked):
     """Checkpoints kept; older ones are removed."""
 
     def _check(self) -> None:
-        _require_positive("record.checkpoint_steps", self.checkpoint_steps)
-        _require(self.kept_checkpoints >= 2, "record.kept_checkpoints", "2 or more", self.kept_checkpoints)
+        require_positive("record.checkpoint_steps", self.checkpoint_steps)
+        require(self.kept_checkpoints >= 2, "record.kept_checkpoints", "2 or more", self.kept_checkpoints)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings(_Checked):
+class RunSettings(Checked):
     """Everything that decides what a run computes, but for the texts themselves."""
 
     preset: str = "tiny"
@@ -260,7 +255,7 @@ class RunSettings(_Checked):
     record: RecordSettings = field(default_factory=RecordSettings)
 
     def _check(self) -> None:
-        _require(0 <= self.seed < 2**63, "seed", "an integer from 0 to 2**63 - 1", self.seed)
+        require(0 <= self.seed < 2**63, "seed", "an integer from 0 to 2**63 - 1", self.seed)
 
     def to_dict(self) -> dict[str, Any]:
         """The nested plain values, ready for JSON."""
@@ -273,54 +268,6 @@ class RunSettings(_Checked):
     def digest(self) -> str:
         """SHA-256 of `canonical_json`, in hexadecimal."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
-
-
-def canonical_json(value: Any) -> str:
-    """JSON of plain values with sorted keys and no spaces, so that equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def _coerce(path: str, hint: Any, value: Any) -> Any:
-    """Checks ``value`` against a field's type; an int is taken for a float, a list for a tuple."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _coerce(path, next(a for a in arguments if a is not type(None)), value)
-    if origin is Literal:
-        _require(value in arguments, path, "one of " + ", ".join(map(repr, arguments)), value)
-        return value
-    if origin is tuple:
-        _require(isinstance(value, list | tuple), path, "a list", value)
-        return tuple(_coerce(path, arguments[0], item) for item in value)
-    if dataclasses.is_dataclass(hint):
-        if isinstance(value, Mapping):
-            return settings_from_dict(typing.cast("type[_Checked]", hint), value, path)
-        _require(isinstance(value, typing.cast(type, hint)), path, f"a {getattr(hint, '__name__', hint)}", value)
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    correct = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-    _require(correct, path, {int: "an integer", float: "a number", str: "text", bool: "true or false"}[hint], value)
-    return value
-
-
-def _nearest(key: str, valid: list[str]) -> str:
-    close = difflib.get_close_matches(key, valid, n=1, cutoff=0.4)
-    return f"the nearest is {close[0]!r}" if close else "there are " + ", ".join(valid)
-
-
-def settings_from_dict(cls: type[Any], values: Mapping[str, Any], path: str = "settings") -> Any:
-    """Makes a settings dataclass from nested plain values.
-
-    Raises:
-        SettingsError: A key is unknown (the nearest valid one is named) or a value does not fit.
-    """
-    valid = [f.name for f in dataclasses.fields(cls)]
-    for key in values:
-        if key not in valid:
-            raise SettingsError(f"{path}: {key!r} is not a setting; {_nearest(key, valid)}")
-    return cls(**values)
 
 
 def valid_settings() -> dict[str, Any]:
@@ -347,30 +294,10 @@ def replace_setting(settings: RunSettings, assignment: str) -> RunSettings:
         raise SettingsError(f"--set: stage.field=value is required, but {assignment!r} came")
     key, valid = key.strip(), valid_settings()
     if key not in valid:
-        raise SettingsError(f"--set: {key!r} is not a setting; {_nearest(key, list(valid))}")
-    value = _parse(key, valid[key], text.strip())
+        raise SettingsError(f"--set: {key!r} is not a setting; {nearest(key, list(valid))}")
+    value = parse(key, valid[key], text.strip())
     stage, _, name = key.rpartition(".")
     if not stage:
         return dataclasses.replace(settings, **{name: value})
     inner = dataclasses.replace(getattr(settings, stage), **{name: value})
     return dataclasses.replace(settings, **{stage: inner})
-
-
-def _parse(key: str, hint: Any, text: str) -> Any:
-    """Reads a value of the command line by the field's type."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return None if text.lower() == "none" else _parse(key, arguments[0], text)
-    if origin is tuple:
-        return tuple(_parse(key, arguments[0], part) for part in text.split(",") if part.strip())
-    if hint is bool:
-        _require(text.lower() in ("true", "false"), key, "true or false", text)
-        return text.lower() == "true"
-    if hint in (int, float):
-        try:
-            return hint(text.replace("_", ""))
-        except ValueError:
-            raise SettingsError(
-                f"{key}: {'an integer' if hint is int else 'a number'} is required, but {text!r} came"
-            ) from None
-    return text

@@ -13,6 +13,7 @@ from typing import Any
 
 from minibert.batches import Arrays, Batches, Prefetch
 from minibert.fingerprints import TraceWriter
+from minibert.progress import Progress
 from minibert.training.state import optimizer_arrays, state_digest, weight_arrays
 from minibert.training.step import TrainingStep
 
@@ -144,3 +145,31 @@ def stage_digests(stage: Stage) -> dict[str, str]:
         "weights_sha256": state_digest(weight_arrays(stage.variables)),
         "optimizer_sha256": state_digest(stage.optimizer_state()),
     }
+
+
+class EpochTasks:
+    """A task for every epoch of a stage."""
+
+    def __init__(self, progress: Progress, stage: Stage, progression: Progression) -> None:
+        self._progress, self._stage = progress, stage
+        self._per_epoch = stage.batches.steps_per_epoch
+        self._task: Any = None
+        self._done = progression.step % self._per_epoch
+
+    def advance(self, progression: Progression, figures: Figures) -> None:
+        """One more step."""
+        if self._task is None:
+            epoch = len(progression.epochs) + 1
+            self._task = self._progress.start(f"{self._stage.name} {epoch}/{self._stage.epochs}", self._per_epoch)
+            if self._done:
+                self._task.advance(self._done)
+            self._done = 0
+        self._task.advance(1, **figures)
+        if progression.step % self._per_epoch == 0:
+            self.finish()
+
+    def finish(self) -> None:
+        """The epoch is over, or the stage."""
+        if self._task is not None:
+            self._task.finish()
+        self._task = None

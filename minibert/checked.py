@@ -1,0 +1,116 @@
+"""Frozen dataclasses whose fields are checked against their annotations, and values read as them.
+
+The settings are made of these: a value of the wrong type or an unknown name is an error that names the
+field, what was required and what came.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from minibert.errors import SettingsError
+
+
+def require(condition: bool, argument: str, required: str, came: object) -> None:
+    """Raises where a condition does not hold: the argument, what it requires, and what came."""
+    if not condition:
+        raise SettingsError(f"{argument}: {required} is required, but {came!r} came")
+
+
+def require_rate(argument: str, value: float) -> None:
+    """Requires a finite number from 0 to 1."""
+    require(math.isfinite(value) and 0.0 <= value <= 1.0, argument, "a rate from 0 to 1", value)
+
+
+def require_positive(argument: str, value: float) -> None:
+    """Requires a finite number above 0."""
+    require(math.isfinite(value) and value > 0, argument, "a number above 0", value)
+
+
+class Checked:
+    """Checks field types on construction, then the ranges that a subclass names in `_check`."""
+
+    def __post_init__(self) -> None:
+        for name, hint in typing.get_type_hints(type(self)).items():
+            value = coerce(f"{type(self).__name__}.{name}", hint, getattr(self, name))
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
+        pass
+
+
+def canonical_json(value: Any) -> str:
+    """JSON of plain values with sorted keys and no spaces, so that equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def coerce(path: str, hint: Any, value: Any) -> Any:
+    """Checks ``value`` against a field's type; an int is taken for a float, a list for a tuple."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return coerce(path, next(a for a in arguments if a is not type(None)), value)
+    if origin is Literal:
+        require(value in arguments, path, "one of " + ", ".join(map(repr, arguments)), value)
+        return value
+    if origin is tuple:
+        require(isinstance(value, list | tuple), path, "a list", value)
+        return tuple(coerce(path, arguments[0], item) for item in value)
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, Mapping):
+            return settings_from_dict(typing.cast("type[Checked]", hint), value, path)
+        require(isinstance(value, typing.cast(type, hint)), path, f"a {getattr(hint, '__name__', hint)}", value)
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    correct = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    require(correct, path, {int: "an integer", float: "a number", str: "text", bool: "true or false"}[hint], value)
+    return value
+
+
+def nearest(key: str, valid: list[str]) -> str:
+    """Words for an error: the valid key that is most like a wrong one, or all of them."""
+    close = difflib.get_close_matches(key, valid, n=1, cutoff=0.4)
+    return f"the nearest is {close[0]!r}" if close else "there are " + ", ".join(valid)
+
+
+def settings_from_dict(cls: type[Any], values: Mapping[str, Any], path: str = "settings") -> Any:
+    """Makes a settings dataclass from nested plain values.
+
+    Raises:
+        SettingsError: A key is unknown (the nearest valid one is named) or a value does not fit.
+    """
+    valid = [f.name for f in dataclasses.fields(cls)]
+    for key in values:
+        if key not in valid:
+            raise SettingsError(f"{path}: {key!r} is not a setting; {nearest(key, valid)}")
+    return cls(**values)
+
+
+def parse(key: str, hint: Any, text: str) -> Any:
+    """Reads a value of the command line by the field's type."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return None if text.lower() == "none" else parse(key, arguments[0], text)
+    if origin is tuple:
+        return tuple(parse(key, arguments[0], part) for part in text.split(",") if part.strip())
+    if hint is bool:
+        require(text.lower() in ("true", "false"), key, "true or false", text)
+        return text.lower() == "true"
+    if hint in (int, float):
+        try:
+            return hint(text.replace("_", ""))
+        except ValueError:
+            raise SettingsError(
+                f"{key}: {'an integer' if hint is int else 'a number'} is required, but {text!r} came"
+            ) from None
+    return text
