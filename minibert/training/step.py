@@ -69,7 +69,8 @@ class TrainingStep:
     ) -> None:
         self.objective, self._seed, self._stage, self._checked = objective, seed, stage, checked
         self._fingerprints = fingerprints
-        self.optimizer = keras.optimizers.Adam(learning_rate)
+        # Named, because Keras counts up: the same state would have another digest in a resumed process.
+        self.optimizer = keras.optimizers.Adam(learning_rate, name="adam")
         self.optimizer.build(objective.variables)
         self.fingerprint_names: list[str] = []
         self.trace_count = 0
