@@ -108,7 +108,7 @@ class _Rule:
         """Masks flat ``token_ids`` and writes ``weight``, both in place."""
         if not self.selected_below:
             return
-        places = np.flatnonzero(words <= np.uint64(self.selected_below - 1))
+        places = (words <= np.uint64(self.selected_below - 1)).nonzero()[0]
         places = places[self.selectable[token_ids[places]]]
         weight[places] = 1.0
         chosen = words[places]

@@ -76,9 +76,8 @@ class Stream:
             SettingsError: A row id is not such an integer.
         """
         wanted = _checked_row_ids(row_ids)
-        words = np.empty((len(wanted), count), dtype=np.uint64)
-        if not words.size:
-            return words
+        if not wanted or not count:
+            return np.empty((len(wanted), count), dtype=np.uint64)
         generator = _KEPT.philox
         draw = generator.random_raw
         # Plain integers in place of arrays are set in less than half the time, and masking lives on it.
@@ -91,11 +90,12 @@ class Stream:
             "has_uint32": 0,
             "uinteger": 0,
         }
-        for place, row in enumerate(wanted):
+        words = []
+        for row in wanted:
             counter[1] = row
             generator.state = state
-            words[place] = draw(count)
-        return words
+            words.append(draw(count))
+        return np.concatenate(words).reshape(len(wanted), count)
 
 
 def _checked_row_ids(row_ids: Iterable[int] | np.ndarray) -> list[int]:
