@@ -94,7 +94,7 @@ def test_file_then_assignments_then_seed_override_the_preset(tmp_path: Path) -> 
         (b"[pretrian]\nepochs = 1\n", "'pretrian' is not a setting; the nearest is 'pretrain'"),
         (b'[pretrain]\nepochs = "1"\n', "PretrainSettings.epochs: an integer is required, but '1' came"),
         (b"pretrain = 1\n", "a PretrainSettings is required, but 1 came"),
-        (b"[model]\nheads = 5\n", "model.heads: a divisor of model.hidden_size (32) is required, but 5 came"),
+        (b"[model]\nheads = 5\n", "model.heads: a divisor of model.hidden_size"),
         (b"[pretrain\n", "TOML in UTF-8 is required, but"),
         (b"preset = '\xff'\n", "TOML in UTF-8 is required, but"),
     ],
