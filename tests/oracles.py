@@ -1,4 +1,4 @@
-"""Slow, obvious reference versions in plain Python: no NumPy, one word and one token at a time.
+"""Slow, obvious reference versions in plain Python, one word and one token at a time; NumPy for real numbers only.
 
 Each is written from the published algorithm or from the docstring of the module it checks, never
 from that module's code. `tests/test_streams.py` checks the two Philox against the known answers of
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
+
+import numpy as np
 
 from minibert.settings import MaskingSettings
 
@@ -149,3 +151,142 @@ def mask_tokens(
             mask_token(token_id, seed=seed, epoch=epoch, example_id=example_id, position=position, settings=settings)
             for position, token_id in enumerate(row)
         ]
+
+
+# Text
+
+
+def standardize(text: str) -> str:
+    """The notebooks' standardization, one character at a time."""
+    lowered = "".join(chr(ord(c) + 32) if "A" <= c <= "Z" else c for c in text)
+    return "".join(c for c in lowered.replace("<br />", " ") if c not in "!#$%&'()*+,-./:;<=>?@\\^_`{|}~")
+
+
+def text_words(text: str) -> list[str]:
+    """The words between ASCII whitespace."""
+    found, word_so_far = [], ""
+    for character in standardize(text) + " ":
+        if character in " \t\n\v\f\r":
+            found += [word_so_far] if word_so_far else []
+            word_so_far = ""
+        else:
+            word_so_far += character
+    return found
+
+
+def vocabulary(texts: Sequence[str], size: int) -> list[str]:
+    """Padding, unknown, the words by falling count (ties: the greater UTF-8 bytes first), ``[mask]``."""
+    every_word = [a_word for text in texts for a_word in text_words(text)]
+    ranked = sorted(set(every_word) - {"[UNK]", "[mask]"}, key=lambda w: (every_word.count(w), w.encode()))[::-1]
+    return ["", "[UNK]", *ranked[: size - 3], "[mask]"]
+
+
+def encode(text: str, words_by_id: Sequence[str], length: int) -> list[int]:
+    """Ids of one text, cut or padded to a length."""
+    ids = [words_by_id.index(a_word) if a_word in words_by_id else 1 for a_word in text_words(text)]
+    return [*ids, *[0] * length][:length]
+
+
+# Dropout and initial weights
+
+
+def dropout_kept(seed: int, stage: str, layer: str, step: int, count: int, rate: float) -> list[bool]:
+    """Whether each of the flat elements of a layer's output stays at a step."""
+    key = stream_key(seed, "dropout", stage, layer)[0]
+    kept = []
+    for element in range(count):
+        block, place = divmod(element // 2, 4)
+        counter = (block % 2**32, block >> 32, step % 2**32, step >> 32)
+        a_word = philox4x32_10(counter, (key % 2**32, key >> 32))[place]
+        drawn = a_word >> 16 if element % 2 else a_word % 2**16
+        kept.append(drawn >= round(rate * 65536))
+    return kept
+
+
+def initial_weight_limit(path: str, shape: Sequence[int], heads: int) -> float:
+    """Half the width of a kernel's uniform distribution: that of the Keras layers of the notebooks."""
+    if path == "word_embedding/embeddings":
+        return 0.05
+    fans = sum(shape) if len(shape) == 2 else None
+    if path.endswith("/qkv_kernel"):  # Keras' own kernels are (hidden, heads, size)
+        fans = shape[0] * heads + shape[0] * (shape[0] // heads)
+    if path.endswith("/output_kernel"):  # (heads, size, hidden)
+        fans = heads * (shape[0] // heads) + heads * shape[1]
+    assert fans is not None
+    return (6.0 / fans) ** 0.5
+
+
+def initial_weight_bits(seed: int, path: str, shape: Sequence[int], heads: int) -> list[int]:
+    """The bit patterns of a weight's initial values, flat."""
+    count, name = 1, path.split("/")[-1]
+    for size in shape:
+        count *= size
+    if "bias" in name or name == "beta":
+        return [0] * count
+    if name == "gamma":
+        return [0x3F800000] * count
+    limit = initial_weight_limit(path, shape, heads)
+    return [uniform_float32_bits(a_word, limit) for a_word in words(stream_key(seed, "weights", path), 0, count)]
+
+
+# Real numbers, in float64 NumPy: values from the textbook's formula, gradients from differences
+
+
+def numeric_gradient(function: Callable[..., float], *arrays: np.ndarray, step: float = 1e-5) -> tuple[np.ndarray, ...]:
+    """Central differences of a scalar function of float64 arrays, by each of them."""
+    arrays = tuple(np.array(array, dtype=np.float64) for array in arrays)
+    gradients = []
+    for array in arrays:
+        gradient = np.zeros_like(array)
+        for place in np.ndindex(array.shape):
+            kept = array[place]
+            array[place] = kept + step
+            above = function(*arrays)
+            array[place] = kept - step
+            below = function(*arrays)
+            array[place] = kept
+            gradient[place] = (above - below) / (2.0 * step)
+        gradients.append(gradient)
+    return tuple(gradients)
+
+
+def weighted_cross_entropy(
+    hidden: np.ndarray, kernel: np.ndarray, bias: np.ndarray, labels: np.ndarray, weight: np.ndarray
+) -> float:
+    """The notebooks' loss, summed: softmax over the vocabulary at every position, times the weight."""
+    logits = np.asarray(hidden, dtype=np.float64) @ np.asarray(kernel, dtype=np.float64) + bias
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    chosen = np.take_along_axis(log_probabilities, np.asarray(labels)[..., None].astype(np.int64), axis=-1)[..., 0]
+    return float(-(chosen * weight).sum())
+
+
+def binary_cross_entropy(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """-log of the probability of what is true, for each example."""
+    wide = np.asarray(logits, dtype=np.float64)
+    return np.where(np.asarray(labels) == 1, np.logaddexp(0.0, -wide), np.logaddexp(0.0, wide))
+
+
+def attention(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Softmax attention of (..., sequence, size), the query scaled already."""
+    scores = query @ np.swapaxes(key, -1, -2)
+    exponential = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return exponential / exponential.sum(axis=-1, keepdims=True) @ value
+
+
+def layer_norm(inputs: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float) -> np.ndarray:
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta over the last axis."""
+    mean, variance = inputs.mean(axis=-1, keepdims=True), inputs.var(axis=-1, keepdims=True)
+    return (inputs - mean) / np.sqrt(variance + epsilon) * gamma + beta
+
+
+def adam(value: np.ndarray, gradients: Sequence[np.ndarray], learning_rate: float) -> np.ndarray:
+    """A weight after one update for each gradient. Source: Kingma and Ba 2015, in Keras' form of the epsilon."""
+    value = np.array(value, dtype=np.float64)
+    first, second = np.zeros_like(value), np.zeros_like(value)
+    for number, gradient in enumerate(gradients, start=1):
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        corrected = learning_rate * np.sqrt(1.0 - 0.999**number) / (1.0 - 0.9**number)
+        value -= corrected * first / (np.sqrt(second) + 1e-7)
+    return value

@@ -150,6 +150,83 @@ def embedded_corpus() -> str:
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
+@golden("epoch_order.txt")
+def epoch_order() -> str:
+    """The order of examples in training: ``seed stage epoch count: example ids``."""
+    from minibert.batches import ExampleOrder
+
+    names = ((0, "pretrain", 0, 300), (0, "pretrain", 1, 300), (7, "frozen", 0, 100), (2**63 - 1, "unfrozen", 4, 100))
+    lines = []
+    for seed, stage, epoch, count in names:
+        order = ExampleOrder(seed=seed, stage=stage, examples=count, batch_size=32).epoch_order(epoch)
+        lines.append(f"{seed} {stage} {epoch} {count}: " + " ".join(map(str, order.tolist())))
+    return "\n".join(lines) + "\n"
+
+
+@golden("token_ids.json")
+def token_ids() -> str:
+    """Words and ids of embedded reviews, and of what is hard to split, by a vocabulary of the embedded corpus."""
+    import pyarrow as pa
+
+    from minibert.corpora.embedded import embedded_corpus, embedded_reviews
+    from minibert.settings import TextSettings
+    from minibert.text import encode, learn_vocabulary, split_words
+
+    settings = TextSettings(vocabulary_size=500, sequence_length=48)
+    vocabulary = learn_vocabulary((batch.texts for batch in embedded_corpus(512, 64).batches("train")), settings)
+    hard = ['It\'s A<br />GREAT -- [mask] "film"!', "", "\x85 Été\u2028naïve\ta\x1cb ...", "<BR /><br  />[MASK]."]
+    texts = pa.array([*embedded_reviews("test", 0, 4).texts.to_pylist(), *hard], type=pa.string())
+    value = {
+        "vocabulary_sha256": vocabulary.digest(),
+        "first_words": " ".join(vocabulary.words[1:40]),
+        "texts": [
+            {
+                "text": text,
+                "words": " ".join(split_words(pa.array([text]), settings)[0].to_pylist()),
+                "ids": " ".join(map(str, ids)),
+            }
+            for text, ids in zip(texts.to_pylist(), encode(texts, vocabulary, settings).tolist(), strict=True)
+        ],
+    }
+    return json.dumps(value, indent=1, ensure_ascii=True) + "\n"
+
+
+INITIAL_WEIGHTS = (
+    ("word_embedding/embeddings", (500, 32), 4),
+    ("position_embedding/embeddings", (64, 32), 4),
+    ("encoder_0_multiheadattention/qkv_kernel", (32, 96), 4),
+    ("encoder_0_multiheadattention/qkv_bias", (96,), 4),
+    ("encoder_0_multiheadattention/output_kernel", (32, 32), 4),
+    ("encoder_0_att_layernormalization/gamma", (32,), 4),
+    ("encoder_0_ffn/inner/kernel", (32, 64), 4),
+    ("encoder_0_ffn/outer/kernel", (64, 32), 4),
+    ("mlm_cls/kernel", (32, 500), 4),
+    ("hidden/kernel", (32, 64), 1),
+    ("logits/kernel", (64, 1), 1),
+)
+"""Path, shape and heads of weights of a small model."""
+
+
+@golden("initial_weights.json")
+def initial_weights() -> str:
+    """SHA-256 of each weight's little-endian float32 bytes, and the bits of its first values."""
+    import hashlib
+
+    from minibert.model.initial_weights import initial_weight
+
+    value = {}
+    for seed in (0, 2**63 - 1):
+        for path, shape, heads in INITIAL_WEIGHTS:
+            weight = initial_weight(seed, path, shape, heads=heads).astype("<f4")
+            value[f"{seed} {path}"] = {
+                "shape": list(shape),
+                "heads": heads,
+                "sha256": hashlib.sha256(weight.tobytes()).hexdigest(),
+                "first_bits": " ".join(f"{bits:08x}" for bits in weight.reshape(-1)[:16].view("<u4").tolist()),
+            }
+    return json.dumps(value, indent=1) + "\n"
+
+
 def main() -> None:
     """Writes the files that are named, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.golden.make", description=main.__doc__)

@@ -1,0 +1,144 @@
+"""A file is whole or not there, whatever happens while it is written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minibert import artifacts
+from minibert.artifacts import replacing, sha256_of_file, write_bytes
+from minibert.errors import ArtifactError
+
+
+def entries(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"one\n", bytes(range(256)) * 5000])
+def test_what_is_written_is_there(tmp_path, content):
+    path = tmp_path / "a.bin"
+    write_bytes(path, content)
+    assert path.read_bytes() == content
+    assert sha256_of_file(path) == hashlib.sha256(content).hexdigest()
+    write_bytes(path, b"another")
+    assert path.read_bytes() == b"another"
+    assert entries(tmp_path) == ["a.bin"]
+
+
+def test_the_temporary_name_keeps_the_suffix_and_is_beside_the_file(tmp_path):
+    """Keras chooses the format by it, and a rename is atomic only within one file system."""
+    with replacing(tmp_path / "model.keras") as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".keras"
+        assert temporary.name.startswith(".model")
+        temporary.write_bytes(b"new")
+        assert not (tmp_path / "model.keras").exists()
+    assert entries(tmp_path) == ["model.keras"]
+
+
+@pytest.mark.parametrize("error", [ValueError("wrong"), KeyboardInterrupt(), SystemExit(3)])
+def test_a_block_that_fails_leaves_the_old_file_and_no_other(tmp_path, error):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(type(error)), replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+    assert path.read_bytes() == b"old"
+    assert entries(tmp_path) == ["a.bin"]
+
+
+def test_a_full_disk_is_said_and_leaves_the_old_file(tmp_path, monkeypatch):
+    def full(self: Path, content: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(content[:3])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ArtifactError) as caught:
+        write_bytes(path, b"something new")
+    monkeypatch.undo()
+    assert str(caught.value) == f"{path}: it cannot be written: the disk is full"
+    assert path.read_bytes() == b"old"
+    assert entries(tmp_path) == ["a.bin"]
+
+
+def test_a_disk_that_is_full_only_when_it_is_synced_is_said(tmp_path, monkeypatch):
+    """Network file systems and delayed allocation report it late."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(artifacts.os, "fsync", full)
+    with pytest.raises(ArtifactError, match="the disk is full"):
+        write_bytes(path, b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert entries(tmp_path) == ["a.bin"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 64 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if not sys.platform.startswith("linux") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system can be mounted by root on Linux only")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_really_full_disk_is_said_and_leaves_the_old_file(small_disk):
+    path = small_disk / "a.bin"
+    write_bytes(path, b"old")
+    with pytest.raises(ArtifactError) as caught:
+        write_bytes(path, bytes(200_000))
+    assert str(caught.value) == f"{path}: it cannot be written: the disk is full"
+    assert path.read_bytes() == b"old"
+    assert entries(small_disk) == ["a.bin"]
+    write_bytes(path, bytes(30_000))
+    assert path.stat().st_size == 30_000
+
+
+@pytest.mark.parametrize(
+    ("make_path", "reason"),
+    [
+        (lambda folder: folder / "missing" / "a.bin", "No such file or directory"),
+        (lambda folder: folder / "a_file" / "a.bin", "Not a directory"),
+        (lambda folder: folder / "a_folder", ""),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_named(tmp_path, make_path, reason):
+    (tmp_path / "a_file").write_bytes(b"")
+    (tmp_path / "a_folder").mkdir()
+    path = make_path(tmp_path)
+    with pytest.raises(ArtifactError) as caught:
+        write_bytes(path, b"new")
+    assert str(caught.value).startswith(f"{path}: it cannot be written: {reason}")
+    assert entries(tmp_path) == ["a_file", "a_folder"]
+
+
+def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    code = (
+        "import os, signal, sys; from pathlib import Path; from minibert.artifacts import replacing\n"
+        "with replacing(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+    hidden = [name for name in entries(tmp_path) if name != "a.bin"]
+    assert all(name.startswith(".a.") for name in hidden), "what is left over has no name that anybody reads"

@@ -1,0 +1,121 @@
+"""A corpus becomes one array of ids, the same for every size of the reader's batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minibert.corpora.corpus import Corpus, Split, TextBatch, make_corpus
+from minibert.errors import CorpusError
+from minibert.examples import encode_corpus
+from minibert.settings import RunSettings, TextSettings
+from minibert.text import Vocabulary
+from tests import oracles
+from tests.golden import make
+
+TRAIN = ["The film was good.<br />Good!", "bad film", "", "a [mask] film", "Good, good, bad"]
+TEST = ["Unseen words", "the film"]
+LABELS = {"train": [1, 0, 0, 1, 1], "test": [0, 1]}
+SETTINGS = RunSettings(text=TextSettings(vocabulary_size=8, sequence_length=4))
+
+
+def corpus_of(*, batch_rows: int = 3, labelled: bool = True) -> Corpus:
+    texts: dict[Split, list[str]] = {"train": TRAIN, "test": TEST}
+
+    def read(split: Split) -> Iterator[TextBatch]:
+        for start in range(0, len(texts[split]), batch_rows):
+            part = slice(start, start + batch_rows)
+            labels = np.array(LABELS[split][part], dtype=np.int8) if labelled else None
+            yield TextBatch(pa.array(texts[split][part], type=pa.string()), labels)
+
+    return make_corpus("test", ("bad", "good") if labelled else None, read)
+
+
+def with_text(**fields: object) -> RunSettings:
+    return RunSettings(text=TextSettings(**{"vocabulary_size": 8, "sequence_length": 4, **fields}))
+
+
+def test_examples_are_train_before_test_with_the_oracles_ids():
+    examples = encode_corpus(corpus_of(), SETTINGS)
+    words = oracles.vocabulary(TRAIN + TEST, 8)
+    assert list(examples.vocabulary.words) == words
+    assert examples.token_ids.tolist() == [oracles.encode(text, words, 4) for text in TRAIN + TEST]
+    assert (examples.token_ids.dtype, examples.labels.dtype) == (np.uint16, np.int8)
+    assert examples.labels.tolist() == LABELS["train"] + LABELS["test"]
+    assert examples.train_count == 5
+
+
+@given(batch_rows=st.integers(1, 9))
+def test_examples_do_not_depend_on_the_readers_batches(batch_rows):
+    one, other = encode_corpus(corpus_of(), SETTINGS), encode_corpus(corpus_of(batch_rows=batch_rows), SETTINGS)
+    assert one.vocabulary == other.vocabulary
+    assert np.array_equal(one.token_ids, other.token_ids)
+    assert np.array_equal(one.labels, other.labels)
+    assert one.statistics() == other.statistics()
+
+
+def test_splits_are_the_parts():
+    examples = encode_corpus(corpus_of(), SETTINGS)
+    for name, part in (("train", slice(0, 5)), ("test", slice(5, 7))):
+        ids, labels = examples.split(name)
+        assert np.array_equal(ids, examples.token_ids[part])
+        assert labels.tolist() == LABELS[name]
+
+
+def test_the_test_split_stays_out_of_the_vocabulary_if_asked():
+    examples = encode_corpus(corpus_of(), with_text(vocabulary_splits="train", vocabulary_size=100))
+    assert list(examples.vocabulary.words) == oracles.vocabulary(TRAIN, 100)
+    assert examples.token_ids[5].tolist() == [1, 1, 0, 0], "unseen words"
+
+
+def test_a_given_vocabulary_is_used_as_it_is():
+    vocabulary = Vocabulary(("", "[UNK]", "film", "[mask]"))
+    examples = encode_corpus(corpus_of(), SETTINGS, vocabulary=vocabulary)
+    assert examples.vocabulary is vocabulary
+    assert examples.token_ids[3].tolist() == [1, 3, 2, 0]
+
+
+def test_large_vocabularies_have_wider_ids():
+    words = ("", "[UNK]", *map(str, range(65_534)), "[mask]")
+    for size, dtype in ((65_537, np.uint32), (65_536, np.uint16)):
+        vocabulary = Vocabulary((*words[: size - 1], "[mask]"))
+        examples = encode_corpus(corpus_of(), SETTINGS, vocabulary=vocabulary)
+        assert examples.token_ids.dtype == dtype
+        assert examples.token_ids[3].max() == size - 1, "[mask] has the greatest id"
+
+
+def test_statistics_count_what_is_there():
+    examples = encode_corpus(corpus_of(), SETTINGS)
+    ids = [i for row in examples.token_ids.tolist() for i in row]
+    tokens = sum(i != 0 for i in ids)
+    assert examples.statistics() == {
+        "class_counts": {"train": [2, 3], "test": [1, 1]},
+        "vocabulary_size": 8,
+        "vocabulary_sha256": hashlib.sha256("\n".join([*examples.vocabulary.words, ""]).encode()).hexdigest(),
+        "tokens": tokens,
+        "unknown_rate": ids.count(1) / tokens,
+        "padding_rate": ids.count(0) / len(ids),
+        "ids_sha256": hashlib.sha256(b"".join(i.to_bytes(4, "little") for i in ids)).hexdigest(),
+    }
+
+
+def test_an_unlabelled_corpus_has_no_labels():
+    examples = encode_corpus(corpus_of(labelled=False), SETTINGS)
+    assert examples.labels is None
+    assert examples.statistics()["class_counts"] is None
+    assert np.array_equal(examples.token_ids, encode_corpus(corpus_of(), SETTINGS).token_ids)
+
+
+def test_a_corpus_without_words_is_refused():
+    with pytest.raises(CorpusError, match="corpus: texts with at least one word are required"):
+        encode_corpus(corpus_of(), with_text(stripped_characters="abcdefghijklmnopqrstuvwxyz!,.[]"))
+
+
+def test_ids_of_embedded_sentences_are_the_known_answer():
+    assert make.GOLDENS["token_ids.json"]() == make.read("token_ids.json")

@@ -1,0 +1,210 @@
+"""A record is read only if it is whole and as it was written; its code digests follow the code, not its prose."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minibert import record as record_module
+from minibert.errors import ArtifactError
+from minibert.record import NAME, code_digests, read_record, record_settings, write_record
+from minibert.settings import RunSettings
+from tests.records import made_up_record
+
+FIELDS = {
+    "format": int, "minibert_version": str, "status": str, "started": str, "settings": dict, "settings_digest": str,
+    "corpus": dict, "environment": dict, "code": dict, "stages": dict, "artifacts": dict,
+}  # fmt: skip
+"""What the README promises, by type."""
+
+
+def rewrite(folder: Path, change: Any) -> None:
+    """Edits the file as a person would: the digests stay."""
+    content = json.loads((folder / NAME).read_bytes())
+    content = change(content) or content
+    (folder / NAME).write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_record(tmp_path, made_up_record(epochs=1))
+    return tmp_path
+
+
+def test_what_is_written_is_read(tmp_path):
+    record = made_up_record("imdb")
+    record["corpus"]["class_names"] = ["négatif\u2028", '"']
+    record["stages"]["pretrain"]["epochs"][0]["loss"] = 0.1 + 0.2
+    write_record(tmp_path, record)
+    assert read_record(tmp_path) == record
+    assert record_settings(record, tmp_path / NAME).digest() == record["settings_digest"]
+    write_record(tmp_path, read_record(tmp_path))
+    assert read_record(tmp_path) == record
+
+
+def test_the_digest_of_an_old_record_is_not_carried_on(folder):
+    """A record that is read, changed and written again must be valid."""
+    record = json.loads((folder / NAME).read_bytes())
+    record["status"] = "running"
+    write_record(folder, record)
+    assert read_record(folder)["status"] == "running"
+
+
+def test_every_field_that_is_promised_is_there(folder):
+    record = read_record(folder)
+    assert {name: type(record[name]) for name in FIELDS} == FIELDS
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_missing_field_is_named(folder, field):
+    rewrite(folder, lambda content: {name: value for name, value in content.items() if name != field})
+    with pytest.raises(ArtifactError) as caught:
+        read_record(folder)
+    assert str(caught.value) == f"{folder / NAME}: field {field!r} is required, but it is missing"
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_of_another_type_is_named(folder, field):
+    wrong, name = (["a list"], "list") if FIELDS[field] is not list else ({}, "dict")
+    rewrite(folder, lambda content: content.__setitem__(field, wrong))
+    with pytest.raises(ArtifactError) as caught:
+        read_record(folder)
+    assert str(caught.value) == f"{folder / NAME}: field {field!r} has the wrong type, {name}"
+
+
+def edits(*path: str | int, value: Any) -> Any:
+    def change(content: Any) -> None:
+        for part in path[:-1]:
+            content = content[part]
+        assert content[path[-1]] != value
+        content[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        edits("status", value="running"),
+        edits("started", value="2020-01-01T00:00:00+00:00"),
+        edits("minibert_version", value="9.9.9"),
+        edits("corpus", "digest", value="0" * 64),
+        edits("environment", "python", value="2.7.18"),
+        edits("code", value={"text.py": "0" * 64}),
+        edits("stages", "end_to_end", "accuracy", value=0.99),
+        edits("stages", "pretrain", "epochs", 0, "loss", value=1.0),
+        edits("artifacts", "masked_lm.keras", "sha256", value="0" * 64),
+        edits("record_digest", value="0" * 64),
+        lambda content: content.pop("record_digest") and None,
+        lambda content: content.__setitem__("a_new_field", 1),
+    ],
+)
+def test_an_edited_record_is_refused(folder, change):
+    rewrite(folder, change)
+    with pytest.raises(ArtifactError) as caught:
+        read_record(folder)
+    assert str(caught.value) == (
+        f"{folder / NAME}: field 'record_digest' does not fit the content: the record was edited"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (edits("format", value=2), "field 'format': 1 is required, but 2 came"),
+        (edits("settings", "seed", value=1), "field 'settings' was edited: it does not fit 'settings_digest'"),
+        (edits("settings_digest", value="0" * 64), "field 'settings' was edited: it does not fit 'settings_digest'"),
+        (edits("settings", "seed", value="a"), "field 'settings': RunSettings.seed: an integer is required"),
+        (edits("settings", "seed", value=-1), "field 'settings': seed: an integer from 0 to 2**63 - 1 is required"),
+        (edits("settings", "masking", value=[]), "field 'settings': RunSettings.masking: a MaskingSettings is"),
+        (edits("settings", "model", "heads", value=7), "field 'settings': model.heads: a divisor of"),
+        (lambda c: c["settings"].__setitem__("sede", 1), "field 'settings': settings: 'sede' is not a setting"),
+        (lambda c: c["settings"]["text"].__setitem__("size", 1), "'size' is not a setting"),
+    ],
+)
+def test_settings_that_are_none_are_named(folder, change, message):
+    rewrite(folder, change)
+    with pytest.raises(ArtifactError) as caught:
+        read_record(folder)
+    assert str(caught.value).startswith(f"{folder / NAME}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", [0, 1, 100, -2])
+def test_a_cut_record_is_refused(folder, end):
+    (folder / NAME).write_bytes((folder / NAME).read_bytes()[:end])
+    with pytest.raises(ArtifactError) as caught:
+        read_record(folder)
+    assert str(caught.value).startswith(f"{folder / NAME}: JSON is required, but it cannot be read: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe{}", "JSON is required, but it cannot be read: "),
+        (b"null", "an object is required, but NoneType came"),
+        (b"[1]", "an object is required, but list came"),
+    ],
+)
+def test_what_is_no_record_is_refused(tmp_path, content, message):
+    (tmp_path / NAME).write_bytes(content)
+    with pytest.raises(ArtifactError) as caught:
+        read_record(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / NAME}: {message}")
+
+
+@pytest.mark.parametrize("make_path", [lambda folder: folder, lambda folder: folder / "missing"])
+def test_a_missing_record_is_named(tmp_path, make_path):
+    folder = make_path(tmp_path)
+    with pytest.raises(ArtifactError) as caught:
+        read_record(folder)
+    assert str(caught.value) == f"{folder / NAME}: a run directory with a run.json is required, but there is none"
+
+
+def test_equal_settings_of_another_writing_are_accepted(folder):
+    """The digest is of the settings, not of the file's spaces or order."""
+    content = json.loads((folder / NAME).read_bytes())
+    (folder / NAME).write_text(json.dumps(content, sort_keys=True, indent=None), encoding="utf-8")
+    assert isinstance(record_settings(read_record(folder), folder / NAME), RunSettings)
+
+
+# Code digests
+
+
+def test_code_digests_name_every_computing_module():
+    names = set(code_digests())
+    assert {"streams.py", "masking.py", "text.py", "batches.py", "settings.py", "pipeline.py"} <= names
+    assert {"model/attention.py", "model/dropout.py", "training/step.py", "training/loop.py"} <= names
+    assert not {"cli.py", "report/page.py", "progress.py"} & names
+    assert all(len(digest) == 64 for digest in code_digests().values())
+
+
+SOURCE = '"""A module."""\n\nX = 1\n\n\ndef f(a):\n    """A function."""\n    return a + X  # why\n'
+
+
+@pytest.mark.parametrize(
+    ("edited", "same"),
+    [
+        (SOURCE.replace("A module.", "Other words."), True),
+        (SOURCE.replace('    """A function."""\n', ""), True),
+        (SOURCE.replace("  # why", "  # another reason"), True),
+        (SOURCE.replace("\n\n\n", "\n"), True),
+        (SOURCE.replace("X = 1\n", 'X = 1\n"""What X is."""\n'), True),
+        (SOURCE.replace("a + X", "(a + X)"), True),
+        (SOURCE.replace("X = 1", "X = 2"), False),
+        (SOURCE.replace("a + X", "X + a"), False),
+        (SOURCE.replace("X = 1", "X = 1.0"), False),
+        (SOURCE.replace("def f(a)", "def f(a, b=1)"), False),
+        (SOURCE.replace("return a", 'print("text")\n    return a'), False),
+    ],
+)
+def test_code_digests_follow_code_but_not_comments_and_docstrings(tmp_path, edited, same):
+    digests = []
+    for name, source in (("one.py", SOURCE), ("two.py", edited)):
+        (tmp_path / name).write_text(source, encoding="utf-8")
+        digests.append(record_module._code_digest(tmp_path / name))
+    assert (digests[0] == digests[1]) is same
