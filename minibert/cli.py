@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import shlex
 import sys
@@ -152,7 +153,11 @@ def _add_verify(subparsers: argparse._SubParsersAction) -> None:
     _add_directory(parser)
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--against", metavar="DIR2", type=Path, help="another run to compare with, instead of a replay")
-    way.add_argument("--repeat", metavar="N", type=_positive, help="run one step N times, list what does not repeat")
+    way.add_argument("--repeat", metavar="N", type=_positive,
+                     help="run one step of each stage N times, list what does not repeat")  # fmt: skip
+    parser.add_argument("--data", metavar="PATH", type=Path, help="the run's data, if they are elsewhere by now")
+    parser.add_argument("--tolerance", metavar="RATE", type=_tolerance,
+                        help="largest relative deviation of a step's loss for the verdict numeric")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_json(parser, "the verdict")
     parser.set_defaults(command=commands.verify)
@@ -165,6 +170,16 @@ def _positive(text: str) -> int:
         number = 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"an integer, 1 or more, is required, but {text!r} came")
+    return number
+
+
+def _tolerance(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"a number, 0 or more, is required, but {text!r} came")
     return number
 
 

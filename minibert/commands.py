@@ -154,6 +154,10 @@ def verify(options: Namespace) -> int:
     """``minibert verify``: a verdict on a run, on two, or on the repeatability of one step."""
     for directory in filter(None, (options.directory, options.against)):
         read_record(directory)
+    _require_data(options.data)
+    for name, other in (("data", "against"), ("tolerance", "repeat")):
+        if getattr(options, name) is not None and getattr(options, other) is not None:
+            raise SettingsError(f"--{name}: a command without --{other} is required, but both came")
 
     from minibert import verify as verification
     from minibert.progress import Progress
@@ -161,9 +165,12 @@ def verify(options: Namespace) -> int:
     verdict: Any
     with Progress(quiet=options.quiet) as progress:
         if options.repeat is not None:
-            verdict = verification.repeat(options.directory, count=options.repeat, progress=progress)
+            verdict = verification.repeat(options.directory, count=options.repeat, data=options.data, progress=progress)
         else:
-            verdict = verification.verify(options.directory, against=options.against, progress=progress)
+            chosen = {} if options.tolerance is None else {"tolerance": options.tolerance}
+            verdict = verification.verify(
+                options.directory, against=options.against, data=options.data, progress=progress, **chosen
+            )
     if options.json:
         _print_json(verdict.to_dict())
     else:

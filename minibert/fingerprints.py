@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from minibert.artifacts import writing
 from minibert.errors import ArtifactError
 
 FORMAT = 1
@@ -58,17 +59,22 @@ class TraceWriter:
         path: The trace's file.
         header: What a row holds.
         steps: Rows to keep from an earlier run that is gone on with; later ones are dropped.
+
+    Raises:
+        ArtifactError: Fewer rows are there than are to be kept, or it cannot be written; the latter also
+            from the methods.
     """
 
     def __init__(self, path: Path, header: TraceHeader, *, steps: int) -> None:
-        self._header = header
+        self._header, self._path = header, path
         kept = read_trace(path).rows[:steps] if steps and path.exists() else np.empty(0, header.row)
         if len(kept) < steps:
             raise ArtifactError(f"{path}: {steps} steps are required, but {len(kept)} are there")
-        path.parent.mkdir(exist_ok=True)
-        self._file = path.open("r+b" if path.exists() else "w+b")
-        self._file.write(header.encoded() + kept.astype(header.row).tobytes())
-        self._file.truncate()
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            self._file = path.open("r+b" if path.exists() else "w+b")
+            self._file.write(header.encoded() + kept.astype(header.row).tobytes())
+            self._file.truncate()
 
     def append(self, step: int, *, loss_bits: int, batch: dict[str, np.ndarray], fingerprint: np.ndarray) -> None:
         """Adds the row of one step."""
@@ -76,15 +82,18 @@ class TraceWriter:
         row["step"], row["loss"] = step, loss_bits
         row["batch"] = [checksum(batch[name]) for name in self._header.batch]
         row["tensors"] = fingerprint
-        self._file.write(row.tobytes())
+        with writing(self._path):
+            self._file.write(row.tobytes())
 
     def flush(self) -> None:
         """Hands all rows to the operating system; they outlive a killed process from here on."""
-        self._file.flush()
+        with writing(self._path):
+            self._file.flush()
 
     def close(self) -> None:
         """Ends the trace."""
-        self._file.close()
+        with writing(self._path):
+            self._file.close()
 
 
 @dataclass(frozen=True)

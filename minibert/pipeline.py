@@ -8,39 +8,31 @@ goes on from its newest whole checkpoint to the same bits.
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-import minibert
-from minibert.artifacts import replacing, sha256_of_file, write_bytes
-from minibert.corpora.corpus import Corpus
-from minibert.corpora.opening import open_corpus
+from minibert.artifacts import remove_temporaries, replacing, sha256_of_file, write_bytes
 from minibert.end_to_end import build_end_to_end, evaluate_raw_text
-from minibert.environment import describe_environment
 from minibert.errors import ArtifactError
-from minibert.examples import Examples, encode_corpus
 from minibert.fingerprints import TraceHeader, TraceWriter
 from minibert.model.encoder import build_masked_lm
 from minibert.model.heads import build_classifier
+from minibert.preparation import Prepared, Record, prepare
 from minibert.progress import Progress
-from minibert.record import FORMAT, NAME, code_digests, metrics_csv, read_record, write_record
+from minibert.record import NAME, metrics_csv, read_record, write_record
 from minibert.resuming import require_resumable
 from minibert.settings import RunSettings
-from minibert.text import sample_ids
 from minibert.training.checkpoint import Checkpoint, newest_checkpoint, remove_checkpoints, write_checkpoint
 from minibert.training.finetune import finetune_stage
 from minibert.training.loop import EpochTasks, Figures, Progression, Stage, stage_digests, train
 from minibert.training.pretrain import pretrain_stage
 from minibert.training.state import set_optimizer, set_weights, state_digest, weight_arrays
 
-Record = dict[str, Any]
 TRACES = "trace"
 
 
@@ -79,23 +71,33 @@ def run(
     if earlier is not None and earlier["status"] == "complete":
         shown.note(f"{directory} is complete; nothing is left to do")
         return earlier
-    tf.config.experimental.enable_op_determinism()
-    started = time.perf_counter()
-    corpus = open_corpus(settings.corpus, seed=settings.seed, data=Path(data) if data else None, progress=shown)
-    examples = encode_corpus(corpus, settings)
-    settings = resolved(settings, examples)
-    sample_ids(settings.pretrain.sample_sentence, examples.vocabulary, settings.text)
-    record = _new_record(settings, corpus, examples, data=data, seconds=time.perf_counter() - started)
+    prepared = prepare(settings, data=data, progress=shown)
     if earlier is not None:
-        require_resumable(earlier, record)
-        record["started"] = earlier["started"]
-    return _Run(settings, corpus, examples, record, directory, shown).execute(resume=earlier is not None)
+        require_resumable(earlier, prepared.record)
+        prepared.record["started"] = earlier["started"]
+    return execute(prepared, directory=directory, resume=earlier is not None, progress=shown)
 
 
-def resolved(settings: RunSettings, examples: Examples) -> RunSettings:
-    """The settings with what only the corpus decides: the size of the vocabulary."""
-    masking = dataclasses.replace(settings.masking, vocabulary_size=len(examples.vocabulary))
-    return dataclasses.replace(settings, masking=masking)
+def execute(prepared: Prepared, *, directory: Path, resume: bool = False, progress: Progress | None = None) -> Record:
+    """Trains what was prepared and writes the run directory; the rest is as in `run`."""
+    tf.config.experimental.enable_op_determinism()
+    return _Run(prepared, directory, progress or Progress(quiet=True)).execute(resume=resume)
+
+
+def fresh_stages(prepared: Prepared, *, checked: bool = True) -> Iterator[Stage]:
+    """Every stage of a run on initial weights, ready for its first step; nothing is written.
+
+    Args:
+        prepared: The run.
+        checked: Whether a step that may race is refused; False serves to study one.
+    """
+    tf.config.experimental.enable_op_determinism()
+    masked_lm = _masked_lm(prepared.settings)
+    yield _pretraining(prepared, masked_lm, checked=checked)
+    if prepared.corpus.labelled:
+        classifier = _classifier(prepared.settings, masked_lm)
+        for frozen in (True, False):
+            yield _finetuning(prepared, classifier, frozen=frozen, checked=checked)
 
 
 def _earlier_record(directory: Path, resume: bool) -> Record | None:
@@ -112,16 +114,6 @@ def _earlier_record(directory: Path, resume: bool) -> Record | None:
     return None
 
 
-def first_stage(settings: RunSettings, *, data: Path | str | None = None, progress: Progress | None = None) -> Stage:
-    """The pretraining stage of a run, ready for its first step; nothing is written."""
-    tf.config.experimental.enable_op_determinism()
-    corpus = open_corpus(settings.corpus, seed=settings.seed, data=Path(data) if data else None, progress=progress)
-    examples = encode_corpus(corpus, settings)
-    settings = resolved(settings, examples)
-    masked_lm = _masked_lm(settings)
-    return pretrain_stage(masked_lm, _pretrained_on(settings, examples), examples.vocabulary, settings)
-
-
 def _masked_lm(settings: RunSettings) -> keras.Model:
     return build_masked_lm(
         settings.model,
@@ -131,51 +123,34 @@ def _masked_lm(settings: RunSettings) -> keras.Model:
     )
 
 
-def _pretrained_on(settings: RunSettings, examples: Examples) -> np.ndarray:
-    """The ids that the masked language model is trained on."""
+def _classifier(settings: RunSettings, masked_lm: keras.Model) -> keras.Model:
+    return build_classifier(masked_lm, settings.finetune, settings.model, seed=settings.seed)
+
+
+def _pretraining(prepared: Prepared, masked_lm: keras.Model, *, checked: bool = True) -> Stage:
+    settings, examples = prepared.settings, prepared.examples
     is_train_only = settings.pretrain.splits == "train"
-    return examples.token_ids[: examples.train_count] if is_train_only else examples.token_ids
+    token_ids = examples.token_ids[: examples.train_count] if is_train_only else examples.token_ids
+    return pretrain_stage(masked_lm, token_ids, examples.vocabulary, settings, checked=checked)
 
 
-def _new_record(
-    settings: RunSettings, corpus: Corpus, examples: Examples, *, data: Path | str | None, seconds: float
-) -> Record:
-    return {
-        "format": FORMAT,
-        "minibert_version": minibert.__version__,
-        "status": "running",
-        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "settings": settings.to_dict(),
-        "settings_digest": settings.digest(),
-        "data": str(Path(data).resolve()) if data else None,
-        "corpus": {
-            "name": corpus.name,
-            "digest": corpus.digest,
-            "class_names": list(corpus.class_names) if corpus.class_names else None,
-            "examples": dict(corpus.examples),
-            **examples.statistics(),
-        },
-        "environment": describe_environment(),
-        "code": code_digests(),
-        "stages": {"encode": {"seconds": seconds}},
-        "artifacts": {},
-    }
+def _finetuning(prepared: Prepared, classifier: keras.Model, *, frozen: bool, checked: bool = True) -> Stage:
+    return finetune_stage(
+        classifier,
+        train=prepared.examples.split("train"),
+        test=prepared.examples.split("test"),
+        settings=prepared.settings,
+        frozen=frozen,
+        checked=checked,
+    )
 
 
 class _Run:
     """One run in its directory."""
 
-    def __init__(
-        self,
-        settings: RunSettings,
-        corpus: Corpus,
-        examples: Examples,
-        record: Record,
-        directory: Path,
-        progress: Progress,
-    ) -> None:
-        self._settings, self._corpus, self._examples = settings, corpus, examples
-        self._record, self._directory, self._progress = record, directory, progress
+    def __init__(self, prepared: Prepared, directory: Path, progress: Progress) -> None:
+        self._prepared, self._settings = prepared, prepared.settings
+        self._record, self._directory, self._progress = prepared.record, directory, progress
         self._from: Checkpoint | None = None
 
     def execute(self, *, resume: bool) -> Record:
@@ -185,19 +160,18 @@ class _Run:
         except OSError as error:
             raise ArtifactError(f"{self._directory}: a folder cannot be made there: {error.strerror}") from error
         if resume:
+            remove_temporaries(self._directory)
             self._from = newest_checkpoint(self._directory, note=self._progress.note)
             if self._from is not None:
                 self._record |= {name: self._from.state[name] for name in ("stages", "artifacts")}
-        write_bytes(self._directory / "vocabulary.txt", self._examples.vocabulary.content)
+        write_bytes(self._directory / "vocabulary.txt", self._prepared.examples.vocabulary.content)
         write_record(self._directory, self._record)
 
-        settings, examples = self._settings, self._examples
-        masked_lm = _masked_lm(settings)
+        masked_lm = _masked_lm(self._settings)
         if self._reaches(0):
-            trained_on = _pretrained_on(settings, examples)
-            self._train(pretrain_stage(masked_lm, trained_on, examples.vocabulary, settings))
+            self._train(_pretraining(self._prepared, masked_lm))
             self._save_model(masked_lm, "masked_lm.keras")
-        if self._corpus.labelled:
+        if self._prepared.corpus.labelled:
             self._classify(masked_lm)
         self._record["status"] = "complete"
         write_bytes(self._directory / "metrics.csv", metrics_csv(self._record))
@@ -207,29 +181,21 @@ class _Run:
 
     def _classify(self, masked_lm: keras.Model) -> None:
         """The two classifier stages and the raw-text model."""
-        settings, examples = self._settings, self._examples
-        classifier = build_classifier(masked_lm, settings.finetune, settings.model, seed=settings.seed)
+        classifier = _classifier(self._settings, masked_lm)
         for index, frozen in ((1, True), (2, False)):
             if self._reaches(index):
-                stage = finetune_stage(
-                    classifier,
-                    train=examples.split("train"),
-                    test=examples.split("test"),
-                    settings=settings,
-                    frozen=frozen,
-                )
-                self._train(stage)
+                self._train(_finetuning(self._prepared, classifier, frozen=frozen))
         self._save_model(classifier, "classifier.keras")
-        model = build_end_to_end(classifier, examples.vocabulary, settings.text)
+        model = build_end_to_end(classifier, self._prepared.examples.vocabulary, self._settings.text)
         self._record["stages"]["end_to_end"] = self._evaluate_raw_text(model)
         self._save_model(model, "end_to_end.keras")
 
     def _evaluate_raw_text(self, model: keras.Model) -> Figures:
         """The raw-text model's figures on the raw test texts."""
-        started = time.perf_counter()
-        task = self._progress.start("end to end on raw test texts", self._corpus.examples["test"])
+        started, corpus = time.perf_counter(), self._prepared.corpus
+        task = self._progress.start("end to end on raw test texts", corpus.examples["test"])
         figures = evaluate_raw_text(
-            model, self._corpus.batches("test"), batch_size=self._settings.finetune.batch_size, advance=task.advance
+            model, corpus.batches("test"), batch_size=self._settings.finetune.batch_size, advance=task.advance
         )
         task.finish()
         digest = state_digest(weight_arrays(model.get_layer("classifier").variables))
@@ -251,7 +217,8 @@ class _Run:
         task = EpochTasks(self._progress, stage, progression)
         stage.step.trace(stage.batches.batch(progression.step if progression.step < stage.steps else 0))
         header = TraceHeader(stage.name, tuple(stage.batches.batch(0)), tuple(stage.step.fingerprint_names))
-        trace = TraceWriter(self._directory / TRACES / f"{stage.name}.trace", header, steps=progression.step)
+        name = f"{TRACES}/{stage.name}.trace"
+        trace = TraceWriter(self._directory / name, header, steps=progression.step)
         try:
             train(
                 stage,
@@ -264,6 +231,7 @@ class _Run:
         finally:
             trace.close()
             task.finish()
+        self._note_artifact(name)
         self._note_stage(stage, progression)
 
     def _keep(self, stage: Stage, progression: Progression) -> None:
@@ -293,6 +261,10 @@ class _Run:
         path = self._directory / name
         with replacing(path) as temporary:
             model.save(temporary)
+        self._note_artifact(name)
+
+    def _note_artifact(self, name: str) -> None:
+        path = self._directory / name
         self._record["artifacts"][name] = {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
 
 

@@ -319,6 +319,8 @@ def test_a_terminal_that_cannot_show_a_character_shows_its_number() -> None:
         (["evaluate", "d"], "the following arguments are required: --data"),
         (["verify", "d", "--against", "e", "--repeat", "2"], "not allowed with argument"),
         (["verify", "d", "--repeat", "0"], "an integer, 1 or more, is required"),
+        (["verify", "d", "--tolerance", "-1"], "a number, 0 or more, is required"),
+        (["verify", "d", "--tolerance", "nan"], "a number, 0 or more, is required"),
         (["run", "tiny", "--seed", "x"], "invalid int value: 'x'"),
         (["run", "tiny", "--see", "1"], "unrecognized arguments: --see 1"),
     ],
@@ -490,7 +492,13 @@ def test_verify_returns_the_verdict_as_exit_code(
     assert json.loads(capsys.readouterr().out) == {"verdict": "different"}
     assert main(["verify", finished, "--repeat", "4"]) == 12
     run = Path(finished)
-    assert asked == [(run, {"against": None}), (run, {"against": other}), (run, {"count": 4})]
+    assert main(["verify", finished, "--data", str(other), "--tolerance", "1e-5"]) == 12
+    assert asked == [
+        (run, {"against": None, "data": None}),
+        (run, {"against": other, "data": None}),
+        (run, {"count": 4, "data": None}),
+        (run, {"against": None, "data": other, "tolerance": 1e-5}),
+    ]
 
 
 # What TensorFlow says

@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
-from minibert.artifacts import write_bytes
+from minibert.artifacts import remove_temporaries, write_bytes, writing
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"(\d)-([a-z]+)-(\d{8})-([0-9a-f]{64})\.safetensors")
@@ -53,7 +53,8 @@ def write_checkpoint(directory: Path, checkpoint: Checkpoint, *, kept: int) -> P
         ArtifactError: It cannot be written; the older ones are still there.
     """
     folder = directory / FOLDER
-    folder.mkdir(exist_ok=True)
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
     content = save(checkpoint.arrays, metadata={"minibert": json.dumps(checkpoint.state)})
     digest = hashlib.sha256(content).hexdigest()
     name = f"{checkpoint.stage_index}-{checkpoint.stage}-{checkpoint.step:08d}-{digest}.safetensors"
@@ -83,6 +84,7 @@ def remove_checkpoints(directory: Path) -> None:
     for path in _files(directory):
         path.unlink(missing_ok=True)
     folder = directory / FOLDER
+    remove_temporaries(folder)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 

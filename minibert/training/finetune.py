@@ -73,6 +73,7 @@ def finetune_stage(
     test: tuple[np.ndarray, np.ndarray],
     settings: RunSettings,
     frozen: bool,
+    checked: bool = True,
 ) -> Stage:
     """The frozen or the unfrozen stage of a run, each with a fresh optimizer.
 
@@ -82,6 +83,7 @@ def finetune_stage(
         test: Likewise, to validate on after every epoch.
         settings: The run's.
         frozen: Whether the encoder's weights are held.
+        checked: Whether a step that may race is refused.
     """
     finetune, name = settings.finetune, "frozen" if frozen else "unfrozen"
     forward = ClassifierForward(classifier)
@@ -98,6 +100,7 @@ def finetune_stage(
             learning_rate=finetune.learning_rate,
             seed=settings.seed,
             stage=name,
+            checked=checked,
         ),
         batches=ClassifierBatches(*train, seed=settings.seed, batch_size=finetune.batch_size, stage=name),
         epochs=finetune.frozen_epochs if frozen else finetune.unfrozen_epochs,

@@ -55,7 +55,9 @@ def predict_masked(
     ]
 
 
-def pretrain_stage(model: keras.Model, token_ids: np.ndarray, vocabulary: Vocabulary, settings: RunSettings) -> Stage:
+def pretrain_stage(
+    model: keras.Model, token_ids: np.ndarray, vocabulary: Vocabulary, settings: RunSettings, *, checked: bool = True
+) -> Stage:
     """The pretraining stage of a run.
 
     Args:
@@ -63,6 +65,7 @@ def pretrain_stage(model: keras.Model, token_ids: np.ndarray, vocabulary: Vocabu
         token_ids: Integers (examples, sequence): what it is trained on.
         vocabulary: Words by id.
         settings: The run's, ``masking.vocabulary_size`` resolved.
+        checked: Whether a step that may race is refused.
     """
     pretrain = settings.pretrain
 
@@ -80,6 +83,7 @@ def pretrain_stage(model: keras.Model, token_ids: np.ndarray, vocabulary: Vocabu
             learning_rate=pretrain.learning_rate,
             seed=settings.seed,
             stage="pretrain",
+            checked=checked,
         ),
         batches=MaskedLMBatches(
             token_ids, seed=settings.seed, masking=settings.masking, batch_size=pretrain.batch_size

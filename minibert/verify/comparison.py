@@ -8,6 +8,11 @@
 | `not comparable` | other settings, another corpus, or other steps: and which               | 12        |
 
 In one environment the bits must agree: there is no tolerance under which a changed weight could hide.
+
+What is compared: at every step the bits of the loss, the CRC-32 of each batch array and the bit sum of
+each activation, gradient and weight; at every epoch's end its figures and the SHA-256 of the weights; at
+every stage's end the SHA-256 of weights and optimizer; the raw-text model's figures. A bit sum does not
+see elements that change places within a tensor; the digests do.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from minibert.artifacts import sha256_of_file
 from minibert.errors import ArtifactError
 from minibert.fingerprints import Trace, read_trace
 from minibert.record import NAME, read_record
@@ -41,7 +47,8 @@ class Parting:
         stage: The training stage.
         step: Step of the stage, from 0.
         tensor: ``batch token_ids``, ``activation encoder_0_ffn``, ``loss``, ``gradient mlm_cls/kernel``,
-            ``weight mlm_cls/kernel``, or ``final weights`` and the like for what has no step.
+            ``weight mlm_cls/kernel``; or, for what has no step of its own, ``epoch 2: val_accuracy``,
+            ``final optimizer`` and the like, at the number of steps done.
         also: Other tensors of that step that differ.
     """
 
@@ -111,7 +118,7 @@ def compare_runs(directory: Path, other: Path, *, tolerance: float = TOLERANCE) 
     Raises:
         ArtifactError: A record or a trace is missing, incomplete or damaged.
     """
-    first, second = _complete_record(directory), _complete_record(other)
+    first, second = complete_record(directory), complete_record(other)
     inputs, environment = tuple(changed_inputs(first, second)), tuple(changed_environment(first, second))
     steps, deviation, parting = 0, 0.0, None
     shape = None
@@ -127,7 +134,12 @@ def compare_runs(directory: Path, other: Path, *, tolerance: float = TOLERANCE) 
             shape = shape or f"stage {stage} has {len(one.rows)} steps in one run and {len(two.rows)} in the other"
         steps += min(len(one.rows), len(two.rows))
         deviation = max(deviation, _largest_deviation(one, two))
-        parting = parting or first_parting(one, two) or _final_parting(first, second, stage)
+        parting = (
+            parting
+            or first_parting(one, two)
+            or _figures_parting(first, second, stage)
+            or _final_parting(first, second, stage)
+        )
     parting = parting or _raw_text_parting(first, second)
     inputs += (shape,) if shape else ()
     verdict = _verdict(inputs, environment, parting, deviation <= tolerance)
@@ -186,6 +198,17 @@ def _largest_deviation(one: Trace, two: Trace) -> float:
     return float(np.max(np.abs(a - b) / np.maximum(np.maximum(np.abs(a), np.abs(b)), np.finfo(np.float32).tiny)))
 
 
+def _figures_parting(first: dict[str, Any], second: dict[str, Any], stage: str) -> Parting | None:
+    """The first epoch whose figures differ, wall times aside."""
+    epochs = zip(first["stages"][stage]["epochs"], second["stages"][stage]["epochs"], strict=False)
+    for number, (one, two) in enumerate(epochs, start=1):
+        names = [n for n in {**one, **two} if one.get(n) != two.get(n) and not n.endswith("seconds")]
+        if names:
+            labels = [f"epoch {number}: {name.removesuffix('_sha256')}" for name in names]
+            return Parting(stage, number * int(one["steps"]), labels[0], tuple(labels[1:]))
+    return None
+
+
 def _final_parting(first: dict[str, Any], second: dict[str, Any], stage: str) -> Parting | None:
     one, two = first["stages"][stage], second["stages"][stage]
     names = [n for n in ("weights", "optimizer") if one.get(f"{n}_sha256") != two.get(f"{n}_sha256")]
@@ -200,12 +223,22 @@ def _raw_text_parting(first: dict[str, Any], second: dict[str, Any]) -> Parting 
     return Parting("end_to_end", 0, names[0], tuple(names[1:])) if names else None
 
 
-def _complete_record(directory: Path) -> dict[str, Any]:
+def complete_record(directory: Path) -> dict[str, Any]:
+    """The record of a complete run whose files are the recorded ones.
+
+    Raises:
+        ArtifactError: It is not complete, or a file is missing or was changed; the message names it.
+    """
     record = read_record(directory)
     if record["status"] != "complete":
         raise ArtifactError(
             f"{directory / NAME}: field 'status': a complete run is required, but it is {record['status']!r}"
         )
+    digests = {name: recorded["sha256"] for name, recorded in record["artifacts"].items()}
+    for name, digest in {"vocabulary.txt": record["corpus"]["vocabulary_sha256"], **digests}.items():
+        path = directory / name
+        if not path.is_file() or sha256_of_file(path) != digest:
+            raise ArtifactError(f"{path}: the file of the record is required, but it is missing or was changed")
     return record
 
 

@@ -1,67 +1,95 @@
-"""Runs one training step again and again from the same state and lists what does not repeat."""
+"""Runs one training step of each stage again and again from the same state, and lists what does not repeat.
+
+The step is studied as it is, even if training would refuse it: a racing sum in its graph is listed as the
+cause.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minibert.errors import SettingsError
 from minibert.progress import Progress
 from minibert.record import NAME, read_record, record_settings
-from minibert.training.loop import Stage
 from minibert.training.repeatability import RacingSum, racing_sums
 from minibert.training.state import set_optimizer, set_weights, weight_arrays
+
+if TYPE_CHECKING:
+    from minibert.training.loop import Stage
 
 _NOT_REPEATABLE = 11
 
 
 @dataclass(frozen=True)
-class Repeatability:
-    """What one step repeated.
+class RepeatedStep:
+    """What one step of one stage repeated.
 
     Attributes:
         stage: The stage whose first step it was.
-        count: Executions.
+        tensors: How many tensors were looked at.
         results: Number of different results of each tensor that did not repeat, in the order of
             computation; empty if all repeated.
         racing: Sums in the graph that may race: the cause, where the graph shows it.
     """
 
     stage: str
-    count: int
+    tensors: int
     results: dict[str, int]
     racing: tuple[RacingSum, ...]
 
     @property
+    def explanation(self) -> list[str]:
+        """Lines for a person."""
+        lines = [f"{self.stage}: {self.tensors - len(self.results)} of {self.tensors} tensors repeated"]
+        lines += [f"  {name}: {count} different results" for name, count in self.results.items()]
+        return lines + [
+            f"  cause: racing sum {racing.operation} adds the gradients of {', '.join(dict.fromkeys(racing.layers))}"
+            for racing in self.racing
+        ]
+
+
+@dataclass(frozen=True)
+class Repeatability:
+    """What the steps of a run repeated.
+
+    Attributes:
+        count: Executions of each step.
+        steps: One for each stage.
+    """
+
+    count: int
+    steps: tuple[RepeatedStep, ...]
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether every tensor repeated and no graph has a sum that may race, seen or not."""
+        return not any(step.results or step.racing for step in self.steps)
+
+    @property
     def exit_code(self) -> int:
-        """0 if every tensor repeated, else that of ``different``."""
-        return _NOT_REPEATABLE if self.results else 0
+        """0 if repeatable, else that of ``different``."""
+        return 0 if self.is_repeatable else _NOT_REPEATABLE
 
     @property
     def explanation(self) -> list[str]:
         """Lines for a person."""
-        if not self.results:
-            lines = [f"repeatable: {self.stage}, all tensors the same in {self.count} executions of one step"]
-        else:
-            lines = [f"not repeatable: {self.stage}, {len(self.results)} tensors differ over {self.count} executions"]
-            lines += [f"  {name}: {count} different results" for name, count in self.results.items()]
-        return lines + [
-            f"racing sum {racing.operation}: adds the gradients of {', '.join(dict.fromkeys(racing.layers))}"
-            for racing in self.racing
-        ]
+        verdict = "repeatable" if self.is_repeatable else "not repeatable"
+        lines = [f"{verdict}: one step of each stage, executed {self.count} times"]
+        return lines + [line for step in self.steps for line in step.explanation]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**asdict(self), "exit_code": self.exit_code}
+        return {"is_repeatable": self.is_repeatable, **asdict(self), "exit_code": self.exit_code}
 
 
 def repeat(
     directory: Path | str, *, count: int, data: Path | str | None = None, progress: Progress | None = None
 ) -> Repeatability:
-    """Repeats the first pretraining step of a recorded run.
+    """Repeats the first step of every stage of a recorded run, on initial weights.
 
     Args:
         directory: A run directory.
@@ -72,18 +100,22 @@ def repeat(
     Raises:
         SettingsError: ``count`` is below 2.
         ArtifactError: The record is missing or damaged.
+        CorpusError: The data are not there, or not a corpus.
     """
-    from minibert import pipeline
-
     if count < 2:
         raise SettingsError(f"repeat: 2 or more executions are required, but {count} came")
     record = read_record(Path(directory))
     settings = record_settings(record, Path(directory) / NAME)
-    stage = pipeline.first_stage(settings, data=data or record.get("data"), progress=progress)
-    return repeat_step(stage, count=count, progress=progress)
+
+    from minibert import pipeline
+    from minibert.preparation import prepare
+
+    prepared = prepare(settings, data=data or record.get("data"), progress=progress)
+    stages = pipeline.fresh_stages(prepared, checked=False)
+    return Repeatability(count, tuple(repeat_step(stage, count=count, progress=progress) for stage in stages))
 
 
-def repeat_step(stage: Stage, *, count: int, progress: Progress | None = None) -> Repeatability:
+def repeat_step(stage: Stage, *, count: int, progress: Progress | None = None) -> RepeatedStep:
     """Repeats a stage's first step from its present state, which is restored at the end.
 
     Args:
@@ -105,9 +137,9 @@ def repeat_step(stage: Stage, *, count: int, progress: Progress | None = None) -
     task.finish()
     names, table = ["loss", *stage.step.fingerprint_names], np.array(rows)
     different = {name: len(np.unique(table[:, place])) for place, name in enumerate(names)}
-    return Repeatability(
+    return RepeatedStep(
         stage=stage.name,
-        count=count,
+        tensors=len(names),
         results={name: found for name, found in different.items() if found > 1},
         racing=tuple(racing_sums(stage.step.graph)),
     )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from minibert.artifacts import sha256_of_file
-from minibert.errors import ArtifactError
 from minibert.progress import Progress
-from minibert.record import NAME, read_record, record_settings
-from minibert.verify.comparison import TOLERANCE, Verdict, compare_runs
+from minibert.record import NAME, record_settings
+from minibert.resuming import changed_environment, changed_inputs
+from minibert.verify.comparison import TOLERANCE, Verdict, compare_runs, complete_record
 
 
 def verify(
@@ -22,11 +21,13 @@ def verify(
 ) -> Verdict:
     """Answers whether a run computes the same again, or the same as another.
 
+    A replay on other inputs, such as data that changed since, is not begun.
+
     Args:
         directory: A complete run directory; nothing in it is changed.
         against: Another one; None: the run is replayed here and now.
         data: The data of a replay; None: the path that the record names.
-        tolerance: Largest relative deviation of a loss for ``numeric``.
+        tolerance: Largest relative deviation of a step's loss for ``numeric``.
         progress: Shows how far the replay is.
 
     Returns:
@@ -34,20 +35,23 @@ def verify(
 
     Raises:
         ArtifactError: A file is missing, incomplete, or not the one of the record.
+        CorpusError: The data of a replay are not there, or not a corpus.
     """
     directory = Path(directory)
-    record = read_record(directory)
-    for name, recorded in record["artifacts"].items():
-        path = directory / name
-        if not path.is_file() or sha256_of_file(path) != recorded["sha256"]:
-            raise ArtifactError(f"{path}: the file of the record is required, but it is missing or was changed")
     if against is not None:
         return compare_runs(directory, Path(against), tolerance=tolerance)
+    record = complete_record(directory)
 
     from minibert import pipeline
+    from minibert.preparation import prepare
 
     settings = record_settings(record, directory / NAME)
+    prepared = prepare(settings, data=data or record.get("data"), progress=progress)
+    inputs = tuple(changed_inputs(record, prepared.record))
+    if inputs:
+        environment = tuple(changed_environment(record, prepared.record))
+        return Verdict("not comparable", 0, tolerance=tolerance, inputs=inputs, environment=environment)
     with tempfile.TemporaryDirectory(prefix="minibert-verify-") as folder:
         replayed = Path(folder) / "replay"
-        pipeline.run(settings, directory=replayed, data=data or record.get("data"), progress=progress)
+        pipeline.execute(prepared, directory=replayed, progress=progress)
         return compare_runs(directory, replayed, tolerance=tolerance)

@@ -1,0 +1,92 @@
+"""What a run starts from: its corpus read and encoded, its settings resolved, its record begun.
+
+    prepare(preset("tiny")) -> Prepared(settings, corpus, examples, record)
+
+Two prepared runs say whether the same is about to be computed, before anything is trained: a resumed run
+and a replay compare their records first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import minibert
+from minibert.corpora.corpus import Corpus
+from minibert.corpora.opening import open_corpus
+from minibert.environment import describe_environment
+from minibert.examples import Examples, encode_corpus
+from minibert.progress import Progress
+from minibert.record import FORMAT, code_digests
+from minibert.settings import RunSettings
+from minibert.text import sample_ids
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run starts from: everything is read and checked, nothing is trained or written yet.
+
+    Attributes:
+        settings: With the size of the vocabulary resolved.
+        corpus: The texts.
+        examples: The encoded texts.
+        record: The run's record as it begins.
+    """
+
+    settings: RunSettings
+    corpus: Corpus
+    examples: Examples
+    record: Record
+
+
+def prepare(settings: RunSettings, *, data: Path | str | None = None, progress: Progress | None = None) -> Prepared:
+    """Reads and encodes the corpus and describes the run to come.
+
+    Args:
+        settings: What is to be computed.
+        data: An archive, a folder or a table in place of the preset's corpus.
+        progress: Shows how far it is.
+
+    Raises:
+        SettingsError: A setting does not fit, or the sample sentence has no single ``[mask]``.
+        CorpusError: The data are not a corpus.
+    """
+    started = time.perf_counter()
+    corpus = open_corpus(settings.corpus, seed=settings.seed, data=Path(data) if data else None, progress=progress)
+    examples = encode_corpus(corpus, settings)
+    masking = dataclasses.replace(settings.masking, vocabulary_size=len(examples.vocabulary))
+    settings = dataclasses.replace(settings, masking=masking)
+    sample_ids(settings.pretrain.sample_sentence, examples.vocabulary, settings.text)
+    record = _new_record(settings, corpus, examples, data=data, seconds=time.perf_counter() - started)
+    return Prepared(settings, corpus, examples, record)
+
+
+def _new_record(
+    settings: RunSettings, corpus: Corpus, examples: Examples, *, data: Path | str | None, seconds: float
+) -> Record:
+    return {
+        "format": FORMAT,
+        "minibert_version": minibert.__version__,
+        "status": "running",
+        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "settings": settings.to_dict(),
+        "settings_digest": settings.digest(),
+        "data": str(Path(data).resolve()) if data else None,
+        "corpus": {
+            "name": corpus.name,
+            "digest": corpus.digest,
+            "class_names": list(corpus.class_names) if corpus.class_names else None,
+            "examples": dict(corpus.examples),
+            **examples.statistics(),
+        },
+        "environment": describe_environment(),
+        "code": code_digests(),
+        "stages": {"encode": {"seconds": seconds}},
+        "artifacts": {},
+    }
