@@ -47,9 +47,14 @@ def test_the_temporary_name_keeps_the_suffix_and_is_beside_the_file(tmp_path):
 def test_a_block_that_fails_leaves_the_old_file_and_no_other(tmp_path, error):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
-    with pytest.raises(type(error)), replacing(path) as temporary:
-        temporary.write_bytes(b"half")
-        raise error
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
     assert path.read_bytes() == b"old"
     assert entries(tmp_path) == ["a.bin"]
 

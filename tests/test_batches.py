@@ -207,11 +207,10 @@ def test_prefetch_hands_on_an_exception_and_ends_its_thread():
             raise ValueError("step 2")
         return step
 
-    seen = []
+    items = iter(Prefetch(make_item, 0, 5))
+    assert [next(items), next(items)] == [(0, 0), (1, 1)]
     with pytest.raises(ValueError, match="step 2"):
-        for step, _ in Prefetch(make_item, 0, 5):
-            seen.append(step)  # noqa: PERF402
-    assert seen == [0, 1]
+        next(items)
     assert not any(thread.name.startswith("minibert-batches") for thread in threading.enumerate())
 
 

@@ -132,7 +132,7 @@ def test_what_is_no_trace_is_refused(tmp_path, content, what):
 
 
 def test_a_missing_trace_is_refused(tmp_path):
-    with pytest.raises(ArtifactError, match="a fingerprint trace is required, but it cannot be read: .*No such file"):
+    with pytest.raises(ArtifactError, match=r"a fingerprint trace is required, but it cannot be read: .*No such file"):
         read_trace(tmp_path / "pretrain.trace")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +18,12 @@ from minibert.text import Vocabulary, encode, learn_vocabulary, sample_ids, spli
 from tests import oracles
 from tests.strategies import times
 
-WHITESPACE = list(" \t\n\v\f\r") + ["\x1c", "\x85", "\xa0", "\u2003", "\u2028", "\u2029", "\u3000"]
+WHITESPACE = [*" \t\n\v\f\r", "\x1c", "\x85", "\xa0", "\u2003", "\u2028", "\u2029", "\u3000"]
 """ASCII whitespace splits words; what only Unicode calls whitespace is part of a word, in Keras as here."""
 
 pieces = st.one_of(
-    st.sampled_from(["a", "b", "the", "The", "THE", "film", "Film.", "[mask]", "[MASK]", "[UNK]", "[mask].", "un[mask]"]),
-    st.sampled_from(["<br />", "<BR />", "<br/>", "<br /><br />", "a<br />b", "<br  />", '"a"', "it's", "[a]", "--", "."]),
+    st.sampled_from(["a", "b", "the", "The", "THE", "film", "Film.", "[mask]", "[MASK]", "[UNK]", "[mask].", "a[mask]"]),
+    st.sampled_from(["<br />", "<BR />", "<br/>", "<br /><br />", "a<br />b", "<br  />", '"a"', "it's", "[a]"]),
     st.sampled_from(["É", "é", "ß", "İ", "ΑΣ", "naïve", "naïve", "电影", "😀", "\ufeffa", "�"]),
     st.sampled_from(WHITESPACE),
     st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6),
@@ -157,7 +158,7 @@ def test_a_line_break_is_literal_text():
 def test_batches_of_any_size_give_the_same(corpus, cuts, size):
     settings, whole = settings_of(size, 5), arrow(corpus)
     edges = [0, *sorted(min(cut, len(corpus)) for cut in cuts), len(corpus)]
-    parts = [whole.slice(start, stop - start) for start, stop in zip(edges, edges[1:], strict=False)]
+    parts = [whole.slice(start, stop - start) for start, stop in pairwise(edges)]
     vocabulary = learn_vocabulary([whole], settings)
     assert learn_vocabulary(iter(parts), settings) == vocabulary
     encoded = np.concatenate([encode(part, vocabulary, settings) for part in parts])
