@@ -92,9 +92,11 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def _register_layers(_keras: Any) -> None:
-    """Importing the model room registers its layers with Keras, under the package name minibert."""
+def _register_layers(keras: Any) -> None:
+    """Importing the rooms that have Keras layers registers these, under the package name minibert."""
     importlib.import_module("minibert.model")
+    if keras.backend.backend() == "tensorflow":  # strings are TensorFlow's alone
+        importlib.import_module("minibert.end_to_end")
 
 
 wrapt.register_post_import_hook(_register_layers, "keras")

@@ -99,7 +99,8 @@ def build_end_to_end(classifier: keras.Model, vocabulary: Vocabulary, settings: 
     )
     texts = keras.Input((), dtype="string", name="texts")
     model = EndToEndClassifier(texts, classifier(encode(texts)), name="end_to_end")
-    model.compile(loss="binary_crossentropy", metrics=["accuracy"], jit_compile=False)
+    # SGD has no state, so a model that only evaluates carries none.
+    model.compile(optimizer="sgd", loss="binary_crossentropy", metrics=["accuracy"], jit_compile=False)
     return model
 
 

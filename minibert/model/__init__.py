@@ -2,3 +2,7 @@
 
 Importing this package imports Keras and registers minibert's layers for `keras.models.load_model`.
 """
+
+from minibert.model import attention, dropout, encoder, heads, normalization
+
+__all__ = ["attention", "dropout", "encoder", "heads", "normalization"]
