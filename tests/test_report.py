@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from hypothesis import example, given
+from hypothesis import settings as limited
 from hypothesis import strategies as st
 
 from minibert.errors import ArtifactError
@@ -171,6 +172,7 @@ def plain_elements() -> list[str]:
     return Page(render_report(RECORDS["complete"])).names()
 
 
+@limited(max_examples=25)
 @given(hostile)
 @example("<script>alert(1)</script>")
 @example("\0")

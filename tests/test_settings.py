@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as limited
 from hypothesis import strategies as st
 
 from minibert.errors import SettingsError
@@ -149,6 +150,7 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
+@limited(max_examples=15)  # each tries every setting
 @given(run_settings)
 def test_every_setting_can_be_written_on_the_command_line(settings: RunSettings) -> None:
     for key in valid_settings():
