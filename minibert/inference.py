@@ -19,7 +19,7 @@ import pyarrow as pa
 import minibert.end_to_end
 import minibert.model.heads  # noqa: F401  registers the layers
 from minibert.artifacts import sha256_of_file
-from minibert.corpora.corpus import SPLITS, Corpus
+from minibert.corpora.corpus import Corpus
 from minibert.corpora.opening import open_corpus
 from minibert.errors import ArtifactError, CorpusError, SettingsError
 from minibert.progress import Progress
@@ -117,20 +117,17 @@ def evaluate(
     run = _FinishedRun(Path(directory))
     names, settings = run.class_names(), corpus or run.settings.corpus
     settings = dataclasses.replace(settings, train_examples=0, test_examples=0)
-    texts = open_corpus(settings, seed=run.settings.seed, data=Path(data), progress=progress)
+    texts = open_corpus(settings, seed=run.settings.seed, data=Path(data), for_evaluation=True, progress=progress)
     flipped = _labels_are_flipped(texts, names, data)
     forward = ClassifierForward(run.model("classifier.keras"))
-    splits = SPLITS[1:] if texts.own_splits else SPLITS
-    shown = progress or Progress(quiet=True)
-    task = shown.start("evaluate", sum(texts.examples[split] for split in splits))
+    task = (progress or Progress(quiet=True)).start("evaluate", texts.examples["test"])
     logits, labels = [], []
-    for split in splits:
-        for batch in texts.batches(split):
-            ids = encode(batch.texts, run.vocabulary, run.settings.text)
-            logits.append(forward.logits(ids, batch_size=_BATCH_SIZE))
-            assert batch.labels is not None
-            labels.append(1 - batch.labels if flipped else batch.labels)
-            task.advance(len(batch.texts))
+    for batch in texts.batches("test"):
+        ids = encode(batch.texts, run.vocabulary, run.settings.text)
+        logits.append(forward.logits(ids, batch_size=_BATCH_SIZE))
+        assert batch.labels is not None
+        labels.append(1 - batch.labels if flipped else batch.labels)
+        task.advance(len(batch.texts))
     task.finish()
     return score(np.concatenate(logits), np.concatenate(labels))
 

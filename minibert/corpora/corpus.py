@@ -47,7 +47,6 @@ class Corpus:
         class_names: The names of label 0 and label 1; None in an unlabelled corpus.
         digest: SHA-256 of content (see `content_digest`): equal digests, equal corpora.
         read: Gives the batches of a split.
-        own_splits: Whether the source itself says which examples are test, not a seeded split of ours.
     """
 
     name: str
@@ -55,7 +54,6 @@ class Corpus:
     class_names: tuple[str, str] | None
     digest: str
     read: Callable[[Split], Iterator[TextBatch]]
-    own_splits: bool = True
 
     def batches(self, split: Split) -> Iterator[TextBatch]:
         """The examples of one split, in order, in batches of the reader's size."""
@@ -67,18 +65,10 @@ class Corpus:
         return self.class_names is not None
 
 
-def make_corpus(
-    name: str,
-    class_names: tuple[str, str] | None,
-    read: Callable[[Split], Iterator[TextBatch]],
-    *,
-    own_splits: bool = True,
-) -> Corpus:
+def make_corpus(name: str, class_names: tuple[str, str] | None, read: Callable[[Split], Iterator[TextBatch]]) -> Corpus:
     """Reads everything once, for the counts and the digest, and gives the corpus."""
     digest, examples = content_digest(read, class_names)
-    return Corpus(
-        name=name, examples=examples, class_names=class_names, digest=digest, read=read, own_splits=own_splits
-    )
+    return Corpus(name=name, examples=examples, class_names=class_names, digest=digest, read=read)
 
 
 def content_digest(

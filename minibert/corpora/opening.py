@@ -17,7 +17,14 @@ from minibert.settings import CorpusSettings
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz")
 
 
-def open_corpus(settings: CorpusSettings, *, seed: int, data: Path | None = None, progress: Any = None) -> Corpus:
+def open_corpus(
+    settings: CorpusSettings,
+    *,
+    seed: int,
+    data: Path | None = None,
+    for_evaluation: bool = False,
+    progress: Any = None,
+) -> Corpus:
     """Opens a corpus, reads it once and checks every row.
 
     Args:
@@ -28,6 +35,7 @@ def open_corpus(settings: CorpusSettings, *, seed: int, data: Path | None = None
             text formats). It replaces the reader that `settings` names, with two exceptions: with
             ``amazon`` a saved folder is selected as notebook 2 does, with ``jokes`` a table's labels
             are not looked at.
+        for_evaluation: Only the test split is wanted; a table that names no splits is all test.
         progress: Has ``start(description, total)``; None: silent.
 
     Raises:
@@ -38,7 +46,7 @@ def open_corpus(settings: CorpusSettings, *, seed: int, data: Path | None = None
     Determinism: The corpus is a function of the data, the settings and, where it chooses, the seed.
     """
     if data is not None:
-        return _open_data(settings, Path(data), seed, progress)
+        return _open_data(settings, Path(data), seed, for_evaluation, progress)
     if settings.name == "table":
         raise SettingsError("--data: a table is required for the corpus 'table', but none came")
     if settings.name == "embedded":
@@ -58,7 +66,7 @@ def open_corpus(settings: CorpusSettings, *, seed: int, data: Path | None = None
     return read_jokes(settings, seed=seed, progress=progress)
 
 
-def _open_data(settings: CorpusSettings, data: Path, seed: int, progress: Any) -> Corpus:
+def _open_data(settings: CorpusSettings, data: Path, seed: int, for_evaluation: bool, progress: Any) -> Corpus:
     if not data.exists():
         raise CorpusError(f"{data}: a file or folder is required, but there is none")
     from minibert.corpora.imdb import is_imdb_folder, read_imdb
@@ -76,4 +84,4 @@ def _open_data(settings: CorpusSettings, data: Path, seed: int, progress: Any) -
     from minibert.corpora.table import read_table
     from minibert.corpora.table_files import open_table_file
 
-    return read_table(open_table_file(data), settings, seed=seed, progress=progress)
+    return read_table(open_table_file(data), settings, seed=seed, for_evaluation=for_evaluation, progress=progress)

@@ -42,6 +42,7 @@ def read_table(
     name: str = "table",
     labelled: bool = True,
     blanks: bool = False,
+    for_evaluation: bool = False,
     progress: Any = None,
 ) -> Corpus:
     """Reads and checks a table.
@@ -53,6 +54,7 @@ def read_table(
         name: The corpus' name.
         labelled: False: a label column is looked at only if the settings name one.
         blanks: Whether empty, blank and null texts are kept, as empty ones, or refused.
+        for_evaluation: Without splits of its own the table is all test, and no train split is required.
         progress: Has ``start(description, total)``; None: silent.
 
     Raises:
@@ -68,13 +70,17 @@ def read_table(
     scan.run(progress)
     class_names, labels = (None, None) if label_column is None else scan.classes(settings)
     places = scan.places()
-    own_splits = places is not None
+    if places is None and for_evaluation:
+        places = np.full(scan.rows, PLACE["test"], dtype=np.int8)
     if places is None:
         places = (np.zeros(scan.rows, dtype=np.int8) if labels is None
                   else place_rows(labels, test_rate=settings.test_rate, seed=seed))  # fmt: skip
-    _check_splits(table, places, labels)
+    if not for_evaluation:
+        _check_splits(table, places, labels)
+    elif not (places == PLACE["test"]).any():
+        raise CorpusError(f"{table.path}: a test split with rows is required to evaluate, but all rows are train")
     places = keep_examples(places, labels, settings, seed=seed)
-    return make_corpus(name, class_names, split_reader(scan.texts, labels, places), own_splits=own_splits)
+    return make_corpus(name, class_names, split_reader(scan.texts, labels, places))
 
 
 def _column(table: TableFile, wanted: str, candidates: tuple[str, ...], what: str) -> str | None:
