@@ -1,0 +1,34 @@
+"""How long do the classifier's training steps take, frozen and unfrozen, beside the notebook's own?
+
+pytest benchmarks/bench_classifier_steps.py -m "slow or not slow"
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.measuring import SHAPE_PARAMETERS, Steps, step_facts, time_beside
+from benchmarks.workers import OURS
+from benchmarks.workloads import PREPARED_BATCHES
+
+
+@pytest.mark.bench
+@pytest.mark.benchmark(group="classifier steps")
+@pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
+@pytest.mark.parametrize("step", ["frozen", "unfrozen"])
+@pytest.mark.parametrize("side", [OURS, "notebook"])
+def test_classifier_step(benchmark: Any, side: str, step: str, shape: str) -> None:
+    steps = Steps(side, shape, step)
+    reference = None if side == "notebook" else Steps("notebook", shape, step)
+    facts = step_facts(shape, step)
+
+    time_beside(benchmark, steps, reference, facts, warm_up=2 * PREPARED_BATCHES)
+
+    assert np.isfinite(steps.losses).all()
+    if step == "unfrozen":  # a new head on a frozen encoder that has learned nothing need not get anywhere
+        steps.check()
+    if side == OURS:
+        assert steps.workload.training_step.trace_count == 1

@@ -1,0 +1,99 @@
+"""How long does a whole epoch of the masked language model take, beside the notebook's ``fit``?
+
+    pytest benchmarks/bench_epoch.py -m "slow or not slow"
+
+Ours draws its order and masks, builds its batches and digests its weights within the time; the
+notebook's masks are drawn before, as the notebook does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.measuring import SHAPE_PARAMETERS, time_beside
+from benchmarks.workloads import OurStep, shape_settings, shape_token_ids
+from minibert.masking import mask_tokens
+from minibert.settings import RunSettings
+
+STEPS_PER_EPOCH = {"tiny": 12, "amazon": 12, "imdb": 6}
+
+
+class OurEpoch:
+    """An epoch by our own loop, from step 0; the weights go on from where they are."""
+
+    def __init__(self, settings: RunSettings, token_ids: np.ndarray) -> None:
+        from minibert.batches import MaskedLMBatches
+        from minibert.training.loop import Stage
+
+        step = OurStep(settings, "masked_lm")
+        self.stage = Stage(
+            name="pretrain",
+            index=0,
+            step=step.training_step,
+            batches=MaskedLMBatches(
+                token_ids, seed=settings.seed, masking=settings.masking, batch_size=settings.pretrain.batch_size
+            ),
+            epochs=1,
+            variables=list(step.model.variables),
+            evaluate=lambda epoch: {},
+        )
+        self.losses: list[float] = []
+
+    def __call__(self) -> None:
+        from minibert.training.loop import Progression, train
+
+        progression = Progression()
+        train(
+            self.stage,
+            progression,
+            trace=None,
+            checkpoint_steps=self.stage.steps + 1,
+            keep=lambda progression: None,
+            advance=lambda progression, figures: None,
+        )
+        self.losses.append(progression.epochs[-1]["loss"])
+
+
+class NotebookEpoch:
+    """An epoch by Keras' ``fit`` on a ``tf.data`` pipeline, as in the notebooks."""
+
+    def __init__(self, settings: RunSettings, token_ids: np.ndarray) -> None:
+        import tensorflow as tf
+
+        from benchmarks.notebook_models import build_masked_lm
+
+        masked = mask_tokens(token_ids, seed=settings.seed, settings=settings.masking)
+        arrays = (masked.token_ids, masked.labels, masked.sample_weight)
+        dataset = tf.data.Dataset.from_tensor_slices(arrays)
+        self._batches = dataset.shuffle(1_000).batch(settings.pretrain.batch_size)
+        self._model = build_masked_lm(settings)
+        self.losses: list[float] = []
+
+    def __call__(self) -> None:
+        self.losses.append(self._model.fit(self._batches, epochs=1, shuffle=False, verbose=0).history["loss"][-1])
+
+
+@pytest.mark.bench
+@pytest.mark.benchmark(group="epoch")
+@pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
+@pytest.mark.parametrize("side", ["minibert", "notebook"])
+def test_epoch(benchmark: Any, side: str, shape: str) -> None:
+    settings = shape_settings(shape)
+    token_ids = shape_token_ids(settings, STEPS_PER_EPOCH[shape])
+    notebook = NotebookEpoch(settings, token_ids)
+    timed = OurEpoch(settings, token_ids) if side == "minibert" else notebook
+    masked = mask_tokens(token_ids, seed=settings.seed, settings=settings.masking)
+    facts = {
+        "tokens": token_ids.size,
+        "masked_tokens": int(masked.sample_weight.sum()),
+        "steps": STEPS_PER_EPOCH[shape],
+        "bytes": token_ids.nbytes,
+    }
+
+    time_beside(benchmark, timed, notebook if side == "minibert" else None, facts)
+
+    assert np.isfinite(timed.losses).all()
+    assert timed.losses[-1] < timed.losses[0]

@@ -1,0 +1,33 @@
+"""How long does a training step of the masked language model take, beside the notebook's and others' own?
+
+    pytest benchmarks/bench_masked_lm_step.py -m "slow or not slow"
+
+The table of the README is made by ``python -m benchmarks.peers``, whose sides have processes of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.measuring import SHAPE_PARAMETERS, Steps, require_installed, step_facts, time_beside
+from benchmarks.workers import OURS, SIDES
+from benchmarks.workloads import PREPARED_BATCHES
+
+
+@pytest.mark.bench
+@pytest.mark.benchmark(group="masked-LM step")
+@pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
+@pytest.mark.parametrize("side", SIDES)
+def test_masked_lm_step(benchmark: Any, side: str, shape: str) -> None:
+    require_installed(side)
+    steps = Steps(side, shape, "masked_lm")
+    reference = None if side == "notebook" else Steps("notebook", shape, "masked_lm")
+    facts = step_facts(shape, "masked_lm")
+
+    time_beside(benchmark, steps, reference, facts, warm_up=2 * PREPARED_BATCHES)
+
+    steps.check()
+    if side == OURS:
+        assert steps.workload.training_step.trace_count == 1

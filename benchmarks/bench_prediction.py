@@ -1,0 +1,117 @@
+"""How fast are finished models, from raw text to the answer, beside the notebook's own cells?
+
+    pytest benchmarks/bench_prediction.py -m "slow or not slow"
+
+``classify`` computes one probability for each review; the notebook's ``evaluate`` on raw text does the
+same by Keras. ``fill mask`` sends one position through the vocabulary projection, the notebook's cell all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from benchmarks.bench_encoding import raw_reviews
+from benchmarks.measuring import SHAPE_PARAMETERS, time_beside
+from benchmarks.workloads import shape_settings
+from minibert.settings import RunSettings
+from minibert.text import Vocabulary, encode, learn_vocabulary
+
+REVIEWS = {"tiny": 256, "amazon": 1_024, "imdb": 512}
+BATCH_SIZE, TOP_K = 32, 5
+
+
+class Prepared:
+    """Both sides' models with the same weights, and the same vocabulary."""
+
+    def __init__(self, shape: str) -> None:
+        from benchmarks import notebook_models, notebook_text
+        from minibert.model.encoder import build_masked_lm
+
+        settings = shape_settings(shape)
+        self.texts = raw_reviews(REVIEWS[shape], settings.text)
+        self.vocabulary: Vocabulary = learn_vocabulary([pa.array(self.texts)], settings.text)
+        masking = dataclasses.replace(settings.masking, vocabulary_size=len(self.vocabulary))
+        self.settings: RunSettings = dataclasses.replace(settings, masking=masking)
+        self.masked_lm = build_masked_lm(
+            settings.model,
+            vocabulary_size=len(self.vocabulary),
+            sequence_length=settings.text.sequence_length,
+            seed=0,
+        )
+        self.notebook_masked_lm = notebook_models.build_masked_lm(self.settings)
+        notebook_models.copy_weights(self.masked_lm, self.notebook_masked_lm)
+        self.layer = notebook_text.learned_layer(self.texts, settings.text)
+        self.facts = {
+            "tokens": sum(len(text.split()) for text in self.texts),
+            "texts": len(self.texts),
+            "bytes": sum(map(len, self.texts)),
+        }
+
+
+@pytest.mark.bench
+@pytest.mark.benchmark(group="prediction: classify")
+@pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
+@pytest.mark.parametrize("side", ["minibert", "notebook"])
+def test_classify(benchmark: Any, side: str, shape: str) -> None:
+    from benchmarks import notebook_models, notebook_text
+    from minibert.model.heads import build_classifier
+    from minibert.training.finetune import ClassifierForward, score
+
+    made = Prepared(shape)
+    settings, labels = made.settings, np.arange(len(made.texts)) % 2
+    classifier = build_classifier(made.masked_lm, settings.finetune, settings.model, seed=0)
+    forward = ClassifierForward(classifier)
+    notebook = notebook_models.build_classifier(made.notebook_masked_lm, settings, frozen=True)
+    for layer, name in zip(notebook.layers[-2:], ("hidden", "logits"), strict=True):
+        layer.set_weights(classifier.get_layer(name).get_weights())
+
+    def ours() -> tuple[float, float]:
+        ids = encode(pa.array(made.texts), made.vocabulary, settings.text)
+        found = score(forward.logits(ids, batch_size=BATCH_SIZE), labels)
+        return found.loss, found.accuracy
+
+    def theirs() -> tuple[float, float]:
+        ids = notebook_text.encode(made.layer, made.texts)
+        loss, accuracy = notebook.evaluate(ids, labels, batch_size=BATCH_SIZE, verbose=0)
+        return loss, accuracy
+
+    found = time_beside(benchmark, *((ours, theirs) if side == "minibert" else (theirs, None)), made.facts)
+
+    assert found == pytest.approx(theirs() if side == "minibert" else ours(), rel=1e-5)
+    if benchmark.stats is not None:
+        benchmark.extra_info["reviews_per_second"] = round(len(made.texts) / benchmark.stats.stats.median)
+
+
+@pytest.mark.bench
+@pytest.mark.benchmark(group="prediction: fill mask")
+@pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
+@pytest.mark.parametrize("side", ["minibert", "notebook"])
+def test_fill_mask(benchmark: Any, side: str, shape: str) -> None:
+    from benchmarks import notebook_text
+    from minibert.training.pretrain import predict_masked
+
+    made = Prepared(shape)
+    sentence = "word3 word4 word5 [mask] word7 word8"
+
+    def ours() -> list[str]:
+        found = predict_masked(
+            made.masked_lm, sentence, vocabulary=made.vocabulary, settings=made.settings, top_k=TOP_K
+        )
+        return [prediction.token for prediction in found]
+
+    def theirs() -> list[str]:
+        ids = notebook_text.encode(made.layer, [sentence])
+        probabilities = made.notebook_masked_lm.predict(ids, verbose=0)
+        place = int(np.flatnonzero(ids[0] == made.vocabulary.mask_id)[0])
+        best = probabilities[0, place].argsort()[-TOP_K:][::-1]
+        return [made.vocabulary.words[i] for i in best]
+
+    facts = {"tokens": made.settings.text.sequence_length, "texts": 1, "masked_tokens": 1}
+    found = time_beside(benchmark, *((ours, theirs) if side == "minibert" else (theirs, None)), facts)
+
+    assert found == (theirs() if side == "minibert" else ours())

@@ -1,0 +1,85 @@
+"""keras-hub's ``BertMaskedLM`` at our shapes: a peer that gathers a fixed count of masked positions.
+
+Its positions are 15 % of the sequence length, its preprocessor's custom; an example with fewer has
+rows of weight 0, one with more loses the last of them.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import keras
+import keras_hub
+import numpy as np
+
+from benchmarks.workloads import fetch, masked_lm_batches
+from minibert.batches import Arrays
+from minibert.settings import RunSettings
+
+
+def mask_positions(batch: Arrays, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A batch's first ``count`` selected positions of each example, their labels and weights, (batch, count)."""
+    examples, length = batch["token_ids"].shape
+    positions, labels = np.zeros((examples, count), np.int32), np.zeros((examples, count), np.int32)
+    weight = np.zeros((examples, count), np.float32)
+    filled = np.zeros(examples, int)
+    is_selected = batch["sample_weight"] == 1
+    for place, label in zip(batch["positions"][is_selected], batch["labels"][is_selected], strict=True):
+        row, column = divmod(int(place), length)
+        if filled[row] < count:
+            at = (row, filled[row])
+            positions[at], labels[at], weight[at] = column, label, 1.0
+            filled[row] += 1
+    return positions, labels, weight
+
+
+class KerasHubStep:
+    """keras-hub's masked-LM training step as a workload, by Keras' own ``train_on_batch``.
+
+    Args:
+        settings: The shape.
+        step: Only ``masked_lm``.
+    """
+
+    def __init__(self, settings: RunSettings, step: str) -> None:
+        assert step == "masked_lm"
+        model, length = settings.model, settings.text.sequence_length
+        backbone = keras_hub.models.BertBackbone(
+            vocabulary_size=settings.masking.required_vocabulary_size,
+            num_layers=model.blocks,
+            num_heads=model.heads,
+            hidden_dim=model.hidden_size,
+            intermediate_dim=model.feed_forward_size,
+            dropout=model.dropout_rate,
+            max_sequence_length=length,
+        )
+        self.model = keras_hub.models.BertMaskedLM(backbone, preprocessor=None)
+        self.model.compile(
+            optimizer=keras.optimizers.Adam(settings.pretrain.learning_rate),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            weighted_metrics=[],
+            jit_compile=False,  # with XLA it is ten times slower on a CPU
+        )
+        count = math.floor(settings.masking.selection_rate * length)
+        self.batches = [self._inputs(batch, count) for batch in masked_lm_batches(settings)]
+
+    def __call__(self, number: int) -> float:
+        features, labels, weight = self.batches[number % len(self.batches)]
+        with warnings.catch_warnings():  # the backbone's pooler is no part of the masked language model
+            warnings.filterwarnings("ignore", message="Gradients do not exist for variables .'pooled_dense")
+            loss = self.model.train_on_batch(features, labels, weight, return_dict=True)["loss"]
+        fetch(self.model.trainable_variables[-1])
+        return float(loss) * weight.size / float(weight.sum())  # Keras' mean counts the rows of weight 0
+
+    def _inputs(self, batch: Arrays, count: int) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+        token_ids = batch["token_ids"]
+        positions, labels, weight = mask_positions(batch, count)
+        features = {
+            "token_ids": token_ids,
+            "segment_ids": np.zeros_like(token_ids),
+            "padding_mask": (token_ids != 0).astype(np.int32),
+            "mask_positions": positions,
+        }
+        return features, labels, weight
