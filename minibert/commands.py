@@ -8,14 +8,15 @@ reason paths are looked at before.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from minibert.errors import CorpusError, SettingsError
+from minibert.errors import CorpusError, DeviceError, SettingsError
 from minibert.presets import PRESETS, describe_preset, preset, resolve_settings
-from minibert.record import read_record
+from minibert.record import earlier_record, read_record
 from minibert.settings import CorpusSettings, RunSettings, replace_setting, settings_from_dict
 
 
@@ -24,8 +25,9 @@ def run(options: Namespace) -> int:
     settings = resolve_settings(options.preset, file=options.settings, assignments=options.set, seed=options.seed)
     directory = _run_directory(options, settings)
     _require_data(options.data)
-    if options.resume:
-        read_record(directory)
+    earlier_record(directory, resume=options.resume)
+    _require_mask(settings.pretrain.sample_sentence)
+    _require_backend()
 
     from minibert import pipeline, report
     from minibert.progress import Progress
@@ -37,6 +39,19 @@ def run(options: Namespace) -> int:
     page = report.write_report(directory)
     _print_json(record) if options.json else print(report.summarize(record, directory, page))
     return 0
+
+
+def _require_mask(sentence: str) -> None:
+    """Answers before TensorFlow is loaded; what the standardization makes of the sentence is checked later."""
+    count = sentence.lower().count("[mask]")
+    if count != 1:
+        raise SettingsError(f"sentence: exactly one [mask] is required, but {count} came in {sentence!r}")
+
+
+def _require_backend() -> None:
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if backend != "tensorflow":
+        raise DeviceError(f"KERAS_BACKEND: a run requires tensorflow, but {backend!r} came")
 
 
 def has_started(options: Namespace) -> bool:
@@ -57,6 +72,7 @@ def fill_mask(options: Namespace) -> int:
     """``minibert fill-mask``: the likeliest words for ``[mask]``."""
     read_record(options.directory)
 
+    _require_mask(options.sentence)
     from minibert import inference
 
     found = inference.fill_mask(options.directory, options.sentence, top_k=options.top_k)

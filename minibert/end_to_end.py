@@ -23,7 +23,7 @@ class Standardize:
     """The standardization of `minibert.text` as TensorFlow operations, for ``TextVectorization``.
 
     Args:
-        lowercase: ``ascii``, ``unicode`` or ``none``.
+        lowercase: ``ascii`` or ``none``.
         line_break: Literal markup that becomes a space.
         stripped_characters: Characters that are removed.
     """
@@ -34,7 +34,7 @@ class Standardize:
     def __call__(self, texts: Any) -> Any:
         """Standardizes strings of any shape."""
         if self.lowercase != "none":
-            texts = tf.strings.lower(texts, encoding="utf-8" if self.lowercase == "unicode" else "")
+            texts = tf.strings.lower(texts)  # A to Z only
         if self.line_break:
             literal = "".join("\\" + c if not c.isalnum() and c.isascii() else c for c in self.line_break)
             texts = tf.strings.regex_replace(texts, literal, " ")

@@ -44,6 +44,10 @@ class RepeatabilityError(MinibertError):
     exit_code = 5
 
 
+class DivergenceError(MinibertError):
+    """The training's loss is no longer a finite number."""
+
+
 class DeviceError(MinibertError):
     """A required device or backend is not there."""
 

@@ -101,8 +101,8 @@ def evaluate(
 ) -> Score:
     """Loss and accuracy on labelled texts: their test split if they name one, else all of them.
 
-    Classes are matched by name. Where the data give no names of their own (label values 0 and 1), 0 and 1
-    mean what they mean in the run.
+    Classes are matched by name, because 0 means positive in one source and negative in another: name the
+    two values of a table of numbers by ``corpus.class_names``.
 
     Args:
         directory: A run directory of a labelled corpus.
@@ -137,7 +137,7 @@ def _labels_are_flipped(texts: Corpus, names: tuple[str, str], data: Path | str)
     if texts.class_names is None:
         raise CorpusError(f"{data}: labels are required to evaluate, but there are none")
     found = texts.class_names
-    if found == names or found == ("0", "1"):
+    if found == names:
         return False
     if found == names[::-1]:
         return True

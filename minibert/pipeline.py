@@ -24,8 +24,8 @@ from minibert.model.encoder import build_masked_lm
 from minibert.model.heads import build_classifier
 from minibert.preparation import Prepared, Record, prepare
 from minibert.progress import Progress
-from minibert.record import NAME, metrics_csv, read_record, write_record
-from minibert.resuming import require_resumable
+from minibert.record import earlier_record, metrics_csv, write_record
+from minibert.resuming import require_resumable, require_same_settings
 from minibert.settings import RunSettings
 from minibert.training.checkpoint import Checkpoint, newest_checkpoint, remove_checkpoints, write_checkpoint
 from minibert.training.finetune import finetune_stage
@@ -67,8 +67,10 @@ def run(
         determinism is switched on for the process.
     """
     directory, shown = Path(directory), progress or Progress(quiet=True)
-    earlier = _earlier_record(directory, resume)
+    earlier = earlier_record(directory, resume=resume)
     if earlier is not None and earlier["status"] == "complete":
+        require_same_settings(earlier, settings.to_dict())
+        remove_checkpoints(directory)  # a run that is killed at its very end leaves them
         shown.note(f"{directory} is complete; nothing is left to do")
         return earlier
     prepared = prepare(settings, data=data, progress=shown)
@@ -98,20 +100,6 @@ def fresh_stages(prepared: Prepared, *, checked: bool = True) -> Iterator[Stage]
         classifier = _classifier(prepared.settings, masked_lm)
         for frozen in (True, False):
             yield _finetuning(prepared, classifier, frozen=frozen, checked=checked)
-
-
-def _earlier_record(directory: Path, resume: bool) -> Record | None:
-    """The record to go on with, None for a new run.
-
-    Raises:
-        ArtifactError: There is something in the directory and ``resume`` is off, or no run and it is on.
-    """
-    if resume:
-        return read_record(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        hint = "; --resume goes on with the run in it" if (directory / NAME).exists() else ""
-        raise ArtifactError(f"{directory}: a new or empty folder is required for a run, but this one exists{hint}")
-    return None
 
 
 def _masked_lm(settings: RunSettings) -> keras.Model:
@@ -164,8 +152,8 @@ class _Run:
             self._from = newest_checkpoint(self._directory, note=self._progress.note)
             if self._from is not None:
                 self._record |= {name: self._from.state[name] for name in ("stages", "artifacts")}
-        write_bytes(self._directory / "vocabulary.txt", self._prepared.examples.vocabulary.content)
         write_record(self._directory, self._record)
+        write_bytes(self._directory / "vocabulary.txt", self._prepared.examples.vocabulary.content)
 
         masked_lm = _masked_lm(self._settings)
         if self._reaches(0):

@@ -19,6 +19,7 @@ import minibert
 from minibert.corpora.corpus import Corpus
 from minibert.corpora.opening import open_corpus
 from minibert.environment import describe_environment
+from minibert.errors import SettingsError
 from minibert.examples import Examples, encode_corpus
 from minibert.progress import Progress
 from minibert.record import FORMAT, code_digests
@@ -60,7 +61,10 @@ def prepare(settings: RunSettings, *, data: Path | str | None = None, progress: 
     started = time.perf_counter()
     corpus = open_corpus(settings.corpus, seed=settings.seed, data=Path(data) if data else None, progress=progress)
     examples = encode_corpus(corpus, settings)
-    masking = dataclasses.replace(settings.masking, vocabulary_size=len(examples.vocabulary))
+    asked, size = settings.masking.vocabulary_size, len(examples.vocabulary)
+    if asked is not None and asked != size:
+        raise SettingsError(f"masking.vocabulary_size: {size}, the vocabulary's, or none is required, but {asked} came")
+    masking = dataclasses.replace(settings.masking, vocabulary_size=size)
     settings = dataclasses.replace(settings, masking=masking)
     sample_ids(settings.pretrain.sample_sentence, examples.vocabulary, settings.text)
     record = _new_record(settings, corpus, examples, data=data, seconds=time.perf_counter() - started)

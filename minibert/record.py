@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import json
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,20 @@ def read_record(directory: Path) -> dict[str, Any]:
     return record
 
 
+def earlier_record(directory: Path, *, resume: bool) -> dict[str, Any] | None:
+    """The record to go on with, None for a new run.
+
+    Raises:
+        ArtifactError: There is something in the directory and ``resume`` is off, or no run and it is on.
+    """
+    if resume:
+        return read_record(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        hint = "; --resume goes on with the run in it" if (directory / NAME).exists() else ""
+        raise ArtifactError(f"{directory}: a new or empty folder is required for a run, but this one exists{hint}")
+    return None
+
+
 def record_settings(record: dict[str, Any], path: Path) -> RunSettings:
     """The settings of a record.
 
@@ -101,7 +116,7 @@ def metrics_csv(record: dict[str, Any]) -> bytes:
     for stage, found in record["stages"].items():
         for number, figures in enumerate(found.get("epochs", [found]), start=1):
             for metric, value in figures.items():
-                if isinstance(value, float):
+                if isinstance(value, int | float) and metric != "epoch":
                     writer.writerow([stage, number if "epochs" in found else "", metric, repr(value)])
     return text.getvalue().encode()
 
@@ -114,12 +129,19 @@ def code_digests() -> dict[str, str]:
 
 
 def _code_digest(file: Path) -> str:
-    tree = ast.parse(file.read_bytes())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    """SHA-256 of the lines that are left without comments, docstrings and blank lines; the same on every Python."""
+    source = file.read_text(encoding="utf-8")
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if _is_text(node):
+            first, last = node.lineno, node.end_lineno  # type: ignore[attr-defined]
+            lines[first - 1 : last] = [""] * (last - first + 1)
+    kept = [line.rstrip() for line in lines if line.strip()]
+    return hashlib.sha256("\n".join(kept).encode()).hexdigest()
 
 
 def _is_text(node: ast.AST) -> bool:

@@ -54,7 +54,7 @@ class TextSettings(Checked):
     """Ids asked for, special tokens included. A short corpus has fewer words; that is normal."""
     sequence_length: int = 256
     """Token ids per example: longer texts are cut, shorter ones padded with id 0."""
-    lowercase: Literal["ascii", "unicode", "none"] = "ascii"
+    lowercase: Literal["ascii", "none"] = "ascii"
     """The notebooks lower-case A to Z only (``tf.strings.lower`` without an encoding)."""
     line_break: str = "<br />"
     """Literal markup that becomes one space, before anything is stripped. Empty: nothing does."""

@@ -91,8 +91,6 @@ def standardize(texts: pa.Array, settings: TextSettings) -> pa.Array:
     """
     if settings.lowercase == "ascii":
         texts = pc.ascii_lower(texts)
-    elif settings.lowercase == "unicode":
-        texts = pc.utf8_lower(texts)
     if settings.line_break:
         texts = pc.replace_substring(texts, pattern=settings.line_break, replacement=" ")
     if settings.stripped_characters:

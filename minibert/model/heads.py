@@ -104,9 +104,11 @@ class MaskedGlobalMaxPooling1D(layers.GlobalMaxPooling1D):
 
     def call(self, inputs: Any, padding_mask: Any = None) -> Any:
         """The largest value of each feature: (batch, hidden)."""
-        if padding_mask is not None:
-            inputs = ops.where(padding_mask[..., None], inputs, ops.cast(-1e9, inputs.dtype))
-        return super().call(inputs)
+        if padding_mask is None:
+            return super().call(inputs)
+        pooled = super().call(ops.where(padding_mask[..., None], inputs, ops.cast(-1e9, inputs.dtype)))
+        has_tokens = ops.any(padding_mask, axis=1, keepdims=True)  # a text without a word pools to 0
+        return ops.where(has_tokens, pooled, ops.zeros_like(pooled))
 
 
 def build_classifier(

@@ -42,9 +42,10 @@ def initial_weight(seed: int, path: str, shape: tuple[int, ...], *, heads: int =
 def _glorot_limit(name: str, shape: tuple[int, ...], heads: int) -> float:
     """sqrt(6 / (fan in + fan out)).
 
-    Keras counts the fans of a three-dimensional attention kernel as if it were a convolution:
-    (hidden, heads, size) has fans hidden * heads and hidden * size, (heads, size, hidden) has heads *
-    size and heads * hidden. Both notebooks start from these limits.
+    The notebooks' Keras counted the fans of a three-dimensional attention kernel as if it were a
+    convolution: (hidden, heads, size) has fans hidden * heads and hidden * size, (heads, size, hidden)
+    has heads * size and heads * hidden. Both notebooks start from these limits. Keras' pull request
+    22789 (2026) counts the axes that are summed over; its attention now starts from wider ones.
     """
     hidden = shape[0]
     if name == "qkv_kernel":

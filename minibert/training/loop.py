@@ -6,12 +6,14 @@ before); all of it is in every checkpoint, so a stage goes on from any step to t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from minibert.batches import Arrays, Batches, Prefetch
+from minibert.errors import DivergenceError
 from minibert.fingerprints import TraceWriter
 from minibert.progress import Progress
 from minibert.training.state import optimizer_arrays, state_digest, weight_arrays
@@ -108,6 +110,11 @@ def train(
 def _one_step(stage: Stage, progression: Progression, trace: TraceWriter | None, step: int, batch: Arrays) -> None:
     started = time.perf_counter()
     result = stage.step(step, batch)
+    if not math.isfinite(result.metrics["loss"]):
+        raise DivergenceError(
+            f"{stage.name}, step {step}: a finite loss is required, but {result.metrics['loss']} came; "
+            "a smaller learning_rate may help"
+        )
     for name, value in result.metrics.items():
         progression.sums[name] = progression.sums.get(name, 0.0) + value
     if trace is not None:

@@ -162,10 +162,12 @@ def first_parting(one: Trace, two: Trace) -> Parting | None:
     for place, (_, left, right) in enumerate(columns):
         differs[:, place] = left[:count] != right[:count]
     steps = np.flatnonzero(differs.any(axis=1))
-    if not len(steps):
+    alone = [f"{name}, which is in one run only" for name in _names_of_one(one, two)] if count else []
+    if not len(steps) and not alone:
         return None
-    names = [columns[place][0] for place in np.flatnonzero(differs[steps[0]])]
-    return Parting(one.header.stage, int(steps[0]), names[0], tuple(names[1:]))
+    step = 0 if alone else int(steps[0])
+    names = [columns[place][0] for place in np.flatnonzero(differs[step])] + alone
+    return Parting(one.header.stage, step, names[0], tuple(names[1:]))
 
 
 def _shared_columns(one: Trace, two: Trace) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -175,6 +177,12 @@ def _shared_columns(one: Trace, two: Trace) -> Iterator[tuple[str, np.ndarray, n
     yield from (column for column in tensors if column[0].startswith("activation "))
     yield "loss", one.rows["loss"], two.rows["loss"]
     yield from (column for column in tensors if not column[0].startswith("activation "))
+
+
+def _names_of_one(one: Trace, two: Trace) -> list[str]:
+    """What only one of two traces holds: other layers, or other trained weights."""
+    left, right = ([f"batch {name}" for name in t.header.batch] + list(t.header.tensors) for t in (one, two))
+    return [name for name in [*left, *right] if (name in left) != (name in right)]
 
 
 def _named(
