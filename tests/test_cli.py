@@ -256,9 +256,16 @@ def test_an_interrupted_run_says_how_to_go_on(
     place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str]
 ) -> None:
     out = tmp_path / "my run"
-    out.mkdir()
-    write_record(out, made_up_record("tiny"))
-    place("pipeline", run=raising(KeyboardInterrupt()))
+
+    def write_and_stop(*_: Any, **__: Any) -> None:
+        out.mkdir(exist_ok=True)
+        write_record(out, made_up_record("tiny"))
+        raise KeyboardInterrupt
+
+    if given:
+        out.mkdir()
+        write_record(out, made_up_record("tiny"))
+    place("pipeline", run=write_and_stop)
     assert main(["run", "tiny", "--out", str(out), *given]) == 130
     assert capsys.readouterr().err == f"minibert: interrupted; resume with: minibert run tiny --out '{out}' --resume\n"
 
