@@ -10,6 +10,7 @@ Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, a
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -204,7 +205,7 @@ def dropout_kept(seed: int, stage: str, layer: str, step: int, count: int, rate:
 
 
 def initial_weight_limit(path: str, shape: Sequence[int], heads: int) -> float:
-    """Half the width of a kernel's uniform distribution: that of the Keras layers of the notebooks."""
+    """Half the width of a kernel's uniform distribution: that of the notebooks' layers, in their Keras."""
     if path == "word_embedding/embeddings":
         return 0.05
     fans = sum(shape) if len(shape) == 2 else None
@@ -216,11 +217,10 @@ def initial_weight_limit(path: str, shape: Sequence[int], heads: int) -> float:
     return (6.0 / fans) ** 0.5
 
 
-def initial_weight_bits(seed: int, path: str, shape: Sequence[int], heads: int) -> list[int]:
-    """The bit patterns of a weight's initial values, flat."""
-    count, name = 1, path.split("/")[-1]
-    for size in shape:
-        count *= size
+def initial_weight_bits(seed: int, path: str, shape: Sequence[int], heads: int, count: int | None = None) -> list[int]:
+    """The bit patterns of a weight's initial values, flat; of the first ``count`` or of all."""
+    name = path.split("/")[-1]
+    count = math.prod(shape) if count is None else count
     if "bias" in name or name == "beta":
         return [0] * count
     if name == "gamma":

@@ -22,7 +22,7 @@ WHITESPACE = [*" \t\n\v\f\r", "\x1c", "\x85", "\xa0", "\u2003", "\u2028", "\u202
 """ASCII whitespace splits words; what only Unicode calls whitespace is part of a word, in Keras as here."""
 
 pieces = st.one_of(
-    st.sampled_from(["a", "b", "the", "The", "THE", "film", "Film.", "[mask]", "[MASK]", "[UNK]", "[mask].", "a[mask]"]),
+    st.sampled_from(["a", "b", "the", "The", "THE", "film", "Film.", "[mask]", "[MASK]", "[UNK]", "[mask].", "[mask"]),
     st.sampled_from(["<br />", "<BR />", "<br/>", "<br /><br />", "a<br />b", "<br  />", '"a"', "it's", "[a]"]),
     st.sampled_from(["É", "é", "ß", "İ", "ΑΣ", "naïve", "naïve", "电影", "😀", "\ufeffa", "�"]),
     st.sampled_from(WHITESPACE),
@@ -128,11 +128,6 @@ def test_mask_in_the_text_takes_no_place_in_the_vocabulary():
 def test_letters_stay_where_nothing_is_lowered_or_stripped(text):
     settings = TextSettings(lowercase="none", line_break="", stripped_characters="")
     assert standardize(arrow([text]), settings).to_pylist() == [text]
-
-
-def test_unicode_lower_case_is_a_setting():
-    assert standardize(arrow(["ÉTÉ Ω"]), TextSettings(lowercase="unicode")).to_pylist() == ["été ω"]
-    assert standardize(arrow(["ÉTÉ Ω"]), TextSettings()).to_pylist() == ["ÉtÉ Ω"]
 
 
 @given(

@@ -61,15 +61,15 @@ def require_repeatable(graph: Any) -> None:
 
 def _operations(graph: Any) -> Iterator[Any]:
     """The operations of a graph and of every function in it that is not compiled."""
-    seen: set[str] = set()
+    seen: set[int] = set()  # not by name: a graph is named as its Python function, and many of these are
     waiting = [graph]
     while waiting:
         current = waiting.pop()
         for operation in current.get_operations():
             yield operation
             for function in _called(current, operation):
-                if function.name not in seen:
-                    seen.add(function.name)
+                if id(function) not in seen:
+                    seen.add(id(function))
                     waiting.append(function)
 
 

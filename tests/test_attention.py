@@ -1,0 +1,178 @@
+"""Attention is Keras' multi-head attention in one product, and real tokens do not see padding."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from minibert.model.attention import SelfAttention, attend
+from tests import oracles
+from tests.closeness import deviation
+
+BATCH, LENGTH, HIDDEN, HEADS = 3, 6, 8, 2
+few = hypothesis_settings(max_examples=10)
+
+
+def random(seed: int, *shape: int, scale: float = 1.0) -> np.ndarray:
+    return (np.random.Generator(np.random.PCG64(seed)).standard_normal(shape) * scale).astype(np.float32)
+
+
+def layer_with_weights(heads: int = HEADS, hidden: int = HIDDEN) -> SelfAttention:
+    layer = SelfAttention(heads)
+    layer.build((None, LENGTH, hidden))
+    for number, weight in enumerate(layer.weights):
+        weight.assign(random(number, *weight.shape, scale=0.5))
+    return layer
+
+
+def keras_layer(ours: SelfAttention, hidden: int = HIDDEN) -> keras.layers.MultiHeadAttention:
+    """Keras' layer with the fused weights split."""
+    heads, size = ours.heads, hidden // ours.heads
+    layer = keras.layers.MultiHeadAttention(heads, size)
+    layer.build((None, LENGTH, hidden), (None, LENGTH, hidden), (None, LENGTH, hidden))
+    kernel, bias = ours.qkv_kernel.numpy(), ours.qkv_bias.numpy()
+    parts: list[np.ndarray] = []
+    for part in range(3):
+        columns = slice(part * hidden, (part + 1) * hidden)
+        parts += [kernel[:, columns].reshape(hidden, heads, size), bias[columns].reshape(heads, size)]
+    parts += [ours.output_kernel.numpy().reshape(heads, size, hidden), ours.output_bias.numpy()]
+    names = {"query": 0, "key": 2, "value": 4, "attention_output": 6}
+    for weight in layer.weights:
+        place = names[weight.path.split("/")[-2]] + (weight.path.endswith("bias"))
+        weight.assign(parts[place])
+    return layer
+
+
+def value_and_gradients(call, weights, inputs, upstream):
+    inputs = tf.constant(inputs)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = call(inputs)
+        total = tf.reduce_sum(outputs * upstream)
+    found = tape.gradient(total, [inputs, *[weight.value for weight in weights]])
+    return outputs.numpy(), [np.asarray(gradient) for gradient in found]
+
+
+def fused(keras_gradients: dict[str, np.ndarray], hidden: int = HIDDEN) -> list[np.ndarray]:
+    """Keras' gradients in the shape of our weights."""
+    kernels = [keras_gradients[f"{part}/kernel"].reshape(hidden, hidden) for part in ("query", "key", "value")]
+    biases = [keras_gradients[f"{part}/bias"].reshape(hidden) for part in ("query", "key", "value")]
+    out = keras_gradients["attention_output/kernel"].reshape(hidden, hidden)
+    return [np.concatenate(kernels, axis=1), np.concatenate(biases), out, keras_gradients["attention_output/bias"]]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_value_and_gradients_are_those_of_keras(masked):
+    ours = layer_with_weights()
+    theirs = keras_layer(ours)
+    inputs, upstream = random(10, BATCH, LENGTH, HIDDEN), random(11, BATCH, LENGTH, HIDDEN)
+    padding_mask = np.arange(LENGTH)[None, :] < np.array([6, 4, 1])[:, None] if masked else None
+    attention_mask = None if padding_mask is None else np.repeat(padding_mask[:, None, :], LENGTH, axis=1)
+
+    value, gradients = value_and_gradients(lambda x: ours(x, padding_mask), ours.weights, inputs, upstream)
+    known, (known_input, *known_weights) = value_and_gradients(
+        lambda x: theirs(x, x, attention_mask=attention_mask), theirs.weights, inputs, upstream
+    )
+    assert deviation(value, known) < 1e-5
+    assert deviation(gradients[0], known_input) < 1e-5
+    by_name = {"/".join(w.path.split("/")[-2:]): g for w, g in zip(theirs.weights, known_weights, strict=True)}
+    # The key's bias moves every score of a row alike, so its gradient is 0 and what is computed is rounding.
+    for name, found, known_gradient in zip(ours.weights, gradients[1:], fused(by_name), strict=True):
+        assert deviation(found, known_gradient) < 2e-5, name.path
+
+
+@few
+@given(seed=st.integers(0, 2**32), scale=st.sampled_from([0.1, 1.0, 3.0]))
+def test_attend_agrees_with_the_oracle(seed, scale):
+    query, key, value, upstream = (random(seed + n, 1, HEADS, 4, 3, scale=scale) for n in range(4))
+
+    def total(*arrays):
+        return float((oracles.attention(*arrays) * upstream).sum())
+
+    tensors = [tf.constant(array) for array in (query, key, value)]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        outputs = attend(*tensors)
+        summed = tf.reduce_sum(outputs * upstream)
+    wide = [array.astype(np.float64) for array in (query, key, value)]
+    assert deviation(outputs, oracles.attention(*wide)) < 1e-6
+    known = oracles.numeric_gradient(total, *wide)
+    largest = max(float(np.abs(gradient).max()) for gradient in known)
+    for found, gradient in zip(tape.gradient(summed, tensors), known, strict=True):
+        assert deviation(found, gradient, scale=largest) < 1e-5
+
+
+def test_huge_scores_stay_finite():
+    query = tf.constant(random(0, 1, 1, 4, 3, scale=1e4))
+    with tf.GradientTape() as tape:
+        tape.watch(query)
+        outputs = attend(query, query, query)
+    assert np.isfinite(outputs).all()
+    assert np.isfinite(tape.gradient(outputs, query)).all()
+
+
+# Padding
+
+
+def test_padding_does_not_influence_real_tokens_by_a_single_bit():
+    layer, inputs = layer_with_weights(), random(10, BATCH, LENGTH, HIDDEN)
+    real = np.arange(LENGTH)[None, :] < np.array([6, 4, 1])[:, None]
+    other = np.where(real[..., None], inputs, random(12, BATCH, LENGTH, HIDDEN, scale=5.0))
+    one, two = (layer(some, real).numpy() for some in (inputs, other))
+    assert np.array_equal(one[real], two[real])
+    assert not np.array_equal(one[~real], two[~real]), "padding still sees real tokens"
+
+
+def test_real_tokens_send_padding_no_gradient():
+    layer = layer_with_weights()
+    real = np.arange(LENGTH)[None, :] < np.array([6, 4, 1])[:, None]
+    inputs = tf.constant(random(10, BATCH, LENGTH, HIDDEN))
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        total = tf.reduce_sum(tf.boolean_mask(layer(inputs, real), real) ** 2)
+    gradient = tape.gradient(total, inputs).numpy()
+    assert not gradient[~real].any()
+    assert gradient[real].any(axis=-1).all()
+
+
+def test_without_a_mask_padding_is_attended_to():
+    layer, inputs = layer_with_weights(), random(10, BATCH, LENGTH, HIDDEN)
+    other = inputs.copy()
+    other[:, -1] += 1.0
+    assert not np.array_equal(layer(inputs).numpy()[:, 0], layer(other).numpy()[:, 0])
+
+
+def test_a_row_of_padding_alone_stays_finite():
+    outputs = layer_with_weights()(random(10, 1, LENGTH, HIDDEN), np.zeros((1, LENGTH), dtype=bool))
+    assert np.isfinite(outputs).all()
+
+
+# The layer
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4, 8])
+def test_any_heads_have_the_parameters_of_keras(heads):
+    ours = layer_with_weights(heads)
+    theirs = keras_layer(ours)
+    inputs = random(10, BATCH, LENGTH, HIDDEN)
+    assert ours.count_params() == theirs.count_params()
+    assert deviation(ours(inputs), theirs(inputs, inputs)) < 1e-5
+
+
+def test_examples_do_not_see_each_other():
+    layer, inputs = layer_with_weights(), random(10, BATCH, LENGTH, HIDDEN)
+    whole = layer(inputs).numpy()
+    for row in range(BATCH):
+        assert deviation(layer(inputs[row : row + 1]), whole[row : row + 1]) < 1e-6
+
+
+def test_its_config_makes_it_again():
+    layer = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(SelfAttention(4, name="a")))
+    assert isinstance(layer, SelfAttention)
+    assert (layer.heads, layer.name) == (4, "a")
+    assert layer.compute_output_shape((None, 7, 8)) == (None, 7, 8)

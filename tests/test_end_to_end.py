@@ -1,0 +1,139 @@
+"""The raw-text model is the text's encoding and the classifier, in one file that opens without help."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from minibert.end_to_end import Standardize, build_end_to_end
+from minibert.model.encoder import build_masked_lm
+from minibert.model.heads import build_classifier
+from minibert.settings import FinetuneSettings, ModelSettings, TextSettings
+from minibert.text import Vocabulary, encode, learn_vocabulary, standardize
+from tests.closeness import deviation
+
+TEXTS = ["A great film!<br />Great.", "a bad film", "", "Été naïve [mask] unseen", "bad\u2028bad\x85 bad", "great " * 9]
+LABELS = [1, 0, 0, 1, 0, 1]
+SETTINGS = TextSettings(vocabulary_size=20, sequence_length=6)
+MODEL = ModelSettings(hidden_size=8, heads=2, feed_forward_size=8)
+
+
+def arrow(texts: list[str]) -> pa.Array:
+    return pa.array(texts, type=pa.string())
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    return learn_vocabulary([arrow(TEXTS)], SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def classifier(vocabulary):
+    masked_lm = build_masked_lm(MODEL, vocabulary_size=len(vocabulary), sequence_length=6, seed=0)
+    return build_classifier(masked_lm, FinetuneSettings(classifier_size=6), MODEL, seed=0)
+
+
+@pytest.fixture(scope="module")
+def model(classifier, vocabulary):
+    return build_end_to_end(classifier, vocabulary, SETTINGS)
+
+
+def known_probabilities(classifier, vocabulary) -> np.ndarray:
+    return classifier(encode(arrow(TEXTS), vocabulary, SETTINGS)).numpy()
+
+
+def test_predicting_raw_texts_is_encoding_and_classifying(model, classifier, vocabulary):
+    probabilities = model.predict(tf.constant(TEXTS), verbose=0)
+    assert probabilities.shape == (len(TEXTS), 1)
+    assert deviation(probabilities, known_probabilities(classifier, vocabulary)) < 1e-6
+    assert deviation(model(tf.constant(TEXTS)), probabilities) < 1e-6
+
+
+@hypothesis_settings(max_examples=30)
+@given(texts=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30), min_size=1))
+@example(texts=["BAD<BR />\x1cbad\xa0bad \x0bgreat", "[mask] [MASK] [UNK]"])
+def test_texts_are_encoded_as_for_training(model, vocabulary, texts):
+    ids = model.get_layer("encode")(tf.constant(texts)).numpy()
+    assert ids.tolist() == encode(arrow(texts), vocabulary, SETTINGS).tolist()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"lowercase": "none"},
+        {"line_break": ""},
+        {"line_break": "(.*) é-\\d"},
+        {"stripped_characters": ""},
+        {"stripped_characters": "^]\\-[é"},
+    ],
+)
+def test_every_text_setting_is_the_same_in_the_model(changed):
+    settings = TextSettings(**changed)
+    layer = Standardize(settings.lowercase, settings.line_break, settings.stripped_characters)
+    texts = ["ÉTÉ Film<br />a(.*) é-\\dB^]\\-[c. ...", "", "<BR /> A"]
+    found = [text.decode() for text in layer(tf.constant(texts)).numpy()]
+    assert found == standardize(arrow(texts), settings).to_pylist()
+    assert Standardize.from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+def test_every_text_is_predicted_alone(model):
+    whole = model(tf.constant(TEXTS)).numpy()
+    for row, text in enumerate(TEXTS):
+        assert deviation(model(tf.constant([text])), whole[row : row + 1]) < 1e-6
+
+
+# Saved and loaded
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("end_to_end") / "end_to_end.keras"
+    model.save(path)
+    return path
+
+
+def test_a_saved_model_is_loaded_in_safe_mode_and_predicts_the_same(model, saved):
+    loaded = keras.models.load_model(saved, safe_mode=True)
+    assert type(loaded) is type(model)
+    assert np.array_equal(loaded(tf.constant(TEXTS)), model(tf.constant(TEXTS)))
+    assert loaded.get_layer("encode").get_vocabulary() == model.get_layer("encode").get_vocabulary()
+
+
+@pytest.mark.slow
+def test_a_saved_model_opens_in_a_fresh_process(saved):
+    code = (
+        "import sys, minibert, keras, tensorflow as tf; model = keras.models.load_model(sys.argv[1])\n"
+        "print(float(model.predict(tf.constant(['a great film']), verbose=0)[0, 0]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(saved)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 0.0 < float(done.stdout) < 1.0
+
+
+# Evaluated
+
+
+def test_evaluate_takes_a_raw_table(model, classifier, vocabulary):
+    probability = known_probabilities(classifier, vocabulary)[:, 0].astype(np.float64)
+    labels = np.array(LABELS)
+    loss = -np.where(labels == 1, np.log(probability), np.log1p(-probability)).mean()
+    accuracy = ((probability > 0.5) == (labels == 1)).mean()
+    frames = [
+        pd.DataFrame({"review": TEXTS, "sentiment": LABELS}),
+        pd.DataFrame({"number": range(6), "sentiment": LABELS, "review": TEXTS}, index=range(10, 16)),
+        pd.DataFrame({"text": TEXTS, "label": np.array(LABELS, dtype=np.int8), "more": 0}),
+    ]
+    for frame in frames:
+        np.testing.assert_allclose(model.evaluate(frame, verbose=0, batch_size=4), [loss, accuracy], rtol=1e-5)
+    found = model.evaluate(tf.constant(TEXTS), tf.constant(LABELS, tf.float32), verbose=0, return_dict=True)
+    np.testing.assert_allclose([found["loss"], found["accuracy"]], [loss, accuracy], rtol=1e-5)

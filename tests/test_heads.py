@@ -1,0 +1,215 @@
+"""The objectives are the notebooks' losses: at every position with weights, and of every example's class."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from minibert.model.encoder import HEAD_NAME, cut_encoder
+from minibert.model.heads import (
+    ClassifierObjective,
+    MaskedGlobalMaxPooling1D,
+    MaskedLMObjective,
+    binary_cross_entropy,
+    classifier_layers,
+    pool,
+    with_activations,
+)
+from tests import oracles, small_models
+from tests.closeness import deviation
+from tests.small_models import WITH_PADDING_MASK, WITHOUT_DROPOUT, gradients, tensors
+
+IDS = small_models.token_ids()
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    """One that is not trained; its encoder drops nothing."""
+    return small_models.build_classifier(WITHOUT_DROPOUT)
+
+
+def notebook_objective(model, batch) -> tuple[float, dict[str, np.ndarray]]:
+    """The notebooks' loss of a masked batch: softmax at every position, weight 0 where nothing is selected."""
+    token_ids, size = batch["token_ids"], batch["token_ids"].size
+    real = batch["sample_weight"] == 1
+    labels, weight = np.zeros(size, np.int32), np.zeros(size)
+    labels[batch["positions"][real]], weight[batch["positions"][real]] = batch["labels"][real], 1.0
+    head = model.get_layer(HEAD_NAME)
+    variables = [variable.value for variable in model.trainable_variables]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(variables)
+        hidden = tf.reshape(cut_encoder(model)(token_ids, training=True), (size, -1))
+        wide = tf.cast(tf.matmul(hidden, head.kernel) + head.bias, tf.float64)
+        total = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, wide) * weight)
+    found = [tf.convert_to_tensor(gradient).numpy() for gradient in tape.gradient(total, variables)]
+    return float(total), {v.path: gradient for v, gradient in zip(model.trainable_variables, found, strict=True)}
+
+
+@pytest.mark.parametrize("settings", [WITHOUT_DROPOUT, WITH_PADDING_MASK])
+def test_masked_lm_objective_is_the_notebooks_loss_at_every_position(settings):
+    model, batch = small_models.masked_lm(settings), small_models.masked_lm_batches().batch(0)
+    value, found = gradients(MaskedLMObjective(model, reduction="sum"), batch)
+    known, known_gradients = notebook_objective(model, batch)
+    assert deviation(value, known) < 1e-6
+    assert sorted(found) == sorted(known_gradients)
+    for name, gradient in found.items():
+        assert deviation(gradient, known_gradients[name]) < 2e-5, name
+
+
+def test_masked_lm_metrics_are_sums_whatever_the_reduction():
+    model, batch = small_models.masked_lm(WITHOUT_DROPOUT), small_models.masked_lm_batches().batch(0)
+    count = float(batch["sample_weight"].sum())
+    values = {}
+    for reduction in ("sum", "mean"):
+        value, metrics, _ = MaskedLMObjective(model, reduction=reduction)(tensors(batch))
+        values[reduction] = float(value)
+        assert float(metrics["count"]) == count
+        assert float(metrics["loss"]) == values["sum"]
+    assert values["mean"] == np.float32(values["sum"]) / np.float32(count)
+
+
+def test_a_batch_without_a_selected_token_has_no_loss_and_no_gradient():
+    batch = small_models.masked_lm_batches().batch(0)
+    batch["sample_weight"] = np.zeros_like(batch["sample_weight"])
+    for reduction in ("sum", "mean"):
+        objective = MaskedLMObjective(small_models.masked_lm(WITHOUT_DROPOUT), reduction=reduction)
+        value, found = gradients(objective, batch)
+        assert value == 0.0
+        assert not any(gradient.any() for gradient in found.values())
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+def test_micro_batches_add_up_to_the_gradient_of_the_batch(parts):
+    """The same masks, and float32 gradients that differ by rounding only: 1e-6 of the largest."""
+    objective = MaskedLMObjective(small_models.masked_lm(WITHOUT_DROPOUT), reduction="sum")
+    whole_value, whole = gradients(objective, small_models.masked_lm_batches(16).batch(0))
+    batches = small_models.masked_lm_batches(16 // parts)
+    found = [gradients(objective, batches.batch(part)) for part in range(parts)]
+    assert deviation(sum(value for value, _ in found), whole_value) < 1e-6
+    for name, known in whole.items():
+        assert deviation(sum(gradient[name] for _, gradient in found), known) < 1e-6, name
+
+
+def test_activations_are_every_layers_output_in_forward_order():
+    encoder = cut_encoder(small_models.masked_lm())
+    outputs = with_activations(encoder)(IDS[:3].astype("int32"))
+    names = list(outputs)
+    assert names[:2] == ["word_embedding", "embedding"]
+    assert names[-1] == "encoder_1_ffn_layernormalization"
+    assert [name[:9] for name in names[2:]] == ["encoder_0"] * 8 + ["encoder_1"] * 8
+    assert np.array_equal(outputs[names[-1]], encoder(IDS[:3].astype("int32")))
+
+
+# Binary cross-entropy
+
+
+logits_and_labels = st.lists(
+    st.tuples(st.floats(-200, 200, width=32) | st.sampled_from([0.0, 1e30, -1e30]), st.booleans()),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(cases=logits_and_labels)
+@example(cases=[(0.0, True), (-0.0, False), (88.7, False), (-104.0, True), (3e38, False), (-3e38, True)])
+def test_binary_cross_entropy_agrees_with_the_oracle(cases):
+    logits = tf.constant([logit for logit, _ in cases], tf.float32)
+    labels = np.array([label for _, label in cases], dtype=np.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        losses = binary_cross_entropy(labels, logits)
+    known = oracles.binary_cross_entropy(labels, logits.numpy())
+    np.testing.assert_allclose(losses, known, rtol=1e-6, atol=1e-37)
+    with np.errstate(over="ignore"):
+        sigmoid = 1.0 / (1.0 + np.exp(-logits.numpy().astype(np.float64)))
+    np.testing.assert_allclose(tape.gradient(losses, logits), sigmoid - labels, rtol=0, atol=1e-6)
+
+
+def test_binary_cross_entropys_gradient_is_scaled_by_what_comes_from_above():
+    logits, labels = tf.constant([1.0, -2.0]), np.array([1.0, 1.0], np.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        total = tf.reduce_sum(binary_cross_entropy(labels, logits) * [2.0, 3.0])
+    known = oracles.numeric_gradient(
+        lambda x: float((oracles.binary_cross_entropy(labels, x) * [2.0, 3.0]).sum()), logits.numpy()
+    )[0]
+    np.testing.assert_allclose(tape.gradient(total, logits), known, rtol=1e-5)
+
+
+# The classifier
+
+
+def test_classifier_objective_is_the_mean_over_the_examples(classifier):
+    batch = small_models.classifier_batches().batch(0)
+    value, metrics, activations = ClassifierObjective(classifier, encoder_trainable=True)(tensors(batch))
+    probability = classifier(batch["token_ids"]).numpy()[:, 0]
+    logits = np.log(probability) - np.log1p(-probability)
+    known = oracles.binary_cross_entropy(batch["labels"], logits)
+    assert deviation(value, known.mean()) < 1e-5
+    assert deviation(metrics["loss"], known.sum()) < 1e-5
+    assert float(metrics["count"]) == len(batch["labels"])
+    assert float(metrics["accuracy"]) == ((probability > 0.5) == (batch["labels"] == 1)).sum()
+    assert list(activations)[-3:] == ["pooling", "hidden", "logits"]
+
+
+def test_a_frozen_encoder_is_not_trained(classifier):
+    encoder = {v.path for v in classifier.get_layer("encoder").variables}
+    frozen = [v.path for v in ClassifierObjective(classifier, encoder_trainable=False).variables]
+    everything = [v.path for v in ClassifierObjective(classifier, encoder_trainable=True).variables]
+    assert frozen == ["hidden/kernel", "hidden/bias", "logits/kernel", "logits/bias"]
+    assert set(everything) == encoder | set(frozen)
+    assert not any("mlm_cls" in path for path in everything)
+
+
+def test_a_frozen_encoder_still_drops():
+    dropping = small_models.build_classifier(small_models.SETTINGS)
+    objective = ClassifierObjective(dropping, encoder_trainable=False)
+    batch = tensors(small_models.classifier_batches().batch(0))
+    assert float(objective(batch)[0]) != float(objective(batch)[0]), "Keras' dropout, outside of a stream"
+
+
+def test_the_classifier_shares_the_encoders_weights():
+    from minibert.model.heads import build_classifier
+
+    masked_lm = small_models.build(WITHOUT_DROPOUT)
+    classifier = build_classifier(masked_lm, small_models.FINETUNE, WITHOUT_DROPOUT, seed=0)
+    ours = {id(v) for v in classifier.get_layer("encoder").trainable_variables}
+    assert ours < {id(v) for v in masked_lm.trainable_variables}
+    assert classifier.output_shape == (None, 1)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_padding_is_pooled_over_only_without_a_padding_mask(masked):
+    built = small_models.build_classifier(WITH_PADDING_MASK if masked else WITHOUT_DROPOUT)
+    hidden = np.random.Generator(np.random.PCG64(0)).standard_normal((len(IDS), small_models.LENGTH, 8))
+    hidden = hidden.astype(np.float32)
+    hidden[IDS == 0] += 100.0
+    pooled = pool(classifier_layers(built)[0], hidden, IDS.astype("int32")).numpy()
+    known = np.where((IDS != 0)[..., None], hidden, -np.inf).max(axis=1) if masked else hidden.max(axis=1)
+    assert np.array_equal(pooled, known)
+
+
+def test_the_padding_masks_classifier_is_its_layers_one_by_one():
+    built = small_models.build_classifier(WITH_PADDING_MASK)
+    batch = small_models.classifier_batches().batch(0)
+    _, _, activations = ClassifierObjective(built, encoder_trainable=True)(tensors(batch))
+    probability = tf.sigmoid(activations["logits"])
+    assert deviation(probability, built(batch["token_ids"])) < 1e-6
+
+
+def test_more_padding_does_not_change_a_prediction_with_a_padding_mask():
+    built = small_models.build_classifier(WITH_PADDING_MASK)
+    before = built(IDS.astype("int32")).numpy()
+    embedding = built.get_layer("encoder").get_layer("word_embedding").embeddings
+    value = embedding.numpy()
+    value[0] += 1.0
+    embedding.assign(value)
+    assert np.array_equal(built(IDS.astype("int32")), before)
+
+
+def test_pooling_without_a_mask_is_keras_own():
+    inputs = np.random.Generator(np.random.PCG64(0)).standard_normal((2, 3, 4)).astype(np.float32)
+    assert np.array_equal(MaskedGlobalMaxPooling1D()(inputs), inputs.max(axis=1))

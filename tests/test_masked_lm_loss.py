@@ -1,0 +1,148 @@
+"""The masked language model's loss and gradient on selected rows are the notebooks' on every position."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from minibert.model.masked_lm_loss import CHUNKS, masked_lm_loss
+from tests import oracles
+from tests.closeness import deviation
+
+ROWS, HIDDEN, VOCABULARY = 8, 4, 11
+kinds = st.sampled_from(["near 0", "usual", "huge"])
+weights = st.sampled_from(["none", "one", "some", "all", "fractions"])
+few = hypothesis_settings(max_examples=25)
+
+
+def case(seed: int, kind: str = "usual", weight: str = "some", *, rows: int = ROWS, vocabulary: int = VOCABULARY):
+    """Float32 hidden rows, kernel, bias, labels and weights. Huge logits are integers, exact in float32."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    size = {"near 0": 1e-3, "usual": 1.0, "huge": 40.0}[kind]
+    shapes = ((rows, HIDDEN), (HIDDEN, vocabulary), (vocabulary,))
+    hidden, kernel, bias = ((generator.standard_normal(shape) * size).astype(np.float32) for shape in shapes)
+    if kind == "huge":
+        hidden, kernel, bias = np.round(hidden), np.round(kernel), np.round(bias)
+    weight_of = {
+        "none": np.zeros(rows),
+        "one": np.arange(rows) == 1,
+        "some": generator.integers(0, 2, rows),
+        "all": np.ones(rows),
+        "fractions": generator.random(rows),
+    }[weight]
+    labels = generator.integers(0, vocabulary, rows).astype(np.int32)
+    return hidden, kernel, bias, labels, weight_of.astype(np.float32)
+
+
+def value_and_gradients(hidden, kernel, bias, labels, weight, *, upstream: float = 1.0):
+    tensors = [tf.constant(array) for array in (hidden, kernel, bias)]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        total = masked_lm_loss(*tensors, tf.constant(labels), tf.constant(weight)) * upstream
+    return float(total), [np.asarray(gradient) for gradient in tape.gradient(total, tensors)]
+
+
+def known_value_and_gradients(hidden, kernel, bias, labels, weight):
+    wide = [array.astype(np.float64) for array in (hidden, kernel, bias)]
+    gradients = oracles.numeric_gradient(lambda *t: oracles.weighted_cross_entropy(*t, labels, weight), *wide)
+    return oracles.weighted_cross_entropy(*wide, labels, weight), gradients
+
+
+@few
+@given(seed=st.integers(0, 2**32), kind=kinds, weight=weights)
+@example(seed=0, kind="huge", weight="all")
+@example(seed=0, kind="usual", weight="none")
+def test_value_and_gradients_agree_with_the_oracle(seed, kind, weight):
+    arrays = case(seed, kind, weight)
+    found, gradients = value_and_gradients(*arrays)
+    known, known_gradients = known_value_and_gradients(*arrays)
+    hidden, kernel, bias, _, weight_of = arrays
+    # A loss is a difference of two logits, so their size is what float32 rounds.
+    size = max(known, float((np.abs(hidden @ kernel + bias).max(axis=1) * weight_of).sum()))
+    assert deviation(found, known, scale=size) < 1e-6
+    for gradient, known_gradient in zip(gradients, known_gradients, strict=True):
+        assert deviation(gradient, known_gradient, scale=max(float(np.abs(known_gradient).max()), 1e-3)) < 1e-5
+
+
+def test_no_weight_is_no_loss_and_no_gradient():
+    found, gradients = value_and_gradients(*case(3, "huge", "none"))
+    assert found == 0.0
+    assert not any(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("logit", [88.0, 1e4, 3e38])
+def test_logits_at_the_end_of_the_range_stay_finite(logit):
+    hidden = np.ones((CHUNKS, 1), dtype=np.float32)
+    kernel, bias = np.array([[logit, 0.0, -logit]], dtype=np.float32), np.zeros(3, dtype=np.float32)
+    labels, weight = np.zeros(CHUNKS, dtype=np.int32), np.ones(CHUNKS, dtype=np.float32)
+    found, gradients = value_and_gradients(hidden, kernel, bias, labels, weight)
+    assert found == 0.0
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+def notebook_loss(encoded, kernel, bias, labels, weight):
+    """Softmax over the vocabulary at every position, Keras' loss of each, times the weight, summed; in float64."""
+    logits = tf.einsum("blh,hv->blv", encoded, kernel) + bias
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    return tf.reduce_sum(losses * weight)
+
+
+def test_selected_rows_alone_are_all_positions_with_weight_0():
+    """What is selected decides; neither the rows that fill up nor the other positions add anything."""
+    generator = np.random.Generator(np.random.PCG64(5))
+    encoded = generator.standard_normal((3, 7, HIDDEN)).astype(np.float32)
+    _, kernel, bias, _, _ = case(5)
+    labels = generator.integers(0, VOCABULARY, (3, 7)).astype(np.int32)
+    weight = (generator.random((3, 7)) < 0.25).astype(np.float32)
+    places = np.flatnonzero(weight)
+    filled = np.concatenate([places, np.zeros(-len(places) % CHUNKS, dtype=np.int64)])
+    row_weight = (np.arange(len(filled)) < len(places)).astype(np.float32)
+
+    tensors = [tf.constant(array) for array in (encoded, kernel, bias)]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        rows = tf.gather(tf.reshape(tensors[0], (-1, HIDDEN)), filled)
+        total = masked_lm_loss(rows, tensors[1], tensors[2], tf.constant(labels.reshape(-1)[filled]), row_weight)
+    found = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(total, tensors)]
+
+    wide = [tf.constant(array.astype(np.float64)) for array in (encoded, kernel, bias)]
+    with tf.GradientTape() as tape:
+        tape.watch(wide)
+        known = notebook_loss(*wide, labels, weight.astype(np.float64))
+    assert deviation(total, known) < 1e-6
+    for gradient, known_gradient in zip(found, tape.gradient(known, wide), strict=True):
+        assert deviation(gradient, known_gradient) < 1e-5
+    assert not found[0].numpy()[weight == 0].any(), "no gradient where nothing is selected"
+
+
+def test_rows_that_fill_up_change_no_bit_of_the_gradient():
+    """Whatever stands in them."""
+    hidden, kernel, bias, labels, weight = case(7)
+    weight[-3:] = 0.0
+    one = value_and_gradients(hidden, kernel, bias, labels, weight)
+    labels[-3:], hidden[-3:] = 5, 9.0
+    other = value_and_gradients(hidden, kernel, bias, labels, weight)
+    assert one[0] == other[0]
+    for left, right in zip(one[1], other[1], strict=True):
+        assert np.array_equal(left, right)
+
+
+def test_the_gradient_is_scaled_by_what_comes_from_above():
+    _, ones = value_and_gradients(*case(9))
+    _, halves = value_and_gradients(*case(9), upstream=0.5)
+    for one, half in zip(ones, halves, strict=True):
+        assert np.array_equal(half, one * np.float32(0.5))
+
+
+def test_variables_get_their_gradient():
+    hidden, kernel, bias, labels, weight = case(11)
+    variables = [tf.Variable(kernel), tf.Variable(bias)]
+    with tf.GradientTape() as tape:
+        total = masked_lm_loss(tf.constant(hidden), *variables, tf.constant(labels), tf.constant(weight))
+    _, (_, *known) = value_and_gradients(hidden, kernel, bias, labels, weight)
+    for gradient, of_tensor in zip(tape.gradient(total, variables), known, strict=True):
+        assert np.array_equal(gradient, of_tensor)

@@ -1,0 +1,243 @@
+"""A step is traced once, gives the same bits every time, and is Adam on the gradient of its objective."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from minibert.batches import MaskedLMBatches
+from minibert.model.heads import ClassifierObjective, MaskedLMObjective
+from minibert.settings import ModelSettings
+from minibert.training.state import optimizer_arrays, set_optimizer, set_weights, state_digest, weight_arrays
+from minibert.training.step import TrainingStep
+from tests import oracles, small_models
+from tests.closeness import deviation
+from tests.executed_graphs import racing_nodes
+from tests.small_models import MASKING, SETTINGS
+
+
+class Run:
+    """A masked language model and its step, which can be put back to their beginning.
+
+    Attributes:
+        executed: `racing_nodes` of its first step, by which TensorFlow has made what it runs.
+    """
+
+    def __init__(self, settings: ModelSettings = SETTINGS, **options: bool) -> None:
+        self.model = small_models.build(settings)
+        self.objective = MaskedLMObjective(self.model, reduction="sum")
+        self.step = TrainingStep(self.objective, learning_rate=0.001, seed=0, stage="pretrain", **options)
+        self._weights, self._optimizer = weight_arrays(self.model.variables), optimizer_arrays(self.step.optimizer)
+        self.executed = racing_nodes(lambda: self.train(range(1)))
+        self.reset()
+
+    def reset(self) -> None:
+        set_weights(self.model.variables, self._weights, source="start")
+        set_optimizer(self.step.optimizer, self._optimizer, source="start")
+
+    def digests(self) -> tuple[str, str]:
+        return (
+            state_digest(weight_arrays(self.model.variables)),
+            state_digest(optimizer_arrays(self.step.optimizer)),
+        )
+
+    def train(self, steps: range) -> list[tuple[int, list[int]]]:
+        batches = small_models.masked_lm_batches()
+        results = [self.step(number, batches.batch(number)) for number in steps]
+        return [(result.loss_bits, result.fingerprint.tolist()) for result in results]
+
+
+@pytest.fixture(scope="module")
+def shared_run():
+    return Run()
+
+
+@pytest.fixture
+def run(shared_run):
+    shared_run.reset()
+    return shared_run
+
+
+def test_what_tensorflow_makes_of_it_has_no_sum_that_races(run):
+    """It rewrites a graph before it runs it, and joins additions into sums where it knows their shapes."""
+    sums, racing = run.executed
+    assert sums == 4, "two gradients at the input of attention and of feed-forward, in two blocks"
+    assert racing == []
+
+
+def test_it_is_traced_once_for_batches_of_all_sizes(run):
+    batches = small_models.masked_lm_batches()
+    sizes = {len(batches.batch(step)["token_ids"]) for step in range(3)}
+    assert sizes == {8, 6}, "the last batch of an epoch is smaller"
+    run.train(range(3))
+    everything = MaskedLMBatches(
+        small_models.token_ids(),
+        seed=0,
+        masking=MASKING.__class__(vocabulary_size=small_models.VOCABULARY_SIZE, selection_rate=1.0),
+        batch_size=22,
+    ).batch(0)
+    assert len(everything["positions"]) > len(batches.batch(0)["positions"])
+    run.step(3, everything)
+    assert run.step.trace_count == 1
+
+
+def test_the_same_steps_give_the_same_bits(run):
+    trace, digests = run.train(range(4)), run.digests()
+    for _ in range(3):
+        run.reset()
+        assert run.train(range(4)) == trace
+        assert run.digests() == digests
+
+
+def test_steps_after_a_restart_give_the_same_bits(run):
+    trace, digests = run.train(range(5)), run.digests()
+    run.reset()
+    run.train(range(2))
+    weights, optimizer = weight_arrays(run.model.variables), optimizer_arrays(run.step.optimizer)
+    run.reset()
+    set_weights(run.model.variables, weights, source="checkpoint")
+    set_optimizer(run.step.optimizer, optimizer, source="checkpoint")
+    assert run.train(range(2, 5)) == trace[2:]
+    assert run.digests() == digests
+
+
+def test_fingerprints_change_no_weight(run):
+    trace, digests = run.train(range(3)), run.digests()
+    bare = Run(fingerprints=False)
+    without = bare.train(range(3))
+    assert [loss for loss, _ in without] == [loss for loss, _ in trace]
+    assert all(fingerprint == [] for _, fingerprint in without)
+    assert bare.digests() == digests
+
+
+def test_fingerprints_are_sums_of_bits_named_in_the_order_of_computation(run):
+    batch = small_models.masked_lm_batches().batch(0)
+    before = weight_arrays(run.objective.variables)
+    result = run.step(0, batch)
+    names = run.step.fingerprint_names
+    kinds = [name.partition(" ")[0] for name in names]
+    assert kinds == sorted(kinds), "activations, then gradients, then weights"
+    assert len(result.fingerprint) == len(names) == len(set(names))
+    assert result.fingerprint.dtype == np.int32
+    found = dict(zip(names, result.fingerprint.tolist(), strict=True))
+    gradients = [name for name in names if name.startswith("gradient")]
+    assert gradients[0] == "gradient mlm_cls/bias", "the gradient is computed from the end"
+    assert gradients[-1] == "gradient word_embedding/embeddings"
+    after = {v.path: v.numpy() for v in run.objective.variables}
+    for path, value in after.items():
+        assert found[f"weight {path}"] == int(np.sum(value.view(np.int32), dtype=np.int32)), path
+    words = before["word_embedding/embeddings"][batch["token_ids"]]
+    assert found["activation word_embedding"] == int(np.sum(words.view(np.int32), dtype=np.int32))
+
+
+def test_one_ulp_of_one_weight_changes_the_fingerprint(run):
+    _, first = run.train(range(1))[0]
+    run.reset()
+    kernel = run.model.get_layer("mlm_cls").kernel
+    value = kernel.numpy()
+    value[3, 7] = np.nextafter(value[3, 7], np.float32(np.inf))
+    kernel.assign(value)
+    _, second = run.train(range(1))[0]
+    pairs = zip(run.step.fingerprint_names, first, second, strict=True)
+    changed = {name for name, one, two in pairs if one != two}
+    assert "weight mlm_cls/kernel" in changed
+    assert not any(name.startswith("activation") for name in changed)
+
+
+def test_dropout_follows_the_step(run):
+    batch, losses = small_models.masked_lm_batches().batch(0), []
+    for number in (0, 1, 0):
+        run.reset()
+        losses.append(run.step(number, batch).loss_bits)
+    assert losses[0] == losses[2] != losses[1]
+
+
+def test_metrics_are_sums(run):
+    batch = small_models.masked_lm_batches().batch(0)
+    result = run.step(0, batch)
+    assert set(result.metrics) == {"loss", "count"}
+    assert result.metrics["count"] == batch["sample_weight"].sum()
+    assert np.array(result.loss_bits, np.uint32).view(np.float32) == np.float32(result.metrics["loss"])
+
+
+def test_it_learns(run):
+    batch = small_models.masked_lm_batches().batch(0)
+    losses = [run.step(0, batch).metrics["loss"] for _ in range(60)]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+# Adam
+
+
+class Linear:
+    """Objective whose gradient is what the batch says."""
+
+    def __init__(self, start: np.ndarray) -> None:
+        self.variables = [tf_variable(start)]
+
+    def __call__(self, batch):
+        total = tf.reduce_sum(self.variables[0].value * batch["slopes"])
+        return total, {"loss": total, "count": tf.constant(1.0)}, {}
+
+
+def tf_variable(value: np.ndarray):
+    import keras
+
+    return keras.Variable(value, name="weight")
+
+
+def test_the_update_is_adams():
+    generator = np.random.Generator(np.random.PCG64(0))
+    start = generator.standard_normal(50).astype(np.float32)
+    slopes = [(generator.standard_normal(50) * 10.0**power).astype(np.float32) for power in (0, -3, 2, -8, 0, 1)]
+    slopes[1][:10] = 0.0
+    objective = Linear(start)
+    step = TrainingStep(objective, learning_rate=0.01, seed=0, stage="pretrain")
+    for number, slope in enumerate(slopes):
+        step(number, {"slopes": slope})
+    known = oracles.adam(start, [slope.astype(np.float64) for slope in slopes], 0.01)
+    assert deviation(objective.variables[0].numpy() - start, known - start) < 1e-5
+
+
+# The classifier's step
+
+
+def test_a_frozen_step_moves_the_head_alone_and_an_unfrozen_one_everything():
+    classifier, batches = small_models.build_classifier(), small_models.classifier_batches()
+    encoder, start = classifier.get_layer("encoder"), weight_arrays(classifier.variables)
+    moved = {}
+    for frozen in (True, False):
+        set_weights(classifier.variables, start, source="start")
+        objective = ClassifierObjective(classifier, encoder_trainable=not frozen)
+        step = TrainingStep(objective, learning_rate=0.001, seed=0, stage="frozen" if frozen else "unfrozen")
+        results = []
+        sums, racing = racing_nodes(lambda: results.append(step(0, batches.batch(0))))  # noqa: B023
+        assert (sums > 0, racing) == (not frozen, []), "a frozen encoder has no gradient to sum"
+        assert set(results[0].metrics) == {"loss", "accuracy", "count"}
+        after = weight_arrays(classifier.variables)
+        moved[frozen] = {name for name, value in after.items() if not np.array_equal(value, start[name])}
+    assert moved[True] == {"hidden/kernel", "hidden/bias", "logits/kernel", "logits/bias"}
+    assert moved[False] > moved[True]
+    assert {v.path for v in encoder.trainable_variables} <= moved[False]
+
+
+# Other settings
+
+
+@pytest.mark.parametrize(
+    ("changed", "tolerance"), [({"padding_mask": True, "blocks": 1}, 0.2), ({"precision": "mixed_bfloat16"}, 0.03)]
+)
+def test_other_settings_train_too(run, changed, tolerance):
+    """In bfloat16 the loss stays near float32's; the weights are float32 either way."""
+    known = run.train(range(3))
+    other = Run(dataclasses.replace(SETTINGS, **changed))
+    found = other.train(range(3))
+    losses = [np.array([bits for bits, _ in trace], np.uint32).view(np.float32) for trace in (found, known)]
+    assert 0.0 < deviation(*losses) < tolerance
+    assert other.executed[1] == []
+    assert all(variable.dtype == "float32" for variable in other.model.trainable_variables)
+    other.reset()
+    assert other.train(range(3)) == found, "the same bits every time"
