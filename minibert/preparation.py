@@ -22,7 +22,7 @@ from minibert.environment import describe_environment
 from minibert.errors import SettingsError
 from minibert.examples import Examples, encode_corpus
 from minibert.progress import Progress
-from minibert.record import FORMAT, code_digests
+from minibert.record import FORMAT, NAME, code_digests, record_settings
 from minibert.settings import RunSettings
 from minibert.text import sample_ids
 
@@ -69,6 +69,23 @@ def prepare(settings: RunSettings, *, data: Path | str | None = None, progress: 
     sample_ids(settings.pretrain.sample_sentence, examples.vocabulary, settings.text)
     record = _new_record(settings, corpus, examples, data=data, seconds=time.perf_counter() - started)
     return Prepared(settings, corpus, examples, record)
+
+
+def prepare_again(
+    record: Record, directory: Path, *, data: Path | str | None = None, progress: Progress | None = None
+) -> Prepared:
+    """Prepares a recorded run as it was asked for; whether the same came out is for the caller to compare.
+
+    Args:
+        record: Of the run, from `minibert.record.read_record`.
+        directory: Where it is, for error messages.
+        data: Its data; None: the path that the record names.
+        progress: Shows how far it is.
+    """
+    settings = record_settings(record, directory / NAME)
+    masking = dataclasses.replace(settings.masking, vocabulary_size=None)
+    settings = dataclasses.replace(settings, masking=masking)
+    return prepare(settings, data=data or record.get("data"), progress=progress)
 
 
 def _new_record(

@@ -6,6 +6,7 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -40,6 +41,17 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(problem)
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What held is said aloud: a known answer that was compared within a tolerance only is not one of bits."""
+    reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "when")]
+    lines = [value for report in reports if report.when == "call" for name, value in report.user_properties
+             if name == "held"]  # fmt: skip
+    if lines:
+        terminalreporter.section("what held")
+        for line in lines:
+            terminalreporter.line(line)
+
+
 def _require_installed_package() -> None:
     """tox tests the built wheel: a checkout that is found first would be tested instead, and pass."""
     import minibert
@@ -68,3 +80,25 @@ def _missing_device(device: str) -> str | None:
     if not tf.config.list_physical_devices("GPU"):
         return f"--require-device {device}: a GPU is required, but TensorFlow {tf.__version__} sees none"
     return None
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run of `tests.runs.small_settings`; nobody writes to it."""
+    from minibert import pipeline
+    from tests.runs import small_settings
+
+    directory = tmp_path_factory.mktemp("small") / "run"
+    pipeline.run(small_settings(), directory=directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def unlabelled_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run of `small_settings` on the same texts as a table without labels: pretraining only."""
+    from minibert import pipeline
+    from tests.runs import small_settings, write_texts
+
+    folder = tmp_path_factory.mktemp("unlabelled")
+    pipeline.run(small_settings(), directory=folder / "run", data=write_texts(folder / "texts.csv"))
+    return folder / "run"

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import types
 
 import keras
@@ -108,34 +104,6 @@ def test_words_by_operations_agree_with_the_oracle(key, step, count):
         words = backend._philox_words_by_ops(key, step, count)
     assert words.dtype == np.uint32
     assert words.tolist() == known_words(key, step, count)
-
-
-ANOTHER_BACKEND = """
-import json, numpy as np
-from keras import ops
-from minibert.model import backend
-assert backend.BACKEND == "numpy"
-words = backend.philox_words(2**64 - 59, 3, 10)
-a = np.arange(6.0).reshape(2, 3)
-print(json.dumps([
-    ops.convert_to_numpy(words).tolist(), ops.convert_to_numpy(backend.halves(words)).tolist(),
-    ops.convert_to_numpy(backend.matmul(a, a, transpose_a=True)).tolist(),
-]))
-"""
-
-
-@pytest.mark.slow
-def test_another_backend_gives_the_same():
-    """Keras on NumPy, in a process of its own: a process has one backend."""
-    environment = {**os.environ, "KERAS_BACKEND": "numpy"}
-    done = subprocess.run(
-        [sys.executable, "-c", ANOTHER_BACKEND], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    words = known_words(2**64 - 59, 3, 10)
-    a = np.arange(6.0).reshape(2, 3)
-    halves = [half for word in words for half in (word % 2**16, word >> 16)]
-    assert json.loads(done.stdout) == [words, halves, (a.T @ a).tolist()]
 
 
 def test_halves_are_the_lower_then_the_upper_16_bits():

@@ -14,7 +14,7 @@ import numpy as np
 
 from minibert.errors import SettingsError
 from minibert.progress import Progress
-from minibert.record import NAME, read_record, record_settings
+from minibert.record import read_record
 from minibert.training.repeatability import RacingSum, racing_sums
 from minibert.training.state import set_optimizer, set_weights, weight_arrays
 
@@ -105,12 +105,11 @@ def repeat(
     if count < 2:
         raise SettingsError(f"repeat: 2 or more executions are required, but {count} came")
     record = read_record(Path(directory))
-    settings = record_settings(record, Path(directory) / NAME)
 
     from minibert import pipeline
-    from minibert.preparation import prepare
+    from minibert.preparation import prepare_again
 
-    prepared = prepare(settings, data=data or record.get("data"), progress=progress)
+    prepared = prepare_again(record, Path(directory), data=data, progress=progress)
     stages = pipeline.fresh_stages(prepared, checked=False)
     return Repeatability(count, tuple(repeat_step(stage, count=count, progress=progress) for stage in stages))
 

@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 
 from minibert.progress import Progress
-from minibert.record import NAME, record_settings
 from minibert.resuming import changed_environment, changed_inputs
 from minibert.verify.comparison import TOLERANCE, Verdict, compare_runs, complete_record
 
@@ -43,10 +42,9 @@ def verify(
     record = complete_record(directory)
 
     from minibert import pipeline
-    from minibert.preparation import prepare
+    from minibert.preparation import prepare_again
 
-    settings = record_settings(record, directory / NAME)
-    prepared = prepare(settings, data=data or record.get("data"), progress=progress)
+    prepared = prepare_again(record, directory, data=data, progress=progress)
     inputs = tuple(changed_inputs(record, prepared.record))
     if inputs:
         environment = tuple(changed_environment(record, prepared.record))

@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).parent
 GOLDENS: dict[str, Callable[[], str]] = {}
@@ -225,6 +226,64 @@ def initial_weights() -> str:
                 "first_bits": " ".join(f"{bits:08x}" for bits in weight.reshape(-1)[:16].view("<u4").tolist()),
             }
     return json.dumps(value, indent=1) + "\n"
+
+
+@golden("small_run.json")
+def small_run() -> str:
+    """What `tests.runs.small_settings` trains on and comes to: see `run_answer`."""
+    import tempfile
+
+    from minibert import pipeline
+    from tests.runs import small_settings
+
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline.run(small_settings(), directory=Path(folder) / "run")
+        return json.dumps(run_answer(Path(folder) / "run"), indent=1) + "\n"
+
+
+def run_answer(directory: Path) -> dict[str, Any]:
+    """Of a run: the loss sum of every step (float32), a digest of all batches, digests of weights and optimizer,
+    the raw-text figures, and the platform whose bits these are.
+    """
+    import hashlib
+
+    import numpy as np
+
+    from minibert.fingerprints import read_trace
+    from minibert.record import read_record
+
+    record, stages = read_record(directory), {}
+    for name in ("pretrain", "frozen", "unfrozen"):
+        trace, found = read_trace(directory / "trace" / f"{name}.trace"), record["stages"][name]
+        stages[name] = {
+            "losses": [float(loss) for loss in trace.losses],
+            "batches_sha256": hashlib.sha256(np.ascontiguousarray(trace.rows["batch"]).tobytes()).hexdigest(),
+            "weights_sha256": found["weights_sha256"],
+            "optimizer_sha256": found["optimizer_sha256"],
+        }
+    return {
+        "settings_digest": record["settings_digest"],
+        "platform": platform_of(record["environment"]),
+        "stages": stages,
+        "end_to_end": {name: record["stages"]["end_to_end"][name] for name in ("loss", "accuracy")},
+    }
+
+
+ARITHMETIC = ("TF", "XLA", "OMP", "ONEDNN", "DNNL")
+"""What the variables that change bits begin with."""
+
+
+def platform_of(environment: dict[str, Any]) -> dict[str, Any]:
+    """What the bits of float32 arithmetic may depend on."""
+    packages, variables = environment["packages"], environment["variables"]
+    return {
+        "packages": {name: packages[name] for name in ("tensorflow", "keras", "keras-hub", "numpy")},
+        "machine": environment["platform"]["machine"],
+        "cpu": environment["cpu"],
+        "threads": environment["threads"],
+        "devices": environment["devices"],
+        "variables": {name: variables[name] for name in sorted(variables) if name.split("_")[0] in ARITHMETIC},
+    }
 
 
 def main() -> None:

@@ -1,0 +1,337 @@
+"""Faults to plant into a run, each by one change around healthy code: what a defect, a race or an edit would do.
+
+A fault takes pytest's ``monkeypatch`` and changes one thing. Most change it at one step of one stage, so
+that a test can ask for exactly that step back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from minibert import end_to_end, examples, pipeline, preparation
+from minibert.batches import Arrays, ClassifierBatches, MaskedLMBatches
+from minibert.corpora.corpus import Corpus, Split, TextBatch, make_corpus
+from minibert.model import attention, dropout, encoder, heads
+from minibert.model.backend import read
+from minibert.text import Vocabulary
+from minibert.training import finetune
+from minibert.training import step as training_step
+from minibert.training.step import TrainingStep
+
+Patch = pytest.MonkeyPatch
+Fault = Callable[[Patch], None]
+
+
+# The batches
+
+
+def in_batch(stage: str, step: int, change: Callable[[Arrays], None]) -> Fault:
+    """Changes the arrays of one batch in place."""
+    kind: Any = MaskedLMBatches if stage == "pretrain" else ClassifierBatches
+    healthy = kind.batch
+
+    def batch(self: Any, number: int) -> Arrays:
+        found: Arrays = healthy(self, number)
+        if number == step and self._last._order.stage == stage:
+            change(found)
+        return found
+
+    return lambda patch: patch.setattr(kind, "batch", batch)
+
+
+def swap_examples(batch: Arrays) -> None:
+    """The first two examples of a classifier's batch change places."""
+    for values in batch.values():
+        values[[0, 1]] = values[[1, 0]]
+
+
+def flip_label(batch: Arrays) -> None:
+    batch["labels"][0] = 1 - batch["labels"][0]
+
+
+def change_target(batch: Arrays) -> None:
+    batch["labels"][0] += 1
+
+
+def unmask_one(batch: Arrays) -> None:
+    """One selected token is not predicted."""
+    batch["sample_weight"][0] = 0.0
+
+
+def leak_labels(batch: Arrays) -> None:
+    """The model reads the words that it is to predict."""
+    flat = batch["token_ids"].reshape(-1)
+    count = int(batch["sample_weight"].sum())
+    flat[batch["positions"][:count]] = batch["labels"][:count]
+
+
+def skip_step(step: int) -> Fault:
+    """From this step on, pretraining is one batch ahead."""
+    healthy = MaskedLMBatches.batch
+    return lambda patch: patch.setattr(
+        MaskedLMBatches, "batch", lambda self, number: healthy(self, number + (number >= step))
+    )
+
+
+def other_masks(step: int) -> Fault:
+    """From this step on, masks are drawn with another seed."""
+    healthy = MaskedLMBatches.batch
+
+    def batch(self: Any, number: int) -> Arrays:
+        seed = self._seed
+        self._seed = seed + (number >= step)
+        try:
+            return healthy(self, number)
+        finally:
+            self._seed = seed
+
+    return lambda patch: patch.setattr(MaskedLMBatches, "batch", batch)
+
+
+# The state between two steps
+
+
+def before_step(stage: str, step: int, change: Callable[[TrainingStep], None]) -> Fault:
+    """Changes weights or optimizer just before a step."""
+    healthy = TrainingStep.__call__
+
+    def call(self: Any, number: int, batch: Arrays) -> Any:
+        if number == step and self._stage == stage:
+            change(self)
+        return healthy(self, number, batch)
+
+    return lambda patch: patch.setattr(TrainingStep, "__call__", call)
+
+
+def one_ulp(path: str) -> Callable[[TrainingStep], None]:
+    """The first element of a weight becomes the next greater float32."""
+
+    def change(step: TrainingStep) -> None:
+        variable = next(v for v in step.objective.variables if v.path == path)
+        value = np.array(variable)
+        value.flat[0] = np.nextafter(value.flat[0], np.float32(np.inf))
+        variable.assign(value)
+
+    return change
+
+
+def optimizer_state(path_end: str) -> Callable[[TrainingStep], None]:
+    """One of the optimizer's variables is doubled."""
+
+    def change(step: TrainingStep) -> None:
+        variable = next(v for v in step.optimizer.variables if v.path.endswith(path_end))
+        variable.assign(np.array(variable) * np.float32(2.0))
+
+    return change
+
+
+# What a step computes
+
+
+def changed_gradient(step: int) -> Fault:
+    """At one step, one element of the gradient of the vocabulary projection's bias is a little larger."""
+    healthy = heads.masked_lm_loss
+
+    def loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any) -> Any:
+        is_now = tf.equal(dropout._scope.stream._step, step)
+
+        @tf.custom_gradient
+        def same(value: Any) -> Any:
+            def gradient(upstream: Any) -> Any:
+                first = tf.one_hot(0, tf.size(upstream), dtype=upstream.dtype)
+                return tf.where(is_now, upstream + 1e-3 * first, upstream)
+
+            return tf.identity(value), gradient
+
+        return healthy(hidden, kernel, same(tf.convert_to_tensor(bias)), labels, weight)
+
+    return lambda patch: patch.setattr(heads, "masked_lm_loss", loss)
+
+
+def other_dropout_stream(patch: Patch) -> None:
+    healthy = training_step.DropoutStream
+    patch.setattr(training_step, "DropoutStream", lambda *, seed, stage, step: healthy(seed=seed, stage="x", step=step))
+
+
+def carried_dropout_step(patch: Patch) -> None:
+    """Dropout counts from 1."""
+    healthy = training_step.DropoutStream
+    patch.setattr(
+        training_step, "DropoutStream", lambda *, seed, stage, step: healthy(seed=seed, stage=stage, step=step + 1)
+    )
+
+
+def adam(**changes: Any) -> Fault:
+    """Other parameters of the optimizer."""
+    healthy = keras.optimizers.Adam
+    return lambda patch: patch.setattr(
+        keras.optimizers, "Adam", lambda rate, **given: healthy(**{"learning_rate": rate, **given, **changes})
+    )
+
+
+def layer_norm_epsilon(patch: Patch) -> None:
+    healthy = encoder.LayerNormalization
+    patch.setattr(encoder, "LayerNormalization", lambda **given: healthy(**{**given, "epsilon": 2 * given["epsilon"]}))
+
+
+def activation_function(patch: Patch) -> None:
+    healthy = keras.layers.Dense
+    patch.setattr(
+        keras.layers,
+        "Dense",
+        lambda *given, **named: healthy(
+            *given, **{**named, **({"activation": "gelu"} if named["name"] == "inner" else {})}
+        ),
+    )
+
+
+def dropout_rate(patch: Patch) -> None:
+    healthy = encoder.StreamDropout
+    patch.setattr(encoder, "StreamDropout", lambda rate, **given: healthy(rate * 1.1, **given))
+
+
+def loss_reduction(patch: Patch) -> None:
+    healthy = heads.MaskedLMObjective.__init__
+    patch.setattr(
+        heads.MaskedLMObjective, "__init__", lambda self, model, *, reduction: healthy(self, model, reduction="mean")
+    )
+
+
+def initial_weights(patch: Patch) -> None:
+    healthy = encoder.set_initial_weights
+    patch.setattr(encoder, "set_initial_weights", lambda model, seed, *, heads: healthy(model, seed + 1, heads=heads))
+
+
+def thawed_encoder(patch: Patch) -> None:
+    """The frozen stage trains the encoder."""
+    healthy = heads.ClassifierObjective.__init__
+    patch.setattr(
+        heads.ClassifierObjective,
+        "__init__",
+        lambda self, classifier, *, encoder_trainable: healthy(self, classifier, encoder_trainable=True),
+    )
+
+
+def kept_optimizer(patch: Patch) -> None:
+    """The unfrozen stage's optimizer counts on from the frozen stage's steps."""
+    healthy = TrainingStep.__init__
+
+    def init(self: Any, objective: Any, **given: Any) -> None:
+        healthy(self, objective, **given)
+        if given["stage"] == "unfrozen":
+            self.optimizer.iterations.assign(15)
+
+    patch.setattr(TrainingStep, "__init__", init)
+
+
+def three_consumers(patch: Patch) -> None:
+    """Query, key and value each take the block's input, which the residual sum takes as well."""
+
+    def call(self: Any, inputs: Any, padding_mask: Any = None) -> Any:
+        hidden, size = inputs.shape[2], inputs.shape[2] // self.heads
+        shape = (-1, inputs.shape[1], self.heads, size)
+        kernels, biases = (tf.split(read(weight), 3, axis=-1) for weight in (self.qkv_kernel, self.qkv_bias))
+        parts = [
+            tf.transpose(tf.reshape(tf.matmul(inputs, kernel) + bias, shape), (0, 2, 1, 3))
+            for kernel, bias in zip(kernels, biases, strict=True)
+        ]
+        attended = attention.attend(parts[0] * (1.0 / size**0.5), parts[1], parts[2])
+        joined = tf.reshape(tf.transpose(attended, (0, 2, 1, 3)), (-1, hidden))
+        projected = tf.matmul(joined, self.output_kernel) + self.output_bias
+        return tf.reshape(projected, (-1, inputs.shape[1], hidden))
+
+    patch.setattr(attention.SelfAttention, "call", call)
+
+
+# What is computed beside the steps
+
+
+def validation_loss(patch: Patch) -> None:
+    healthy = finetune.score
+    patch.setattr(
+        finetune,
+        "score",
+        lambda logits, labels: dataclasses.replace(healthy(logits, labels), loss=healthy(logits, labels).loss + 1e-9),
+    )
+
+
+def predictions(patch: Patch) -> None:
+    """The sample sentence's second best word is shown first."""
+    from minibert.training import pretrain
+
+    healthy = pretrain.predict_masked
+    patch.setattr(pretrain, "predict_masked", lambda *given, **named: healthy(*given, **named)[1:])
+
+
+def weights_after_training(patch: Patch) -> None:
+    """The raw-text model is built with a classifier that is not the trained one."""
+    healthy = pipeline.build_end_to_end
+
+    def build(classifier: Any, *given: Any) -> Any:
+        variable = classifier.get_layer("logits").bias
+        variable.assign(np.nextafter(np.array(variable), np.float32(np.inf)))
+        return healthy(classifier, *given)
+
+    patch.setattr(pipeline, "build_end_to_end", build)
+
+
+def raw_text(patch: Patch) -> None:
+    """The raw-text model does not strip what the classifier's texts were stripped of."""
+    healthy = end_to_end.Standardize.__call__
+
+    def call(self: Any, texts: Any) -> Any:
+        return tf.strings.regex_replace(healthy(self, texts), "e", "")
+
+    patch.setattr(end_to_end.Standardize, "__call__", call)
+
+
+# The inputs
+
+
+def swapped_in_corpus(patch: Patch) -> None:
+    """The first two training examples have changed places in the source."""
+    healthy = preparation.open_corpus
+
+    def opened(*given: Any, **named: Any) -> Corpus:
+        corpus = healthy(*given, **named)
+
+        def read(split: Split) -> Any:
+            for batch in corpus.batches(split):
+                order = [1, 0, *range(2, len(batch.texts))]
+                labels = None if batch.labels is None else batch.labels[order]
+                yield TextBatch(batch.texts.take(order), labels)
+
+        return make_corpus(corpus.name, corpus.class_names, read)
+
+    patch.setattr(preparation, "open_corpus", opened)
+
+
+def other_word(patch: Patch) -> None:
+    """One word of the vocabulary is another."""
+    healthy = examples.learn_vocabulary
+
+    def learned(*given: Any) -> Vocabulary:
+        words = list(healthy(*given).words)
+        words[5] += "x"
+        return Vocabulary(tuple(words))
+
+    patch.setattr(examples, "learn_vocabulary", learned)
+
+
+def other_encoding(patch: Patch) -> None:
+    """The last token of every example is lost."""
+    healthy = examples.encode
+
+    def encoded(*given: Any) -> np.ndarray:
+        ids = healthy(*given)
+        ids[:, -1] = 0
+        return ids
+
+    patch.setattr(examples, "encode", encoded)

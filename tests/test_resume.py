@@ -1,0 +1,441 @@
+"""A run that was stopped at any moment goes on to the same bits, or says why it cannot."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minibert import pipeline
+from minibert.errors import ArtifactError, ResumeError
+from minibert.progress import Progress
+from minibert.record import read_record, write_record
+from minibert.settings import RunSettings, replace_setting
+from minibert.streams import stream
+from minibert.training.checkpoint import FOLDER
+from minibert.training.step import TrainingStep
+from minibert.verify import verify
+from tests import faults
+from tests.runs import STEPS, small_settings, write_texts
+
+slow = pytest.mark.slow
+CHECKPOINT_STEPS, EPOCH_STEPS = 3, 5
+WORKERS = 2
+
+
+def outcome(directory: Path) -> dict[str, Any]:
+    """Everything that a run computed: its files and figures without wall times and dates."""
+    record = read_record(directory)
+    traces = {path.name: path.read_bytes() for path in sorted((directory / "trace").iterdir())}
+    metrics = [line for line in (directory / "metrics.csv").read_text().splitlines() if "seconds," not in line]
+    return {
+        "files": sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*")),
+        "status": record["status"],
+        "stages": without_seconds(record["stages"]),
+        "metrics": metrics,
+        "traces": traces,
+        "vocabulary": (directory / "vocabulary.txt").read_bytes(),
+        "models": {path.name: weights_crc(path) for path in sorted(directory.glob("*.keras"))},
+    }
+
+
+def without_seconds(figures: Any) -> Any:
+    if isinstance(figures, dict):
+        return {name: without_seconds(value) for name, value in figures.items() if not name.endswith("seconds")}
+    return [without_seconds(value) for value in figures] if isinstance(figures, list) else figures
+
+
+def weights_crc(path: Path) -> int:
+    """CRC-32 of the weights in a Keras file; its configuration names objects by their addresses."""
+    with zipfile.ZipFile(path) as parts:
+        return parts.getinfo("model.weights.h5").CRC
+
+
+# Killed after every step, and at every file
+
+
+def serve(jobs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Runs jobs in processes of their own; the results by id."""
+    script = Path(__file__).with_name("killing.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(WORKERS)],
+        input="".join(json.dumps(job) + "\n" for job in jobs),
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(results) == len(jobs)
+    return {result["id"]: result for result in results}
+
+
+def moment_of(stage: str, step: int) -> str:
+    """When a step's process is killed: one of the moments after the update, drawn once for ever."""
+    if step % CHECKPOINT_STEPS and step % EPOCH_STEPS:
+        return "after the step"
+    moments = ("after the step", "half a checkpoint", "before its name", "after the checkpoint")
+    return moments[int(stream(0, "kill", stage, step).words(1)[0] % 4)]
+
+
+KILLS: dict[str, dict[str, Any]] = {
+    f"{stage} {step}": {"stage": stage, "step": step, "moment": moment_of(stage, step)}
+    for stage, steps in STEPS.items()
+    for step in range(1, steps + 1)
+} | {
+    "before the first step of frozen": {"stage": "frozen", "step": 1, "moment": "before the step"},
+    "before the first step of unfrozen": {"stage": "unfrozen", "step": 1, "moment": "before the step"},
+    "second record": {"name": "run.json", "count": 2},
+    "last record": {"name": "run.json", "count": 15},
+    **{name: {"name": name, "count": 1} for name in ("masked_lm.keras", "classifier.keras", "end_to_end.keras",
+                                                     "metrics.csv")},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one run for every kill, killed and then resumed, and the run that nobody killed."""
+    folder = tmp_path_factory.mktemp("killed")
+    common = {"settings": small_settings(checkpoint_steps=CHECKPOINT_STEPS).to_dict(), "resume": False, "kill": None}
+    jobs = [common | {"id": name, "directory": str(folder / name), "kill": kill} for name, kill in KILLS.items()]
+    whole = common | {"id": "whole", "directory": str(folder / "whole")}
+    first = serve([whole, *jobs])
+    assert first.pop("whole")["exit_code"] == 0
+    assert {name: result["exit_code"] for name, result in first.items()} == dict.fromkeys(KILLS, -signal.SIGKILL)
+    for name in KILLS:
+        shutil.copytree(folder / name, folder / "as killed" / name)
+    second = serve([job | {"resume": True, "kill": None} for job in jobs])
+    assert {name: result["error"] for name, result in second.items()} == dict.fromkeys(KILLS, "")
+    return folder
+
+
+@slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", KILLS)
+def test_a_killed_run_resumes_to_the_same_bits(name: str, killed_and_resumed: Path) -> None:
+    killed = read_record(killed_and_resumed / "as killed" / name)
+    assert killed["status"] == "running"
+    expected = outcome(killed_and_resumed / "whole")
+    assert expected["status"] == "complete"
+    assert "weights_sha256" in expected["stages"]["unfrozen"]
+    assert "optimizer_sha256" in expected["stages"]["unfrozen"]
+    assert outcome(killed_and_resumed / name) == expected
+    assert verify(killed_and_resumed / name, against=killed_and_resumed / "whole").verdict == "exact"
+
+
+@slow
+@pytest.mark.timeout(1800)
+def test_the_kills_left_what_kills_leave(killed_and_resumed: Path) -> None:
+    """Fifty steps, each killed at a moment after its update; halves and wholes without their names among them."""
+    kills = [kill for kill in KILLS.values() if "stage" in kill and kill["moment"] != "before the step"]
+    assert len(kills) == sum(STEPS.values()) == 50
+    moments = {kill["moment"] for kill in kills}
+    assert moments == {"after the step", "half a checkpoint", "before its name", "after the checkpoint"}
+    left = [path.name for path in (killed_and_resumed / "as killed").rglob(".*")]
+    assert len([name for name in left if name.endswith(".safetensors")]) >= 2
+    assert {name.rpartition(".")[2] for name in left} >= {"safetensors", "json", "keras", "csv"}
+
+
+@slow
+@pytest.mark.timeout(1800)
+def test_an_unbroken_run_in_a_forked_process_is_that_of_this_process(killed_and_resumed: Path, small_run: Path) -> None:
+    assert outcome(killed_and_resumed / "whole") == outcome(small_run)
+
+
+# Stopped in this process, without labels: the default tests
+
+
+class Stop(BaseException):
+    """Stops a run where a signal would."""
+
+
+def stop_before(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    def stop(_: TrainingStep) -> None:
+        raise Stop
+
+    faults.before_step("pretrain", step, stop)(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unlabelled run, stopped after 7 of its 16 steps: checkpoints at 4 (an epoch's end) and 6."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        stop_before(monkeypatch, 7)
+        with pytest.raises(Stop):
+            pipeline.run(small_settings(), directory=folder / "run", data=write_texts(folder / "texts.csv"))
+    assert checkpoint_steps(folder / "run") == [4, 6]
+    return folder / "run"
+
+
+def checkpoint_steps(directory: Path) -> list[int]:
+    return [int(path.name.split("-")[2]) for path in sorted((directory / FOLDER).glob("*.safetensors"))]
+
+
+@pytest.fixture
+def copy(stopped: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stopped, tmp_path / "run"))
+
+
+class Notes(Progress):
+    """Keeps what a user would be told."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def resume(directory: Path, settings: RunSettings | None = None, *, progress: Progress | None = None) -> Any:
+    data = read_record(directory)["data"]
+    return pipeline.run(settings or small_settings(), directory=directory, data=data, resume=True, progress=progress)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(copy: Path, unlabelled_run: Path) -> None:
+    (copy / ".run.0123abcd.json").write_text("half a rec")
+    (copy / FOLDER / ".0-pretrain-00000009-x.0123abcd.safetensors").write_bytes(b"half")
+    resume(copy)
+    assert outcome(copy) == outcome(unlabelled_run)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: content[:-1], lambda content: content[:-1] + bytes([content[-1] ^ 1]), lambda content: b""],
+    ids=["cut", "one bit flipped", "emptied"],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
+    damage: Any, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = max((copy / FOLDER).glob("*.safetensors"))
+    path.write_bytes(damage(path.read_bytes()))
+    begun: list[int] = []
+
+    def stop(self: Any, number: int, batch: Any) -> None:
+        begun.append(number)
+        raise Stop
+
+    monkeypatch.setattr(TrainingStep, "__call__", stop)
+    notes = Notes()
+    with pytest.raises(Stop):
+        resume(copy, progress=notes)
+    assert begun == [4]
+    (line,) = notes.lines
+    assert line.startswith(f"{path}: damaged")
+    assert line.endswith("the checkpoint before it is used")
+
+
+def test_from_the_checkpoint_before_a_damaged_one_the_bits_are_the_same(copy: Path, unlabelled_run: Path) -> None:
+    path = max((copy / FOLDER).glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1])
+    resume(copy)
+    assert outcome(copy) == outcome(unlabelled_run)
+
+
+def test_without_a_whole_checkpoint_a_run_begins_anew(copy: Path, unlabelled_run: Path) -> None:
+    for path in (copy / FOLDER).glob("*.safetensors"):
+        path.write_bytes(b"")
+    notes = Notes()
+    resume(copy, progress=notes)
+    assert len(notes.lines) == 2
+    assert outcome(copy) == outcome(unlabelled_run)
+
+
+def test_a_trace_without_the_steps_of_its_checkpoint_is_named(copy: Path) -> None:
+    trace = copy / "trace" / "pretrain.trace"
+    trace.write_bytes(trace.read_bytes()[:-300])
+    with pytest.raises(ArtifactError, match=r"pretrain\.trace: 6 steps are required, but \d are there"):
+        resume(copy)
+
+
+# Refused
+
+
+def assert_refused(directory: Path, message: str, settings: RunSettings | None = None, data: Any = None) -> None:
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    with pytest.raises(ResumeError) as refusal:
+        pipeline.run(
+            settings or small_settings(),
+            directory=directory,
+            data=data or read_record(directory)["data"],
+            resume=True,
+        )
+    assert str(refusal.value).startswith("resume: what the run computes has changed: ")
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("masking.selection_rate=0.2", "setting masking.selection_rate was 0.15 and is 0.2"),
+        ("seed=1", "setting seed was 0 and is 1"),
+        ("pretrain.epochs=5", "setting pretrain.epochs was 4 and is 5"),
+        ("model.precision=mixed_bfloat16", "setting model.precision was 'float32' and is 'mixed_bfloat16'"),
+    ],
+)
+def test_other_settings_are_refused(assignment: str, message: str, stopped: Path) -> None:
+    assert_refused(stopped, message, replace_setting(small_settings(), assignment))
+
+
+def test_how_often_checkpoints_are_written_may_change(copy: Path, unlabelled_run: Path) -> None:
+    resume(copy, small_settings(checkpoint_steps=50))
+    assert outcome(copy) == outcome(unlabelled_run)
+
+
+def test_another_corpus_is_refused(stopped: Path, tmp_path: Path) -> None:
+    texts = write_texts(tmp_path / "texts.csv")
+    texts.write_text(texts.read_text(encoding="utf-8").replace("awesome", "awful", 1), encoding="utf-8")
+    assert_refused(stopped, "the corpus' digest was ", data=texts)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda record: record["code"].update({"masking.py": "0"}), "the code of masking.py changed"),
+        (lambda record: record["code"].update({"new.py": "0"}), "the code of new.py changed"),
+        (lambda record: record["environment"]["packages"].update(tensorflow="2.0.0"),
+         "package tensorflow was 2.0.0 and is "),
+        (lambda record: record["environment"]["packages"].update(numpy=None), "package numpy was None and is "),
+        (lambda record: record["environment"]["threads"].update(intra_op=7), "threads.intra_op was 7 and is 0"),
+        (lambda record: record["environment"]["cpu"].update(model="8086"), "cpu.model was '8086' and is "),
+        (lambda record: record["environment"]["variables"].update(TF_ENABLE_ONEDNN_OPTS="0"),
+         "variables.TF_ENABLE_ONEDNN_OPTS was '0' and is None"),
+    ],
+    ids=["code", "new module", "TensorFlow", "NumPy", "threads", "processor", "oneDNN"],
+)  # fmt: skip
+def test_other_code_packages_and_machines_are_refused(change: Any, message: str, copy: Path) -> None:
+    record = read_record(copy)
+    change(record)
+    write_record(copy, record)
+    assert_refused(copy, message)
+
+
+def test_everything_that_changed_is_named(copy: Path) -> None:
+    record = read_record(copy)
+    record["code"]["masking.py"] = "0"
+    write_record(copy, record)
+    settings = replace_setting(replace_setting(small_settings(), "seed=1"), "pretrain.learning_rate=0.1")
+    with pytest.raises(ResumeError, match=r"setting pretrain.learning_rate .*; setting seed .*; the code of masking"):
+        resume(copy, settings)
+
+
+def test_a_hash_seed_is_no_reason_to_refuse(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = read_record(copy)
+    record["environment"]["variables"]["PYTHONHASHSEED"] = "123"
+    write_record(copy, record)
+    monkeypatch.setattr(pipeline, "execute", lambda *_, **__: "goes on")
+    assert resume(copy) == "goes on"
+
+
+def test_a_damaged_record_is_not_resumed(copy: Path) -> None:
+    path = copy / "run.json"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ArtifactError, match=r"run.json: JSON is required"):
+        pipeline.run(small_settings(), directory=copy, resume=True)
+
+
+def test_a_folder_without_a_run_is_not_resumed(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"a run directory with a run.json is required"):
+        pipeline.run(small_settings(), directory=tmp_path, resume=True)
+
+
+def test_a_run_in_a_folder_is_not_overwritten(stopped: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"a new or empty folder is required .*; --resume goes on with the run"):
+        pipeline.run(small_settings(), directory=stopped)
+
+
+def test_a_complete_run_is_left_as_it_is(unlabelled_run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(unlabelled_run, tmp_path / "run"))
+    before = outcome(copy)
+    (copy / FOLDER).mkdir()
+    (copy / FOLDER / f"0-pretrain-00000016-{'0' * 64}.safetensors").write_bytes(b"left by a kill at the very end")
+    notes = Notes()
+    assert resume(copy, progress=notes) == read_record(unlabelled_run)
+    assert notes.lines == [f"{copy} is complete; nothing is left to do"]
+    assert outcome(copy) == before
+
+
+# A disk that fills up
+
+
+@contextlib.contextmanager
+def full_disk(folder: Path, size: int) -> Iterator[None]:
+    """A folder that takes so many bytes in all; where it cannot be had, so many in one file."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    is_mounted = shutil.which("mount") and not subprocess.run(mount, check=False, capture_output=True).returncode
+    if is_mounted:
+        try:
+            yield
+            subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
+            shutil.copytree(folder, folder.with_name("kept"))
+        finally:
+            subprocess.run(["umount", str(folder)], check=True)
+        shutil.copytree(folder.with_name("kept"), folder, dirs_exist_ok=True)
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 4, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "kilobytes", [300, *(pytest.param(size, marks=slow) for size in (16, 100, 200, 400, 440, 480, 520))]
+)
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
+    kilobytes: int, tmp_path: Path, unlabelled_run: Path
+) -> None:
+    run, texts = tmp_path / "disk" / "run", write_texts(tmp_path / "texts.csv")
+    with full_disk(tmp_path / "disk", kilobytes * 1024):
+        with pytest.raises(ArtifactError) as failure:
+            pipeline.run(small_settings(), directory=run, data=texts)
+        print(f"{kilobytes} kB: {failure.value}")
+        assert str(failure.value).startswith(f"{run}")
+        assert "it cannot be written: the disk is full" in str(failure.value) or "File too large" in str(failure.value)
+        assert "\n" not in str(failure.value)
+        assert not list(run.rglob(".*"))
+    if (run / "run.json").exists():
+        resume(run)
+    else:
+        shutil.rmtree(run)
+        pipeline.run(small_settings(), directory=run, data=texts)
+    assert outcome(run) == outcome(unlabelled_run)
+
+
+# Ctrl-C
+
+
+@slow
+def test_ctrl_c_is_one_line_that_says_how_to_go_on(tmp_path: Path) -> None:
+    words = ["run", "tiny", "--out", str(tmp_path / "run"), "--set", "corpus.train_examples=96",
+             "corpus.test_examples=32", "record.checkpoint_steps=1", "text.sequence_length=32"]  # fmt: skip
+    command = [sys.executable, "-m", "minibert"]
+    run = subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path / "run").glob(f"{FOLDER}/*.safetensors")) and run.poll() is None:
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    out, error = run.communicate()
+    assert (run.returncode, out) == (130, ""), error
+    assert error.splitlines()[-1] == f"minibert: interrupted; resume with: minibert {shlex.join([*words, '--resume'])}"
+    assert "Traceback" not in error
+    again = subprocess.run([*command, *words, "--resume"], check=False, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    whole = [word.replace(str(tmp_path / "run"), str(tmp_path / "whole")) for word in words]
+    subprocess.run([*command, *whole], check=True, capture_output=True)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")

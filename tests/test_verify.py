@@ -1,0 +1,434 @@
+"""Verify says whether two runs computed the same, and names the first step and tensor that part.
+
+The proof is faults planted into replays: every one must get the right verdict, stage, step and tensor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minibert import pipeline
+from minibert.errors import ArtifactError, RepeatabilityError, SettingsError
+from minibert.fingerprints import read_trace
+from minibert.record import read_record, record_settings, write_record
+from minibert.settings import replace_setting
+from minibert.training.step import TrainingStep
+from minibert.verify import repeat, verify
+from minibert.verify.comparison import TOLERANCE, Parting, Verdict
+from tests import faults
+from tests.faults import Fault, before_step, in_batch
+from tests.runs import STEPS, small_settings, write_texts
+
+ALL_STEPS = sum(STEPS.values())
+
+
+def assert_different(verdict: Verdict, stage: str, step: int, tensor: str) -> None:
+    """The verdict, and exactly this place."""
+    assert (verdict.verdict, verdict.exit_code) == ("different", 11)
+    where = verdict.parting
+    assert where is not None
+    assert (where.stage, where.step, where.tensor) == (stage, step, tensor), verdict.explanation
+    assert verdict.inputs == verdict.environment == ()
+    assert f"first difference: {stage}, step {step}: {tensor}" in verdict.explanation
+
+
+# Exact
+
+
+def test_a_replay_in_the_same_environment_is_exact(small_run: Path) -> None:
+    before = {path: path.read_bytes() for path in small_run.rglob("*") if path.is_file()}
+    verdict = verify(small_run)
+    assert (verdict.verdict, verdict.exit_code, verdict.steps) == ("exact", 0, ALL_STEPS), verdict.explanation
+    assert verdict.parting is None
+    assert verdict.largest_deviation == 0
+    assert verdict.inputs == verdict.environment == ()
+    assert {path: path.read_bytes() for path in small_run.rglob("*") if path.is_file()} == before
+    assert json.loads(json.dumps(verdict.to_dict()))["verdict"] == "exact"
+
+
+def test_a_run_is_exact_against_itself(small_run: Path) -> None:
+    assert verify(small_run, against=small_run).explanation == [f"exact: {ALL_STEPS} steps compared"]
+
+
+# Faults in pretraining, each planted into a replay of an unlabelled run
+
+slow = pytest.mark.slow
+PRETRAINING_FAULTS: dict[str, tuple[Fault, int, str]] = {
+    "one ulp of a used embedding before step 7": (
+        before_step("pretrain", 7, faults.one_ulp("word_embedding/embeddings")), 7, "activation word_embedding"),
+    "one ulp of the vocabulary's bias before step 7": (
+        before_step("pretrain", 7, faults.one_ulp("mlm_cls/bias")), 7, "weight mlm_cls/bias"),
+    "one element of one gradient at step 7": (faults.changed_gradient(7), 7, "gradient mlm_cls/bias"),
+    "another target at step 7": (in_batch("pretrain", 7, faults.change_target), 7, "batch labels"),
+    "one mask less at step 7": (in_batch("pretrain", 7, faults.unmask_one), 7, "batch sample_weight"),
+    "other masks from step 7 on": (faults.other_masks(7), 7, "batch token_ids"),
+    "labels leak into the input at step 7": (in_batch("pretrain", 7, faults.leak_labels), 7, "batch token_ids"),
+    "step 7 is skipped": (faults.skip_step(7), 7, "batch example_ids"),
+    "a moment of Adam doubled before step 7": (
+        before_step("pretrain", 7, faults.optimizer_state("mlm_cls_kernel_momentum")), 7, "weight mlm_cls/kernel"),
+    "another dropout stream": (faults.other_dropout_stream, 0, "activation encoder_0_att_dropout"),
+    "dropout counts from 1": (faults.carried_dropout_step, 0, "activation encoder_0_att_dropout"),
+    "another dropout rate": (faults.dropout_rate, 0, "activation encoder_0_att_dropout"),
+    "another learning rate": (faults.adam(learning_rate=0.001001), 0, "weight word_embedding/embeddings"),
+    "another epsilon of Adam": (faults.adam(epsilon=1e-6), 0, "weight word_embedding/embeddings"),
+    "another epsilon of layer norm": (faults.layer_norm_epsilon, 0, "activation encoder_0_att_layernormalization"),
+    "another activation function": (faults.activation_function, 0, "activation encoder_0_ffn"),
+    "a mean in place of a sum": (faults.loss_reduction, 0, "gradient mlm_cls/bias"),
+    "other initial weights": (faults.initial_weights, 0, "activation word_embedding"),
+    "other predictions shown": (faults.predictions, 4, "epoch 1: predictions"),
+}  # fmt: skip
+ALWAYS_PLANTED = ("one ulp of a used embedding before step 7", "one element of one gradient at step 7",
+                  "other masks from step 7 on", "another dropout stream", "another epsilon of Adam")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ALWAYS_PLANTED else pytest.param(name, marks=slow) for name in PRETRAINING_FAULTS]
+)
+def test_a_fault_in_pretraining_is_found_where_it_is(
+    name: str, unlabelled_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant, step, tensor = PRETRAINING_FAULTS[name]
+    plant(monkeypatch)
+    assert_different(verify(unlabelled_run), "pretrain", step, tensor)
+
+
+CLASSIFIER_FAULTS: dict[str, tuple[Fault, str, int, str]] = {
+    "a label flipped at step 6": (in_batch("frozen", 6, faults.flip_label), "frozen", 6, "batch labels"),
+    "two examples of a batch swapped at step 8": (
+        in_batch("unfrozen", 8, faults.swap_examples), "unfrozen", 8, "batch example_ids"),
+    "one ulp of the output's bias before step 6": (
+        before_step("frozen", 6, faults.one_ulp("logits/bias")), "frozen", 6, "activation logits"),
+    "the frozen encoder is trained": (
+        faults.thawed_encoder, "frozen", 0, "gradient encoder_0_ffn_layernormalization/beta, which is in one run only"),
+    "the unfrozen stage keeps the optimizer's step": (
+        faults.kept_optimizer, "unfrozen", 0, "weight word_embedding/embeddings"),
+    "another validation loss": (faults.validation_loss, "frozen", 5, "epoch 1: val_loss"),
+    "other weights in the raw-text model": (faults.weights_after_training, "end_to_end", 0, "loss"),
+    "another text layer in the raw-text model": (faults.raw_text, "end_to_end", 0, "loss"),
+}  # fmt: skip
+
+
+@slow
+@pytest.mark.parametrize("name", CLASSIFIER_FAULTS)
+def test_a_fault_in_the_classifier_is_found_where_it_is(
+    name: str, small_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant, stage, step, tensor = CLASSIFIER_FAULTS[name]
+    plant(monkeypatch)
+    assert_different(verify(small_run), stage, step, tensor)
+
+
+def test_enough_faults_are_planted() -> None:
+    assert len(PRETRAINING_FAULTS) + len(CLASSIFIER_FAULTS) >= 20
+
+
+# Other inputs
+
+
+@pytest.mark.parametrize(
+    ("plant", "named"),
+    [
+        (faults.swapped_in_corpus, ["the corpus' digest was", "the corpus' ids_sha256 was"]),
+        (faults.other_word, ["the corpus' vocabulary_sha256 was", "the corpus' ids_sha256 was"]),
+        (faults.other_encoding, ["the corpus' ids_sha256 was"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_other_inputs_are_named_before_anything_is_trained(
+    plant: Fault, named: list[str], small_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    monkeypatch.setattr(pipeline, "execute", None)
+    verdict = verify(small_run)
+    assert (verdict.verdict, verdict.exit_code, verdict.steps) == ("not comparable", 12, 0)
+    assert len(verdict.inputs) == len(named)
+    for line, beginning in zip(verdict.inputs, named, strict=True):
+        assert line.startswith(beginning)
+        assert f"input: {line}" in verdict.explanation
+
+
+def test_data_that_changed_are_not_comparable(unlabelled_run: Path, tmp_path: Path) -> None:
+    texts = write_texts(tmp_path / "texts.csv")
+    texts.write_text(texts.read_text(encoding="utf-8").replace("awesome", "awful", 1), encoding="utf-8")
+    verdict = verify(unlabelled_run, data=texts)
+    assert verdict.verdict == "not comparable"
+    assert verdict.inputs[0].startswith("the corpus' digest was")
+
+
+def test_the_same_data_elsewhere_are_exact(unlabelled_run: Path, tmp_path: Path) -> None:
+    assert verify(unlabelled_run, data=write_texts(tmp_path / "moved.csv")).verdict == "exact"
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["masking.selection_rate=0.16", "masking.static=false", "seed=1", "pretrain.learning_rate=0.002",
+     "pretrain.loss_reduction=mean", "pretrain.epochs=5", "model.layer_norm_epsilon=1e-05", "model.dropout_rate=0.2",
+     "finetune.batch_size=7", "text.lowercase=none"],
+)  # fmt: skip
+def test_every_setting_that_differs_is_named(assignment: str, small_run: Path, tmp_path: Path) -> None:
+    other = with_settings(small_run, tmp_path / "other", assignment)
+    verdict = verify(small_run, against=other)
+    name, _, value = assignment.partition("=")
+    assert (verdict.verdict, verdict.exit_code) == ("not comparable", 12)
+    (line,) = verdict.inputs
+    assert line.startswith(f"setting {name} was ")
+    assert line.lower().replace("'", "").endswith(f"is {value}")
+
+
+def with_settings(run: Path, to: Path, assignment: str) -> Path:
+    """A copy of a run that says it had another setting."""
+    shutil.copytree(run, to)
+    record = read_record(to)
+    settings = replace_setting(record_settings(record, to), assignment)
+    write_record(to, record | {"settings": settings.to_dict(), "settings_digest": settings.digest()})
+    return to
+
+
+def test_what_the_record_alone_is_about_may_differ(small_run: Path, tmp_path: Path) -> None:
+    other = with_settings(small_run, tmp_path / "other", "record.checkpoint_steps=7")
+    assert verify(small_run, against=other).verdict == "exact"
+
+
+@slow
+@pytest.mark.parametrize(
+    ("assignment", "steps", "parts_at"),
+    [
+        ("masking.selection_rate=0.16", ALL_STEPS, ("pretrain", 0, "batch token_ids")),
+        ("seed=1", ALL_STEPS, ("pretrain", 0, "batch example_ids")),
+        ("pretrain.epochs=3", ALL_STEPS - 5, ("frozen", 0, "activation word_embedding")),
+        ("finetune.learning_rate=0.002", ALL_STEPS, ("frozen", 0, "weight hidden/kernel")),
+    ],
+)
+def test_runs_of_other_settings_are_not_comparable(
+    assignment: str, steps: int, parts_at: tuple[str, int, str], small_run: Path, tmp_path: Path
+) -> None:
+    pipeline.run(replace_setting(small_settings(), assignment), directory=tmp_path / "other")
+    verdict = verify(small_run, against=tmp_path / "other")
+    assert (verdict.verdict, verdict.steps) == ("not comparable", steps)
+    assert verdict.inputs[0].startswith(f"setting {assignment.partition('=')[0]} was ")
+    assert verdict.parting is not None
+    assert (verdict.parting.stage, verdict.parting.step, verdict.parting.tensor) == parts_at
+
+
+def test_another_corpus_is_not_comparable(small_run: Path, unlabelled_run: Path) -> None:
+    verdict = verify(small_run, against=unlabelled_run)
+    assert verdict.verdict == "not comparable"
+    assert any(line.startswith("the corpus' digest was") for line in verdict.inputs)
+    assert verdict.inputs[-1] == "stage pretrain has 20 steps in one run and 16 in the other"
+
+
+# Damaged files
+
+
+def copy_of(run: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(run, folder / "copy"))
+
+
+def cut(path: Path, count: int) -> None:
+    path.write_bytes(path.read_bytes()[:-count])
+
+
+def edit(path: Path, place: int = -1) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("is_other", [False, True], ids=["first", "other"])
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("trace/frozen.trace", lambda path: cut(path, 1), "frozen.trace: the file of the record is required"),
+        ("trace/frozen.trace", edit, "frozen.trace: the file of the record is required"),
+        ("trace/frozen.trace", Path.unlink, "frozen.trace: the file of the record is required"),
+        ("masked_lm.keras", edit, "masked_lm.keras: the file of the record is required"),
+        ("vocabulary.txt", lambda path: cut(path, 7), "vocabulary.txt: the file of the record is required"),
+        ("run.json", lambda path: cut(path, 99), "run.json: JSON is required"),
+        ("run.json", lambda path: path.write_text(path.read_text().replace('"loss": 0.', '"loss": 1.', 1)),
+         "run.json: field 'record_digest' does not fit"),
+        ("run.json", lambda path: path.write_text(path.read_text().replace('"seed": 0', '"seed": 1', 1)),
+         "run.json: field 'settings' was edited"),
+        ("run.json", Path.unlink, "a run directory with a run.json is required"),
+    ],
+    ids=["cut trace", "edited trace", "no trace", "edited model", "cut vocabulary", "cut record", "edited figure",
+         "edited setting", "no record"],
+)  # fmt: skip
+def test_a_damaged_file_is_named(
+    name: str, damage: Any, message: str, is_other: bool, small_run: Path, tmp_path: Path
+) -> None:
+    copy = copy_of(small_run, tmp_path)
+    damage(copy / name)
+    with pytest.raises(ArtifactError, match=message):
+        verify(small_run, against=copy) if is_other else verify(copy, against=small_run)
+
+
+def test_a_run_that_is_not_complete_is_named(small_run: Path, tmp_path: Path) -> None:
+    copy = copy_of(small_run, tmp_path)
+    write_record(copy, read_record(copy) | {"status": "running"})
+    with pytest.raises(ArtifactError, match="field 'status': a complete run is required, but it is 'running'"):
+        verify(copy)
+
+
+def test_a_trace_of_fewer_steps_is_named_even_if_the_record_fits_it(small_run: Path, tmp_path: Path) -> None:
+    copy = copy_of(small_run, tmp_path)
+    trace = copy / "trace" / "pretrain.trace"
+    cut(trace, read_trace(trace).header.row.itemsize)
+    record = read_record(copy)
+    del record["artifacts"]["trace/pretrain.trace"]
+    write_record(copy, record)
+    with pytest.raises(ArtifactError, match=r"pretrain.trace: 20 steps are recorded, but 19 are there"):
+        verify(copy, against=small_run)
+
+
+# Other environments
+
+
+def in_another_environment(run: Path, to: Path, *, deviation: float) -> Path:
+    """A copy of a run, made elsewhere: one thread, and the loss of step 3 off by this factor."""
+    shutil.copytree(run, to)
+    record, trace = read_record(to), to / "trace" / "pretrain.trace"
+    found = read_trace(trace)
+    rows = found.rows.copy()
+    rows["loss"][3] = (found.losses[3] * np.float32(1.0 + deviation)).view(np.uint32)
+    trace.write_bytes(found.header.encoded() + rows.tobytes())
+    del record["artifacts"]["trace/pretrain.trace"]
+    record["environment"]["threads"] = {"intra_op": 1, "inter_op": 0}
+    write_record(to, record)
+    return to
+
+
+@pytest.mark.parametrize(
+    ("deviation", "verdict", "exit_code"), [(TOLERANCE / 2, "numeric", 10), (TOLERANCE * 2, "different", 11)]
+)
+def test_the_tolerance_decides_between_numeric_and_different(
+    deviation: float, verdict: str, exit_code: int, small_run: Path, tmp_path: Path
+) -> None:
+    other = in_another_environment(small_run, tmp_path / "other", deviation=deviation)
+    found = verify(small_run, against=other)
+    assert (found.verdict, found.exit_code) == (verdict, exit_code)
+    assert found.largest_deviation == pytest.approx(deviation, rel=1e-2)
+    assert found.parting == Parting("pretrain", 3, "loss")
+    assert len(found.environment) == 1
+    assert found.environment[0].startswith("threads.intra_op was 0 and is 1")
+    assert verify(small_run, against=other, tolerance=deviation * 1.1).verdict == "numeric"
+    assert verify(small_run, against=other, tolerance=deviation / 1.1).verdict == "different"
+
+
+def test_no_tolerance_holds_in_the_same_environment(small_run: Path, tmp_path: Path) -> None:
+    other = in_another_environment(small_run, tmp_path / "other", deviation=1e-7)
+    record = read_record(other)
+    write_record(other, record | {"environment": read_record(small_run)["environment"]})
+    found = verify(small_run, against=other, tolerance=1.0)
+    assert (found.verdict, found.parting) == ("different", Parting("pretrain", 3, "loss"))
+
+
+def test_a_loss_that_is_not_finite_is_beyond_every_tolerance(small_run: Path, tmp_path: Path) -> None:
+    other = in_another_environment(small_run, tmp_path / "other", deviation=float("nan"))
+    found = verify(small_run, against=other, tolerance=1e9)
+    assert (found.verdict, found.largest_deviation) == ("different", float("inf"))
+
+
+ONE_THREAD = """
+from tensorflow.config import threading
+threading.set_intra_op_parallelism_threads(1)
+threading.set_inter_op_parallelism_threads(1)
+"""
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "XLA_FLAGS": "--xla_cpu_max_isa=AVX2"}
+ENVIRONMENTS = {
+    "one thread": ({}, ONE_THREAD, "threads.intra_op was 0 and is 1"),
+    "oneDNN off": ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "", "variables.TF_ENABLE_ONEDNN_OPTS was None and is '0'"),
+    "AVX2 only": (AVX2, "", "variables.ONEDNN_MAX_CPU_ISA was None and is 'AVX2'"),
+}
+
+
+@slow
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_a_replay_elsewhere_is_never_different(
+    name: str, small_run: Path, record_property: Any, tmp_path: Path
+) -> None:
+    variables, before, named = ENVIRONMENTS[name]
+    code = f"{before}\nfrom minibert.cli import main\nraise SystemExit(main(['verify', {str(small_run)!r}, '--json']))"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        env=os.environ | variables,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout, run.stderr
+    found = json.loads(run.stdout)
+    record_property("verdict", f"{name}: {found['verdict']}, deviation {found['largest_deviation']:.3g}")
+    print(f"{name}: {found['verdict']}, largest deviation {found['largest_deviation']:.3g}, {found['parting']}")
+    assert (found["verdict"], run.returncode) in (("exact", 0), ("numeric", 10))
+    assert found["largest_deviation"] <= TOLERANCE
+    assert named in found["environment"]
+
+
+# One step, repeated
+
+
+def test_every_step_repeats(small_run: Path) -> None:
+    found = repeat(small_run, count=3)
+    assert (found.is_repeatable, found.exit_code, found.count) == (True, 0, 3)
+    assert [step.stage for step in found.steps] == ["pretrain", "frozen", "unfrozen"]
+    assert all(step.tensors > 10 and not step.results and not step.racing for step in found.steps)
+    assert found.explanation[0] == "repeatable: one step of each stage, executed 3 times"
+    assert json.loads(json.dumps(found.to_dict()))["exit_code"] == 0
+
+
+def test_a_step_that_does_not_repeat_is_listed_by_tensor(unlabelled_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(range(10))
+    healthy = TrainingStep.__call__
+
+    def call(self: Any, step: int, batch: Any) -> Any:
+        result = healthy(self, step, batch)
+        result.fingerprint[self.fingerprint_names.index("gradient mlm_cls/bias")] += next(drawn) % 2
+        return result
+
+    monkeypatch.setattr(TrainingStep, "__call__", call)
+    found = repeat(unlabelled_run, count=4)
+    assert (found.is_repeatable, found.exit_code) == (False, 11)
+    assert found.steps[0].results == {"gradient mlm_cls/bias": 2}
+    assert found.explanation[0].startswith("not repeatable")
+    assert "  gradient mlm_cls/bias: 2 different results" in found.explanation
+
+
+def test_three_consumers_are_refused_in_training_and_named_as_the_cause(
+    unlabelled_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults.three_consumers(monkeypatch)
+    with pytest.raises(RepeatabilityError, match=r"4 gradients are added in a racing order .*encoder_0_"):
+        verify(unlabelled_run)
+    found = repeat(unlabelled_run, count=3)
+    assert (found.is_repeatable, found.exit_code) == (False, 11)
+    (racing,) = found.steps[0].racing
+    assert len(racing.layers) == 4
+    assert any("encoder_0_multiheadattention" in layer for layer in racing.layers)
+    assert any(line.startswith(f"  cause: racing sum {racing.operation}") for line in found.explanation)
+
+
+def test_one_execution_repeats_nothing(small_run: Path) -> None:
+    with pytest.raises(SettingsError, match="repeat: 2 or more executions are required, but 1 came"):
+        repeat(small_run, count=1)
+
+
+def test_a_comparison_of_two_runs_does_not_load_tensorflow(small_run: Path) -> None:
+    code = f"""
+import sys
+from minibert.cli import main
+code = main(["verify", {str(small_run)!r}, "--against", {str(small_run)!r}])
+assert not {{"tensorflow", "keras"}} & set(sys.modules)
+raise SystemExit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"exact: {ALL_STEPS} steps compared\n"), done.stderr
