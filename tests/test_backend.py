@@ -92,17 +92,22 @@ def test_words_far_into_a_stream_agree_with_the_oracle():
         assert words[place] == oracles.philox4x32_10((block, 0, step, 0), (key % 2**32, key >> 32))[word], place
 
 
+@pytest.mark.parametrize("word", [np.uint32, np.int64])
 @given(key=keys, step=steps, count=st.integers(1, 40))
 @example(key=2**64 - 1, step=2**32 - 1, count=39)
-def test_words_by_operations_agree_with_the_oracle(key, step, count):
-    """The version of the other backends, on NumPy's arrays: 32-bit integers that wrap."""
+def test_words_by_operations_agree_with_the_oracle(word, key, step, count):
+    """The version of the other backends, on NumPy's arrays: JAX has words of 32 bits, PyTorch wider ones instead."""
     numpy_ops = types.SimpleNamespace(
-        zeros=np.zeros, arange=np.arange, stack=np.stack, reshape=np.reshape, cast=np.asarray
+        zeros=lambda shape, dtype: np.zeros(shape, word),
+        cast=lambda array, dtype: np.asarray(array, word),
+        arange=np.arange,
+        stack=np.stack,
+        reshape=np.reshape,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend, "ops", numpy_ops)
         words = backend._philox_words_by_ops(key, step, count)
-    assert words.dtype == np.uint32
+    assert words.dtype == word
     assert words.tolist() == known_words(key, step, count)
 
 

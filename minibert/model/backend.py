@@ -110,4 +110,4 @@ def _multiply_wide(x: Any, factor: int) -> tuple[Any, Any]:
     middle2 = x_low * f_high
     carry = (low >> sixteen) + (middle1 & mask) + (middle2 & mask)
     high = x_high * f_high + (middle1 >> sixteen) + (middle2 >> sixteen) + (carry >> sixteen)
-    return high, x * np.uint32(factor)
+    return high, (x * np.uint32(factor)) & np.uint32(0xFFFFFFFF)  # PyTorch has wider integers, which do not wrap
