@@ -39,7 +39,12 @@ def read(weight: Any) -> Any:
 
 
 def after(tensor: Any, before: Any) -> Any:
-    """The tensor, but not before ``before`` is computed: bounds what is alive at the same time."""
+    """The tensor, but not before ``before`` is computed.
+
+    It bounds what is alive at the same time, and it keeps two calls of one compiled function from running
+    at the same moment: TensorFlow 2.21's XLA emits some reductions when a thunk first runs, without a
+    lock, and two threads in it crashed a run once.
+    """
     if BACKEND == "tensorflow":
         with tf.control_dependencies([before]):
             return tf.identity(tensor)
