@@ -8,7 +8,8 @@
 A pair is some steps of ours and some of the peer's, one right after the other, in the order A B, B A,
 A B, ...; the ratio is the median over the pairs, with its quartiles. Before anything is timed each side
 has run every prepared batch twice, so what is compiled on first use is compiled; the first call is
-reported apart. Leave the machine alone meanwhile.
+reported apart. Leave the machine alone meanwhile: the table says what share of the cores other processes
+took, and a peer whose threads wait for each other (PyTorch's do) suffers from it more than others.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ PEER_STEPS = {"notebook": STEPS, "keras-hub": ("masked_lm",), "pytorch": ("maske
 """Peer -> the steps of ours that it has, by the memory that they need."""
 
 PAIRS = 21
-QUICK_PAIRS, QUICK_SECONDS, LEAST_PAIRS = 11, 9.0, 3
+QUICK_PAIRS, QUICK_SECONDS, LEAST_PAIRS = 11, 7.0, 3
 TURN_SECONDS = 0.4
 """A turn is as many steps as take about this long, so that the first one's cold caches do not count."""
 LOSS_TOLERANCE = 1e-4
@@ -97,7 +98,9 @@ def _row(plan: Plan, shape: str, step: str, ours: Worker, theirs: Worker) -> Row
             break
         turns = [(ours, counts[0], measured.ours), (theirs, counts[1], measured.theirs)]
         for side, count, seconds in turns if pair % 2 == 0 else turns[::-1]:
-            seconds.append(side.ask("turn", count)["seconds"])
+            turn = side.ask("turn", count)
+            seconds.append(turn["seconds"])
+            measured.others.append(turn["others_rate"])
         measured.rates.append(ours.ask("matrix_rate"))
     facts = {
         "shape": shape,

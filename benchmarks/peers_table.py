@@ -37,6 +37,8 @@ class Row:
         ours_first_call_seconds: Tracing, compiling and the first step.
         peer_first_call_seconds: Likewise the peer's.
         pairs: Number of pairs.
+        others_rate: Share of the cores, 0 to 1, that other processes took during the turns, in the mean; None
+            where the system does not say.
         not_run: Why there are no figures, or None.
         environment: Device, threads and versions of both sides.
     """
@@ -59,6 +61,7 @@ class Row:
     ours_first_call_seconds: float | None = None
     peer_first_call_seconds: float | None = None
     pairs: int = 0
+    others_rate: float | None = None
     not_run: str | None = None
     environment: dict[str, Any] = field(default_factory=dict)
 
@@ -70,6 +73,7 @@ class Measured:
     ours: list[float] = field(default_factory=list)
     theirs: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
+    others: list[float | None] = field(default_factory=list)
 
 
 def make_row(measured: Measured, facts: dict[str, Any]) -> Row:
@@ -78,6 +82,7 @@ def make_row(measured: Measured, facts: dict[str, Any]) -> Row:
     ratios = [theirs / ours for ours, theirs in zip(measured.ours, measured.theirs, strict=True)]
     low, middle, high = quartiles(ratios)
     seconds, rate = statistics.median(measured.ours), statistics.median(measured.rates)
+    others = [share for share in measured.others if share is not None]
     flops = step_flops(settings, facts["step"], rows=facts["masked_tokens"])
     return Row(
         ratio=middle,
@@ -90,6 +95,7 @@ def make_row(measured: Measured, facts: dict[str, Any]) -> Row:
         matrix_flops_per_second=rate,
         tokens=settings.pretrain.batch_size * settings.text.sequence_length,
         pairs=len(ratios),
+        others_rate=statistics.fmean(others) if others else None,
         **facts,
     )
 
@@ -148,6 +154,11 @@ def _conditions(rows: Sequence[Row]) -> str:
         f"{ours['processor']}, {ours['cores']} cores, default threads, device {ours['device']}"
         f"{''.join(f', {gpu}' for gpu in ours.get('gpu', []))}; "
         f"float32 matrix rate {rate / 1e9:.0f} GFLOP/s; median of {pairs} interleaved pairs; "
-        + ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-        + "."
+        f"{_others(rows)}" + ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) + "."
     )
+
+
+def _others(rows: Sequence[Row]) -> str:
+    """How quiet the machine was, by its loudest row."""
+    shares = [row.others_rate for row in rows if row.others_rate is not None]
+    return f"other processes took up to {max(shares):.0%} of the cores; " if shares else ""

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from benchmarks.workloads import PREPARED_BATCHES, Workload, batches_of, selected_rows, shape_settings
@@ -169,10 +170,14 @@ class _Server:
         }
 
     def turn(self, steps: int) -> dict[str, Any]:
-        """Runs some steps; mean seconds of a step, and their losses."""
-        started = time.perf_counter()
-        losses = [self._next() for _ in range(steps)]
-        return {"seconds": (time.perf_counter() - started) / steps, "losses": losses}
+        """Runs some steps: mean seconds of a step, and the share of the cores that others took meanwhile."""
+        started, busy, own = time.perf_counter(), busy_seconds(), time.process_time()
+        for _ in range(steps):
+            self._next()
+        seconds = time.perf_counter() - started
+        others = None if busy is None else (busy_seconds() or 0.0) - busy - (time.process_time() - own)
+        share = None if others is None else max(0.0, others / (seconds * available_cores()))
+        return {"seconds": seconds / steps, "others_rate": share}
 
     def matrix_rate(self, _: None) -> float:
         """The float32 matrix rate now, in operations per second."""
@@ -189,6 +194,16 @@ class _Server:
         assert self._workload is not None
         self._number += 1
         return self._workload(self._number - 1)
+
+
+def busy_seconds() -> float | None:
+    """Time that all processes together have spent on all cores, in seconds; None where Linux does not say."""
+    try:
+        fields = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=9)[1:9]
+    except OSError:
+        return None
+    user, nice, system, _, _, interrupts, soft_interrupts, stolen = map(int, fields)
+    return (user + nice + system + interrupts + soft_interrupts + stolen) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_bytes() -> int:

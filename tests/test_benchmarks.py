@@ -40,7 +40,9 @@ FACTS: dict[str, Any] = {
 
 
 def made_up_row() -> Any:
-    measured = peers_table.Measured(ours=[0.2, 0.25, 0.3], theirs=[2.4, 2.5, 2.1], rates=[2.0e11, 2.2e11, 2.1e11])
+    measured = peers_table.Measured(
+        ours=[0.2, 0.25, 0.3], theirs=[2.4, 2.5, 2.1], rates=[2.0e11, 2.2e11, 2.1e11], others=[0.02, None, 0.06]
+    )
     return peers_table.make_row(measured, FACTS)
 
 
@@ -149,7 +151,10 @@ def test_table_and_picture_show_every_row():
     ]
     table = peers_table.markdown(rows)
     assert "| imdb | masked LM | notebook | **10.0×** (" in table
-    assert "float32 matrix rate 210 GFLOP/s; median of 3 interleaved pairs" in table
+    assert (
+        "float32 matrix rate 210 GFLOP/s; median of 3 interleaved pairs; other processes took up to 4% of the cores"
+        in table
+    )
     drawn = peers_picture.picture([dataclasses.asdict(row) for row in rows], peers_table.STEP_NAMES)
     svg = "{http://www.w3.org/2000/svg}"
     tree = ElementTree.fromstring(drawn)
