@@ -1,0 +1,275 @@
+"""Are the bits the same in every fresh process, and what does that cost?
+
+    python -m benchmarks.exactness                      20 processes at both notebooks' shapes, then the cost
+    python -m benchmarks.exactness --processes 2 --steps 2 --shape 2 --rounds 4
+
+Every process has its own hash seed, the default thread pools and oneDNN, and shares the cores with a busy
+neighbour. It runs some steps of masked-LM pretraining and of the classifier, frozen and not, and prints
+SHA-256 digests of the weights, the optimizer and the metrics.
+
+The cost is that of a step as a run takes it (op determinism, fingerprints of every tensor, a row of the
+trace) beside the same step without any of it, each in a process of its own, stepping in turn (A B B A) on a
+machine that should be quiet; and of the fingerprints and the trace alone, both steps in one process. The
+figure is the median over pairs, with a 95 % interval of it from resampling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.workloads import STEPS, OurStep, shape_settings
+
+PRESETS = {1: "imdb", 2: "amazon"}
+"""A notebook's number -> the preset of its shape."""
+PARTS = ("weights", "optimizer", "metrics")
+LIMITS = {"all": 0.05, "fingerprints and trace": 0.02}
+"""The most that each may cost, as a share of the step's time."""
+
+
+# The same bits
+
+
+def digests_of(shape: int, steps: int) -> dict[str, str]:
+    """Runs steps of every kind in this process: ``masked_lm: weights`` and so on -> SHA-256."""
+    import tensorflow as tf
+
+    from minibert.training.state import optimizer_arrays, state_digest, weight_arrays
+
+    tf.config.experimental.enable_op_determinism()
+    settings, found = shape_settings(PRESETS[shape]), {}
+    for kind in STEPS:
+        ours, metrics = OurStep(settings, kind), hashlib.sha256()
+        for number in range(steps):
+            result = ours.training_step(number, ours.batches[number % len(ours.batches)])
+            metrics.update(json.dumps(result.metrics, sort_keys=True).encode() + result.fingerprint.tobytes())
+        found[f"{kind}: weights"] = state_digest(weight_arrays(ours.training_step.objective.variables))
+        found[f"{kind}: optimizer"] = state_digest(optimizer_arrays(ours.training_step.optimizer))
+        found[f"{kind}: metrics"] = metrics.hexdigest()
+    return found
+
+
+def fresh_process(shape: int, steps: int) -> dict[str, str]:
+    """The digests of a new process with a hash seed of its own."""
+    environment = os.environ | {"PYTHONHASHSEED": str(secrets.randbelow(2**32)), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-m", "benchmarks.exactness", "--child", "--shape", str(shape), "--steps", str(steps)]
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    digests: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return digests
+
+
+def _be_busy() -> None:
+    """Takes the cores in bursts, so that operators finish in another order every time."""
+    generator = np.random.Generator(np.random.PCG64())
+    matrix = generator.standard_normal((700, 700), dtype=np.float32)
+    while True:
+        for _ in range(int(generator.integers(1, 40))):
+            matrix @ matrix
+        time.sleep(float(generator.uniform(0.0, 0.02)))
+
+
+@contextmanager
+def busy_neighbour() -> Iterator[None]:
+    """A process that competes for all cores."""
+    process = multiprocessing.get_context("spawn").Process(target=_be_busy, daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.join()
+
+
+def repeatability_table(shape: int, processes: int, steps: int) -> tuple[list[str], bool]:
+    """Lines of a Markdown table, and whether all processes agree."""
+    runs = []
+    with busy_neighbour():
+        for number in range(processes):
+            runs.append(fresh_process(shape, steps))
+            print(f"notebook {shape}: process {number + 1} of {processes}", file=sys.stderr)
+    lines, agree = [], True
+    for name, digest in runs[0].items():
+        same = sum(run[name] == digest for run in runs)
+        agree = agree and same == processes
+        lines.append(
+            f"| {shape} | {name} | {same} of {processes} | {len({run[name] for run in runs})} | `{digest[:16]}` |"
+        )
+    return lines, agree
+
+
+# What it costs
+
+
+class Stepper:
+    """A masked-LM step with or without what exactness takes; a call gives its seconds.
+
+    Args:
+        shape: 1 or 2.
+        traced: Whether fingerprints are computed and written to a trace.
+    """
+
+    def __init__(self, shape: int, *, traced: bool) -> None:
+        from minibert.fingerprints import TraceHeader, TraceWriter
+        from minibert.training.step import TrainingStep
+
+        settings = shape_settings(PRESETS[shape])
+        made = OurStep(settings, "masked_lm")
+        self._step: Any = made.training_step
+        if not traced:
+            self._step = TrainingStep(
+                made.training_step.objective,
+                learning_rate=settings.pretrain.learning_rate,
+                seed=settings.seed,
+                stage="pretrain",
+                fingerprints=False,
+            )
+        self._batches, self._number, self._trace = made.batches, 0, None
+        for batch in self._batches:
+            self._step(0, batch)
+        if traced:
+            self._folder = tempfile.TemporaryDirectory(prefix="minibert-exactness-")
+            header = TraceHeader("pretrain", tuple(self._batches[0]), tuple(self._step.fingerprint_names))
+            self._trace = TraceWriter(Path(self._folder.name) / "trace" / "pretrain.trace", header, steps=0)
+
+    def __call__(self) -> float:
+        batch = self._batches[self._number % len(self._batches)]
+        started = time.perf_counter()
+        result = self._step(self._number, batch)
+        if self._trace is not None:
+            self._trace.append(self._number, loss_bits=result.loss_bits, batch=batch, fingerprint=result.fingerprint)
+        np.asarray(self._step.objective.variables[-1].value)  # there when the update is done
+        self._number += 1
+        return time.perf_counter() - started
+
+
+def _serve(connection: Connection, shape: int, exact: bool) -> None:
+    """A worker: takes a step whenever it is asked."""
+    import tensorflow as tf
+
+    if exact:
+        tf.config.experimental.enable_op_determinism()
+    step = Stepper(shape, traced=exact)
+    connection.send(0.0)
+    while connection.recv():
+        connection.send(step())
+
+
+@contextmanager
+def worker(shape: int, *, exact: bool) -> Iterator[Callable[[], float]]:
+    """A process with a step, and the function that lets it take one."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, shape, exact), daemon=True)
+    process.start()
+    theirs.close()
+    ours.recv()
+
+    def step() -> float:
+        ours.send(True)
+        seconds: float = ours.recv()
+        return seconds
+
+    try:
+        yield step
+    finally:
+        ours.send(False)
+        process.join()
+
+
+def interleaved(one: Callable[[], float], two: Callable[[], float], rounds: int) -> np.ndarray:
+    """Seconds of both, (2 rounds, 2): each round is A B B A, so that a drift of the machine cancels."""
+    pairs = []
+    for _ in range(rounds):
+        a, b = one(), two()
+        c, d = two(), one()
+        pairs += [(a, b), (d, c)]
+    return np.array(pairs)
+
+
+def cost_line(shape: int, what: str, seconds: np.ndarray) -> tuple[str, float]:
+    """A line of a Markdown table, and the cost as a share of the plain step."""
+    rounds = seconds.reshape(-1, 2, 2).sum(axis=1)
+    ratios = rounds[:, 0] / rounds[:, 1]
+    generator = np.random.Generator(np.random.PCG64(0))
+    resampled = np.median(generator.choice(ratios, (2_000, len(ratios))), axis=1)
+    low, high = np.quantile(resampled, [0.025, 0.975]) - 1.0
+    cost = float(np.median(ratios)) - 1.0
+    plain, exact = (1000.0 * float(np.median(seconds[:, column])) for column in (1, 0))
+    return (
+        f"| {shape} | {what} | {plain:.1f} | {exact:.1f} | {cost:+.2%} | {low:+.2%} to {high:+.2%} "
+        f"| {LIMITS[what]:.0%} | {len(rounds)} |"
+    ), cost
+
+
+def cost_table(shape: int, rounds: int) -> tuple[list[str], bool]:
+    """Lines of a Markdown table, and whether both costs are within their limits."""
+    lines, within = [], True
+    with worker(shape, exact=True) as exact, worker(shape, exact=False) as plain:
+        measured = {"all": interleaved(exact, plain, rounds)}
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        measured["fingerprints and trace"] = pool.apply(_fingerprint_seconds, (shape, rounds))
+    for what, seconds in measured.items():
+        line, cost = cost_line(shape, what, seconds)
+        lines.append(line)
+        within = within and cost <= LIMITS[what]
+    return lines, within
+
+
+def _fingerprint_seconds(shape: int, rounds: int) -> np.ndarray:
+    """Both steps in one process, op determinism on for both."""
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    return interleaved(Stepper(shape, traced=True), Stepper(shape, traced=False), rounds)
+
+
+def main() -> int:
+    """Prints the tables; 0 if every process agrees and the costs are within their limits."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.exactness", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--processes", type=int, default=20, help="fresh processes per shape (default: 20; 0: none)")
+    parser.add_argument("--steps", type=int, default=4, help="steps of each kind in a process (default: 4)")
+    parser.add_argument("--shape", type=int, choices=PRESETS, help="a notebook's shape (default: both)")
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="rounds of four steps for the cost (default: 20; 0: none)"
+    )
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(digests_of(options.shape, options.steps)))
+        return 0
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    shapes, good = [options.shape] if options.shape else list(PRESETS), True
+    if options.processes:
+        print("| notebook | digest | agree | different | first process |\n|---|---|---|---|---|")
+        for shape in shapes:
+            lines, agree = repeatability_table(shape, options.processes, options.steps)
+            print(*lines, sep="\n", flush=True)
+            good = good and agree
+        print()
+    if options.rounds:
+        print("| notebook | exactness | plain ms | exact ms | cost | 95 % interval | limit | rounds |")
+        print("|---|---|---|---|---|---|---|---|")
+        for shape in shapes:
+            lines, within = cost_table(shape, options.rounds)
+            print(*lines, sep="\n", flush=True)
+            good = good and within
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
