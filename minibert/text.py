@@ -130,7 +130,7 @@ def learn_vocabulary(batches: Iterable[pa.Array], settings: TextSettings) -> Voc
         settings: Standardization and `vocabulary_size`.
 
     Raises:
-        CorpusError: There is no word at all.
+        CorpusError: There is no word at all, or one ends in a NUL character, which Keras cuts off.
     """
     counts: collections.Counter[str] = collections.Counter()
     for texts in batches:
@@ -143,6 +143,9 @@ def learn_vocabulary(batches: Iterable[pa.Array], settings: TextSettings) -> Voc
         raise CorpusError("corpus: texts with at least one word are required, but none came")
     ranked = sorted(counts.items(), key=lambda item: (item[1], item[0]), reverse=True)
     kept = [word for word, _ in ranked[: settings.vocabulary_size - _FIRST_WORD_ID - 1]]
+    for word in kept:
+        if word.endswith("\0"):
+            raise CorpusError(f"corpus: words that do not end in a NUL character are required, but {word!r} came")
     return Vocabulary((PADDING, UNKNOWN, *kept, MASK))
 
 

@@ -172,6 +172,15 @@ def test_a_corpus_without_words_is_refused(corpus):
     assert str(caught.value) == "corpus: texts with at least one word are required, but none came"
 
 
+def test_a_word_that_ends_in_a_nul_is_refused_before_anything_is_trained():
+    """NumPy cuts it off where Keras reads the vocabulary: the raw-text model would have two equal words."""
+    with pytest.raises(CorpusError) as caught:
+        learn_vocabulary([arrow(["a a a\0 b"])], TextSettings())
+    assert str(caught.value) == "corpus: words that do not end in a NUL character are required, but 'a\\x00' came"
+    settings = settings_of(4, 3)
+    assert learn_vocabulary([arrow(["a a a\0 b\0c"])], settings).words == ("", "[UNK]", "a", "[mask]")
+
+
 # vocabulary.txt
 
 
