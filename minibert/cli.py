@@ -13,6 +13,7 @@ from pathlib import Path
 
 from minibert import __version__, commands
 from minibert.errors import ArtifactError, MinibertError
+from minibert.perf.arguments import add_perf
 from minibert.quiet import quiet_tensorflow
 
 INTERRUPTED_EXIT_CODE = 130
@@ -58,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"minibert {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (_add_run, _add_fill_mask, _add_classify, _add_evaluate, _add_presets, _add_report, _add_doctor,
-                _add_verify):  # fmt: skip
+                _add_verify, add_perf):  # fmt: skip
         add(subparsers)
     return parser
 

@@ -1,0 +1,97 @@
+"""The words after ``minibert perf``. Imported for ``--help``, so nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+
+def add_perf(subparsers: argparse._SubParsersAction) -> None:
+    """Adds ``perf`` and what stands after it."""
+    text = "is it slower, since when, and how sure are we?"
+    parser = subparsers.add_parser("perf", help=text, description="Is it slower, since when, and how sure are we?",
+                                   allow_abbrev=False)  # fmt: skip
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_gate(commands)
+    _add_accept(commands)
+    _add_history(commands)
+
+
+def _add_history(commands: argparse._SubParsersAction) -> None:
+    try:
+        from minibert.perf.history_commands import register_history
+    except ModuleNotFoundError as error:
+        if error.name != "minibert.perf.history_commands":
+            raise
+        return
+    register_history(commands)
+
+
+def _add_gate(commands: argparse._SubParsersAction) -> None:
+    text = "compare the working tree's speed, counters and bits with a revision's"
+    parser = commands.add_parser("gate", help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False,
+                                 epilog="Exit codes: 0 same or faster, 20 slower, 21 unproven, 22 missing, 23 counters "
+                                 "changed, 24 computes something else.")  # fmt: skip
+    against = parser.add_argument_group("what the working tree is compared with")
+    against.add_argument("--base", metavar="REV", help="a revision (default: HEAD)")
+    against.add_argument("--base-python", metavar="PATH", type=Path,
+                         help="another environment's Python; it runs the working tree, or --base")  # fmt: skip
+    against.add_argument("--base-result", metavar="FILE", type=Path, nargs="+",
+                         help="pytest-benchmark's JSON from this machine, one file a process")  # fmt: skip
+    parser.add_argument("--benchmark", metavar="NAME", nargs="+", action="extend",
+                        help="what is timed (--list shows all; default: the small shapes)")  # fmt: skip
+    parser.add_argument("--list", action="store_true", help="list the benchmarks and stop")
+    parser.add_argument("--threshold", metavar="RATE", type=_rate, default=0.025,
+                        help="a smaller slowdown is not called one (default: 0.025)")  # fmt: skip
+    parser.add_argument("--time-limit", metavar="SECONDS", type=_positive_seconds, default=60.0,
+                        help="seconds of stepping for each benchmark, both sides together (default: 60)")  # fmt: skip
+    parser.add_argument("--no-numeric", action="store_true", help="do not compare what the tiny run computes")
+    parser.add_argument("--allow-different", metavar="REASON", help="other bits are meant; why goes into the answer")
+    parser.add_argument("--save", metavar="FILE", type=Path, help="also write the answer as JSON to a file")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print the answer as JSON")
+    shown.add_argument("--markdown", action="store_true", help="print a table for a pull request")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.set_defaults(command=_gate)
+
+
+def _add_accept(commands: argparse._SubParsersAction) -> None:
+    text = "accept the counters of the working tree as they are now"
+    parser = commands.add_parser("accept", help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+    parser.add_argument("--reason", metavar="TEXT", required=True, help="why they changed, in one line")
+    parser.add_argument("--benchmark", metavar="NAME", nargs="+", action="extend", help="default: all of them")
+    parser.set_defaults(command=_accept)
+
+
+def _gate(options: argparse.Namespace) -> int:
+    from minibert.perf.gate_commands import gate
+
+    return gate(options)
+
+
+def _accept(options: argparse.Namespace) -> int:
+    from minibert.perf.gate_commands import accept
+
+    return accept(options)
+
+
+def _rate(text: str) -> float:
+    number = _number(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"a number above 0 and below 1 is required, but {text!r} came")
+    return number
+
+
+def _positive_seconds(text: str) -> float:
+    number = _number(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"seconds above 0 are required, but {text!r} came")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
