@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import math
 import os
+import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from minibert import __version__, commands
 from minibert.errors import ArtifactError, MinibertError
@@ -18,6 +21,8 @@ from minibert.quiet import quiet_tensorflow
 
 INTERRUPTED_EXIT_CODE = 130
 BROKEN_PIPE_EXIT_CODE = 141
+_ASSIGNMENT = re.compile(r"[^-=/\\\s][^=/\\\s]*=")
+"""How a further word behind ``--set`` begins: a name without slashes or spaces, and an equals sign."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole grammar of the command line; each command's function stands in `commands`."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="minibert", description="Train a small BERT from scratch, the same bits every time.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"minibert {__version__}")
@@ -62,6 +67,36 @@ def build_parser() -> argparse.ArgumentParser:
                 _add_verify, add_perf):  # fmt: skip
         add(subparsers)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser in which one ``--set`` takes several assignments and no other word."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses as argparse does, once every assignment has its own ``--set``."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args(one_assignment_each(words), namespace)
+
+
+def one_assignment_each(words: Iterable[str]) -> list[str]:
+    """Writes ``--set a=1 b=2 tiny`` as ``--set a=1 --set b=2 tiny``.
+
+    argparse would give an option that takes several words every word up to the next option, so that a
+    positional behind it was lost.
+    """
+    found, in_assignments, remaining = [], False, iter(words)
+    for word in remaining:
+        if word == "--":
+            return [*found, word, *remaining]
+        if word == "--set":
+            found += [word, *itertools.islice(remaining, 1)]
+            in_assignments = True
+        elif in_assignments and _ASSIGNMENT.match(word):
+            found += ["--set", word]
+        else:
+            found.append(word)
+            in_assignments = word.startswith("--set=")
+    return found
 
 
 def _add(
@@ -82,8 +117,8 @@ def _add_directory(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_set(parser: argparse.ArgumentParser, example: str) -> None:
-    text = f"change a setting, such as {example}"
-    parser.add_argument("--set", metavar="STAGE.FIELD=VALUE", nargs="+", action="extend", default=[], help=text)
+    text = f"change settings, such as {example}; several may follow one --set"
+    parser.add_argument("--set", metavar="STAGE.FIELD=VALUE", action="append", default=[], help=text)
 
 
 def _add_run(subparsers: argparse._SubParsersAction) -> None:

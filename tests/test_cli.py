@@ -17,7 +17,7 @@ import pytest
 
 import minibert
 from minibert import errors
-from minibert.cli import build_parser, main
+from minibert.cli import build_parser, main, one_assignment_each
 from minibert.progress import Progress
 from minibert.record import write_record
 from minibert.settings import RunSettings
@@ -175,6 +175,45 @@ def test_run_resolves_settings_names_the_directory_and_writes_the_report(
     assert "minibert fill-mask runs/tiny-seed3" in captured.out
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--set", "a=1", "tiny"], ["--set", "a=1", "tiny"]),
+        (["tiny", "--set", "a=1", "b=2"], ["tiny", "--set", "a=1", "--set", "b=2"]),
+        (["--set", "a=1", "b=2", "tiny", "c=3"], ["--set", "a=1", "--set", "b=2", "tiny", "c=3"]),
+        (["--set=a=1", "b=", "--set", "c=3"], ["--set=a=1", "--set", "b=", "--set", "c=3"]),
+        (["--set", "a=1", "--out", "x=y", "b=2"], ["--set", "a=1", "--out", "x=y", "b=2"]),
+        (["--set", "a=1", "runs/a=1", "./b=2", "a word=3"], ["--set", "a=1", "runs/a=1", "./b=2", "a word=3"]),
+        (["--set", "a=1", "--", "b=2"], ["--set", "a=1", "--", "b=2"]),
+        (["--set", "--set", "a=1"], ["--set", "--set", "--set", "a=1"]),
+        (["--set"], ["--set"]),
+        (["b=2"], ["b=2"]),
+    ],
+)
+def test_one_set_takes_the_assignments_behind_it_and_no_other_word(words: list[str], expected: list[str]) -> None:
+    assert one_assignment_each(words) == expected
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--set", "pretrain.epochs=1", "model.heads=2", "tiny"],
+        ["--set", "pretrain.epochs=1", "tiny", "--set", "model.heads=2"],
+        ["--set=pretrain.epochs=1", "model.heads=2", "--quiet", "tiny"],
+        ["tiny", "--set", "pretrain.epochs=1", "model.heads=2"],
+        ["tiny", "--set", "pretrain.epochs=1", "--set", "model.heads=2"],
+    ],
+)
+def test_settings_may_stand_before_and_behind_the_preset(
+    words: list[str], place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[dict[str, Any]] = []
+    place("pipeline", run=fake_run(calls))
+    assert main(["run", *words, "--out", str(tmp_path / "out")]) == 0
+    settings = calls[0]["settings"]
+    assert (settings.preset, settings.pretrain.epochs, settings.model.heads) == ("tiny", 1, 2)
+
+
 def test_run_prints_the_record_as_json(place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place("pipeline", run=fake_run([]))
     assert main(["run", "tiny", "--out", str(tmp_path / "out"), "--json"]) == 0
@@ -330,6 +369,9 @@ def test_a_terminal_that_cannot_show_a_character_shows_its_number() -> None:
         (["verify", "d", "--tolerance", "nan"], "a number, 0 or more, is required"),
         (["run", "tiny", "--seed", "x"], "invalid int value: 'x'"),
         (["run", "tiny", "--see", "1"], "unrecognized arguments: --see 1"),
+        (["run", "tiny", "--set"], "argument --set: expected one argument"),
+        (["run", "tiny", "--set", "seed=1", "imdb"], "unrecognized arguments: imdb"),
+        (["run", "--set", "tiny"], "the following arguments are required: PRESET"),
     ],
 )
 def test_wrong_words_exit_with_2(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
