@@ -25,7 +25,8 @@ class MaskedLMObjective:
 
     def __init__(self, model: keras.Model, *, reduction: str) -> None:
         self._head, self._reduction = model.get_layer(HEAD_NAME), reduction
-        self._activations = with_activations(cut_encoder(model))
+        encoder = cut_encoder(model)
+        self._activations, self._last = with_activations(encoder), encoder.layers[-1].name
         self.variables = list(model.trainable_variables)
 
     def __call__(self, batch: Named) -> tuple[Any, Named, Named]:
@@ -35,7 +36,7 @@ class MaskedLMObjective:
         weight 0, so loss and gradient are the same.
         """
         activations = self._activations(batch["token_ids"], training=True)
-        hidden = list(activations.values())[-1]
+        hidden = activations[self._last]  # by name: Keras on PyTorch gives them in another order
         rows = ops.take(ops.reshape(hidden, (-1, hidden.shape[-1])), batch["positions"], axis=0)
         total = masked_lm_loss(
             ops.cast(rows, "float32"), self._head.kernel, self._head.bias, batch["labels"], batch["sample_weight"]
@@ -56,13 +57,14 @@ class ClassifierObjective:
     def __init__(self, classifier: keras.Model, *, encoder_trainable: bool) -> None:
         encoder = classifier.get_layer("encoder")
         self._activations, self._classifier = with_activations(encoder), classifier
+        self._last = encoder.layers[-1].name
         held = set() if encoder_trainable else {id(v) for v in encoder.variables}
         self.variables = [v for v in classifier.variables if id(v) not in held and "seed_generator" not in v.path]
 
     def __call__(self, batch: Named) -> tuple[Any, Named, Named]:
         """The objective, the metrics ``loss`` (sum), ``accuracy`` (sum) and ``count``, and the activations."""
         activations = dict(self._activations(batch["token_ids"], training=True))
-        hidden = list(activations.values())[-1]
+        hidden = activations[self._last]
         for layer in classifier_layers(self._classifier):
             hidden = layer(hidden) if layer.name != "pooling" else pool(layer, hidden, batch["token_ids"])
             activations[layer.name] = hidden
