@@ -15,18 +15,11 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.measuring import SHAPE_PARAMETERS, time_beside
-from benchmarks.workloads import realistic_token_ids, shape_settings
-from minibert.settings import TextSettings
+from benchmarks.workloads import shape_settings
+from minibert.perf.shapes import raw_reviews
 from minibert.text import Vocabulary, encode, learn_vocabulary
 
 REVIEWS = {"tiny": 500, "amazon": 10_000, "imdb": 10_000}
-
-
-def raw_reviews(count: int, settings: TextSettings) -> list[str]:
-    """Made-up reviews whose words are numbers in capitals and small letters."""
-    forms = ("word{}", "Word{}", "word{},", "WORD{}!", "<br />word{}.", '"word{}"')
-    ids = realistic_token_ids(count, settings.sequence_length, 2 * settings.vocabulary_size)
-    return [" ".join(forms[(7 * k + i) % len(forms)].format(k) for i, k in enumerate(row[row > 0])) for row in ids]
 
 
 def facts_of(texts: list[str]) -> dict[str, Any]:

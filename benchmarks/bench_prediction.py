@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks.bench_encoding import raw_reviews
 from benchmarks.measuring import SHAPE_PARAMETERS, time_beside
 from benchmarks.workloads import shape_settings
+from minibert.perf.shapes import raw_reviews
 from minibert.settings import RunSettings
 from minibert.text import Vocabulary, encode, learn_vocabulary
 
