@@ -47,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
             with temporary.open("rb+") as written:
                 os.fsync(written.fileno())
             temporary.replace(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):  # it is gone, or was never there: what failed before is what matters
             temporary.unlink()
@@ -61,6 +61,13 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def is_temporary_of(path: Path, name: str) -> bool:
+    """Whether a path is what a killed process left of a file that it was writing under this name."""
+    final = Path(name)
+    written = re.escape(f".{final.stem}.") + "[0-9a-f]{8}" + re.escape(final.suffix)
+    return re.fullmatch(written, path.name) is not None
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -79,7 +86,8 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder outlive a loss of power, where the system can."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

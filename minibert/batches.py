@@ -63,17 +63,21 @@ class ExampleOrder:
 
 
 class _LastEpoch:
-    """Keeps one epoch's order, since consecutive steps ask for the same one."""
+    """Keeps one epoch's order, since consecutive steps ask for the same one.
+
+    Epoch and order are one tuple, so that two threads never see the order of one epoch under the number of another.
+    """
 
     def __init__(self, order: ExampleOrder) -> None:
-        self._order, self._epoch, self._ids = order, -1, np.empty(0, dtype=np.int64)
+        self._order, self._kept = order, (-1, np.empty(0, dtype=np.int64))
 
     def example_ids(self, step: int) -> tuple[int, np.ndarray]:
         epoch, place = divmod(step, self._order.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._ids = epoch, self._order.epoch_order(epoch)
+        kept = self._kept
+        if kept[0] != epoch:
+            kept = self._kept = (epoch, self._order.epoch_order(epoch))
         start = place * self._order.batch_size
-        return epoch, self._ids[start : start + self._order.batch_size]
+        return epoch, kept[1][start : start + self._order.batch_size]
 
 
 class MaskedLMBatches:

@@ -15,7 +15,7 @@ import tokenize
 from pathlib import Path
 from typing import Any
 
-from minibert.artifacts import write_bytes
+from minibert.artifacts import is_temporary_of, write_bytes
 from minibert.errors import ArtifactError, SettingsError
 from minibert.settings import RunSettings, canonical_json, settings_from_dict
 
@@ -34,15 +34,17 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "stages": dict,
     "artifacts": dict,
 }
+_DIGESTS = ("field_digests", "record_digest")
 _COMPUTING = (
     *("checked.py", "settings.py", "streams.py", "text.py", "masking.py", "batches.py", "examples.py"),
-    *("model", "training", "end_to_end.py", "pipeline.py"),
+    *("preparation.py", "fingerprints.py", "model", "training", "end_to_end.py", "pipeline.py"),
 )
 
 
 def write_record(directory: Path, record: dict[str, Any]) -> None:
-    """Writes ``run.json`` whole, with a digest of its own content."""
-    content = {name: value for name, value in record.items() if name != "record_digest"}
+    """Writes ``run.json`` whole, with a digest of each field and of its own content."""
+    content = {name: value for name, value in record.items() if name not in _DIGESTS}
+    content["field_digests"] = {name: _digest(value) for name, value in content.items()}
     content["record_digest"] = _digest(content)
     write_bytes(directory / NAME, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
@@ -55,7 +57,8 @@ def read_record(directory: Path) -> dict[str, Any]:
     """
     path = Path(directory) / NAME
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        canonical_json(record).encode()  # half a character has no bytes, and so no digest
     except FileNotFoundError:
         raise ArtifactError(f"{path}: a run directory with a run.json is required, but there is none") from None
     except (OSError, ValueError) as error:
@@ -74,19 +77,38 @@ def read_record(directory: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path}: field 'settings' was edited: it does not fit 'settings_digest'")
     claimed = record.pop("record_digest", None)
     if claimed != _digest(record):
-        raise ArtifactError(f"{path}: field 'record_digest' does not fit the content: the record was edited")
+        raise ArtifactError(f"{path}: field {_edited_field(record)!r} does not fit its digest: the record was edited")
+    record.pop("field_digests", None)
     return record
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _edited_field(record: dict[str, Any]) -> str:
+    """The first field that does not have its recorded digest; if all have theirs, the digest of all was edited."""
+    known = record.get("field_digests")
+    if isinstance(known, dict):
+        for name in [*known, *record]:
+            if name not in _DIGESTS and (name not in record or known.get(name) != _digest(record[name])):
+                return str(name)
+    return _DIGESTS[1]
 
 
 def earlier_record(directory: Path, *, resume: bool) -> dict[str, Any] | None:
     """The record to go on with, None for a new run.
+
+    A run that was killed while it wrote its first record has left a temporary, which is nothing to go on with.
 
     Raises:
         ArtifactError: There is something in the directory and ``resume`` is off, or no run and it is on.
     """
     if resume:
         return read_record(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if directory.exists() and (
+        not directory.is_dir() or not all(is_temporary_of(p, NAME) for p in directory.iterdir())
+    ):
         hint = "; --resume goes on with the run in it" if (directory / NAME).exists() else ""
         raise ArtifactError(f"{directory}: a new or empty folder is required for a run, but this one exists{hint}")
     return None
@@ -104,8 +126,8 @@ def record_settings(record: dict[str, Any], path: Path) -> RunSettings:
         raise ArtifactError(f"{path}: field 'settings': {error}") from None
 
 
-def _digest(record: dict[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(record).encode()).hexdigest()
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def metrics_csv(record: dict[str, Any]) -> bytes:

@@ -219,3 +219,21 @@ def test_prefetch_that_is_left_early_ends_its_thread():
     next(items)
     items.close()
     assert not any(thread.name.startswith("minibert-batches") for thread in threading.enumerate())
+
+
+def test_threads_that_ask_for_different_epochs_get_their_own():
+    shared = ClassifierBatches(np.arange(64)[:, None], np.zeros(64), seed=0, batch_size=8, stage="frozen")
+    expected = {step: shared.batch(step)["example_ids"].tolist() for step in (0, 8, 16, 24)}
+    wrong: list[int] = []
+
+    def ask(step: int) -> None:
+        for _ in range(300):
+            if shared.batch(step)["example_ids"].tolist() != expected[step]:
+                wrong.append(step)
+
+    threads = [threading.Thread(target=ask, args=(step,)) for step in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

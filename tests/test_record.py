@@ -10,7 +10,7 @@ import pytest
 
 from minibert import record as record_module
 from minibert.errors import ArtifactError
-from minibert.record import NAME, code_digests, read_record, record_settings, write_record
+from minibert.record import NAME, code_digests, earlier_record, read_record, record_settings, write_record
 from minibert.settings import RunSettings
 from tests.records import made_up_record
 
@@ -85,30 +85,51 @@ def edits(*path: str | int, value: Any) -> Any:
     return change
 
 
+def lost(name: str) -> Any:
+    return lambda content: content.pop(name) and None
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "field"),
     [
-        edits("status", value="running"),
-        edits("started", value="2020-01-01T00:00:00+00:00"),
-        edits("minibert_version", value="9.9.9"),
-        edits("corpus", "digest", value="0" * 64),
-        edits("environment", "python", value="2.7.18"),
-        edits("code", value={"text.py": "0" * 64}),
-        edits("stages", "end_to_end", "accuracy", value=0.99),
-        edits("stages", "pretrain", "epochs", 0, "loss", value=1.0),
-        edits("artifacts", "masked_lm.keras", "sha256", value="0" * 64),
-        edits("record_digest", value="0" * 64),
-        lambda content: content.pop("record_digest") and None,
-        lambda content: content.__setitem__("a_new_field", 1),
+        (edits("status", value="running"), "status"),
+        (edits("started", value="2020-01-01T00:00:00+00:00"), "started"),
+        (edits("minibert_version", value="9.9.9"), "minibert_version"),
+        (edits("corpus", "digest", value="0" * 64), "corpus"),
+        (edits("environment", "python", value="2.7.18"), "environment"),
+        (edits("code", value={"text.py": "0" * 64}), "code"),
+        (edits("stages", "end_to_end", "accuracy", value=0.99), "stages"),
+        (edits("stages", "pretrain", "epochs", 0, "loss", value=1.0), "stages"),
+        (edits("artifacts", "masked_lm.keras", "sha256", value="0" * 64), "artifacts"),
+        (edits("record_digest", value="0" * 64), "record_digest"),
+        (lost("record_digest"), "record_digest"),
+        (lost("field_digests"), "record_digest"),
+        (edits("field_digests", "code", value="0" * 64), "code"),
+        (edits("field_digests", value=7), "record_digest"),
+        (lambda content: content.__setitem__("a_new_field", 1), "a_new_field"),
     ],
 )
-def test_an_edited_record_is_refused(folder, change):
+def test_an_edited_record_is_refused_and_the_field_is_named(folder, change, field):
     rewrite(folder, change)
     with pytest.raises(ArtifactError) as caught:
         read_record(folder)
-    assert str(caught.value) == (
-        f"{folder / NAME}: field 'record_digest' does not fit the content: the record was edited"
-    )
+    assert str(caught.value) == (f"{folder / NAME}: field {field!r} does not fit its digest: the record was edited")
+
+
+def test_an_optional_field_that_was_taken_out_is_named(tmp_path):
+    write_record(tmp_path, made_up_record(epochs=1) | {"data": "reviews.csv"})
+    rewrite(tmp_path, lost("data"))
+    with pytest.raises(ArtifactError, match="field 'data' does not fit its digest"):
+        read_record(tmp_path)
+
+
+def test_a_record_without_the_digests_of_its_fields_is_read(folder):
+    """Records of before there were any."""
+    content = json.loads((folder / NAME).read_bytes())
+    del content["field_digests"], content["record_digest"]
+    content["record_digest"] = record_module._digest(content)
+    (folder / NAME).write_text(json.dumps(content), encoding="utf-8")
+    assert read_record(folder) == made_up_record(epochs=1)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +167,8 @@ def test_a_cut_record_is_refused(folder, end):
     ("content", "message"),
     [
         (b"\xff\xfe{}", "JSON is required, but it cannot be read: "),
+        (b'{"format": NaN}', "JSON is required, but it cannot be read: NaN is not JSON"),
+        (b'{"status": "\\ud800"}', "JSON is required, but it cannot be read: 'utf-8' codec can't encode character"),
         (b"null", "an object is required, but NoneType came"),
         (b"[1]", "an object is required, but list came"),
     ],
@@ -155,6 +178,18 @@ def test_what_is_no_record_is_refused(tmp_path, content, message):
     with pytest.raises(ArtifactError) as caught:
         read_record(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / NAME}: {message}")
+
+
+def test_what_a_kill_left_of_the_first_record_is_no_run_to_be_kept(tmp_path):
+    (tmp_path / ".run.0123abcd.json").write_text("{")
+    assert earlier_record(tmp_path, resume=False) is None
+    with pytest.raises(ArtifactError, match="a run directory with a run.json is required"):
+        earlier_record(tmp_path, resume=True)
+    for name in (".run.0123abcd.txt", ".run.0123.json", "run.0123abcd.json", ".walk.0123abcd.json"):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(ArtifactError, match="a new or empty folder is required"):
+            earlier_record(tmp_path, resume=False)
+        (tmp_path / name).unlink()
 
 
 @pytest.mark.parametrize("make_path", [lambda folder: folder, lambda folder: folder / "missing"])
@@ -178,6 +213,7 @@ def test_equal_settings_of_another_writing_are_accepted(folder):
 def test_code_digests_name_every_computing_module():
     names = set(code_digests())
     assert {"streams.py", "masking.py", "text.py", "batches.py", "settings.py", "pipeline.py"} <= names
+    assert {"preparation.py", "fingerprints.py"} <= names
     assert {"model/attention.py", "model/dropout.py", "training/step.py", "training/loop.py"} <= names
     assert not {"cli.py", "report/page.py", "progress.py"} & names
     assert all(len(digest) == 64 for digest in code_digests().values())
