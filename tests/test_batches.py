@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -224,16 +225,10 @@ def test_prefetch_that_is_left_early_ends_its_thread():
 def test_threads_that_ask_for_different_epochs_get_their_own():
     shared = ClassifierBatches(np.arange(64)[:, None], np.zeros(64), seed=0, batch_size=8, stage="frozen")
     expected = {step: shared.batch(step)["example_ids"].tolist() for step in (0, 8, 16, 24)}
-    wrong: list[int] = []
 
-    def ask(step: int) -> None:
-        for _ in range(300):
-            if shared.batch(step)["example_ids"].tolist() != expected[step]:
-                wrong.append(step)
+    def found(step: int) -> list[list[int]]:
+        return [shared.batch(step)["example_ids"].tolist() for _ in range(300)]
 
-    threads = [threading.Thread(target=ask, args=(step,)) for step in expected]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
+    with ThreadPoolExecutor(len(expected)) as pool:
+        for step, batches in zip(expected, pool.map(found, expected), strict=True):
+            assert all(batch == expected[step] for batch in batches)

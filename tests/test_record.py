@@ -183,7 +183,7 @@ def test_what_is_no_record_is_refused(tmp_path, content, message):
 def test_what_a_kill_left_of_the_first_record_is_no_run_to_be_kept(tmp_path):
     (tmp_path / ".run.0123abcd.json").write_text("{")
     assert earlier_record(tmp_path, resume=False) is None
-    with pytest.raises(ArtifactError, match="a run directory with a run.json is required"):
+    with pytest.raises(ArtifactError, match=r"a run directory with a run\.json is required"):
         earlier_record(tmp_path, resume=True)
     for name in (".run.0123abcd.txt", ".run.0123.json", "run.0123abcd.json", ".walk.0123abcd.json"):
         (tmp_path / name).write_text("mine")
