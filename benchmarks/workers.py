@@ -143,7 +143,7 @@ class _Server:
         self._workload: Workload | None = None
         self._number, self._rate = 0, None
         if side in _TENSORFLOW_SIDES:
-            _claim_tensorflow_device(device)
+            claim_tensorflow_device(device)
             if side == OURS:
                 import tensorflow as tf
 
@@ -229,7 +229,7 @@ def environment(side: str, device: str) -> dict[str, Any]:
         "threads": threads,
         "versions": {name: described["packages"].get(name) or _version(name) for name in packages},
         "jit_compile": side == OURS and "elementwise groups only",
-        **({"gpu": _nvidia()} if device == "cuda" else {}),
+        **({"gpu": nvidia_gpus()} if device == "cuda" else {}),
     }
 
 
@@ -242,7 +242,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _claim_tensorflow_device(device: str) -> None:
+def claim_tensorflow_device(device: str) -> None:
     """Leaves TensorFlow the wanted device only.
 
     Raises:
@@ -268,7 +268,7 @@ def _require_torch_device(device: str) -> None:
         raise DeviceError(f"--device {device}: PyTorch {torch.__version__} sees no such device")
 
 
-def _nvidia() -> list[str]:
+def nvidia_gpus() -> list[str]:
     """Name, driver and clocks of each NVIDIA GPU, as its own tool gives them."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version,clocks.sm,clocks.mem", "--format=csv,noheader"]
     try:

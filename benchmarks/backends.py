@@ -1,0 +1,197 @@
+"""The training step with Keras on JAX, PyTorch or TensorFlow: the same masks, weights and loss, and how long it takes.
+
+    python -m benchmarks.backends --backend jax                          the notebooks' shapes on the CPU
+    python -m benchmarks.backends --backend torch --device cuda --require-device
+    python -m benchmarks.backends --backend jax --device cuda --shape large --precision bfloat16
+    python -m benchmarks.backends --table benchmarks/results/backends.json
+
+Needs no TensorFlow unless that is the backend: Keras, keras-nlp with what it imports (``regex``,
+``tokenizers``, ``packaging``), NumPy and PyArrow, and the backend. Every shape has a process of its own.
+
+Before anything is timed, the first loss is compared with TensorFlow's on the CPU, which
+``benchmarks/results/first_losses.json`` holds (``--write-losses`` makes it): order, masks, initial weights
+and dropout are functions of the seed, so nothing else may differ. A step is timed with a wait after each
+(the loss and an updated variable are fetched) and in turns with one wait at the end; beside it stands
+the device's own matrix rate in the same precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.stored import RESULTS, Results, conditions_line
+from benchmarks.workers import DEVICES
+from benchmarks.workloads import SHAPES
+from minibert.errors import DeviceError, MinibertError, SettingsError
+from minibert.quiet import quiet_tensorflow
+
+LARGE = "large"
+"""BERT base's encoder at length 512: for accelerators."""
+BACKENDS = ("jax", "torch", "tensorflow")
+PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
+"""TensorFloat-32 is float32 whose products are computed with 10 bits of mantissa, on a GPU only."""
+LOSS_TOLERANCES = {"float32": 1e-5, "tensorfloat32": 1e-3, "bfloat16": 1e-2}
+"""Relative distance that the first loss may have from TensorFlow's in float32 on the CPU."""
+FIRST_LOSSES = RESULTS / "first_losses.json"
+KEYS = ("backend", "device_name", "shape", "precision", "compiled")
+TURNS = 15
+
+
+class WrongLossError(DeviceError):
+    """A device or a backend computes something else."""
+
+
+def measure_apart(task: dict[str, Any]) -> dict[str, Any]:
+    """Measures one row in a fresh process, which chooses backend and device before it imports them."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure_here, (task,))
+
+
+def _measure_here(task: dict[str, Any]) -> dict[str, Any]:
+    choose_backend(task["backend"], task["device"], task["precision"])
+    from benchmarks import backend_measuring
+
+    return backend_measuring.measure(task)
+
+
+def choose_backend(backend: str, device: str, precision: str) -> None:
+    """Sets what Keras and its backends read when they are imported."""
+    os.environ["KERAS_BACKEND"] = backend
+    if backend == "tensorflow":
+        quiet_tensorflow()
+    elif backend == "jax":
+        os.environ["JAX_PLATFORMS"] = device
+        named = {"float32": "highest", "tensorfloat32": "tensorfloat32", "bfloat16": "tensorfloat32"}
+        os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = named[precision] if device != "cpu" else "highest"
+    elif backend == "torch":
+        os.environ["KERAS_TORCH_DEVICE"] = {"metal": "mps"}.get(device, device)
+
+
+def require_loss(task: dict[str, Any], loss: float) -> float | None:
+    """The relative distance of a first loss from the stored one; None where none is stored.
+
+    Raises:
+        WrongLossError: It is too far; no figure counts of a step that computes something else.
+    """
+    stored = Results(FIRST_LOSSES, ("shape",)).find(shape=task["shape"])
+    if stored is None:
+        return None
+    distance, allowed = abs(loss - stored["loss"]) / abs(stored["loss"]), LOSS_TOLERANCES[task["precision"]]
+    if not distance <= allowed:
+        raise WrongLossError(
+            f"{task['backend']} on {task['device']}, shape {task['shape']}, {task['precision']}: a first loss within "
+            f"{allowed:g} of {stored['loss']:.7f} is required, but {loss:.7f} came"
+        )
+    return distance
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as a table."""
+    head = (
+        "| backend | device | shape | precision | step | with a wait after each | tokens/s | of the matrix rate "
+        "| first call | memory | first loss off by |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    )
+    return "\n".join([head, *(_line(row) for row in rows)])
+
+
+def _line(row: dict[str, Any]) -> str:
+    distance = row["first_loss_distance"]
+    memory = row["device_peak_bytes"] or row["peak_bytes"]
+    cells = (
+        row["backend"] + (", torch.compile" if row["compiled"] else ""),
+        row["device_name"],
+        row["shape"],
+        row["precision"],
+        f"**{row['seconds'] * 1e3:.1f} ms**",
+        f"{row['synchronized_seconds'] * 1e3:.1f} ms",
+        f"{row['tokens'] / row['seconds']:,.0f}",
+        f"{row['matrix_rate_fraction']:.2f} of {row['matrix_flops_per_second'] / 1e12:,.2f} TFLOP/s",
+        f"{row['first_call_seconds']:.1f} s",
+        f"{memory / 1e9:.2f} GB" + (" of the device" if row["device_peak_bytes"] else ""),
+        "not compared" if distance is None else f"{distance:.0e}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except MinibertError as error:
+        print(f"benchmarks.backends: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.backends", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--backend", choices=BACKENDS, action="append", help="Keras' backend; may be repeated")
+    parser.add_argument("--shape", choices=(*SHAPES, LARGE), action="append", help="may be repeated (default: imdb, "
+                        "amazon); large: hidden size 768, 12 blocks, length 512")  # fmt: skip
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to train (default: cpu)")
+    parser.add_argument("--require-device", action="store_true", help="fail where the device is missing")
+    parser.add_argument("--precision", choices=PRECISIONS, action="append", help="may be repeated (default: float32)")
+    parser.add_argument("--compile", action="store_true", help="PyTorch through torch.compile")
+    parser.add_argument("--turns", type=int, default=TURNS, metavar="N", help=f"turns of steps (default: {TURNS})")
+    parser.add_argument("--json", action="store_true", help="print a list of rows instead of the table")
+    parser.add_argument("--keep", type=Path, metavar="FILE.json", help="also add the rows to a file of results")
+    parser.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file of results as a table")
+    parser.add_argument("--write-losses", action="store_true", help=f"write {FIRST_LOSSES.name} anew, by TensorFlow")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.turns < 1:
+        raise SettingsError(f"--turns: 1 or more is required, but {options.turns} came")
+    if options.table:
+        stored = Results(options.table, KEYS)
+        print(markdown(stored.rows), "", conditions_line(stored.conditions_of(stored.rows)), sep="\n")
+        return 0
+    tasks = [
+        {"backend": backend, "shape": shape, "precision": precision, "device": options.device,
+         "compiled": options.compile and backend == "torch", "turns": options.turns}
+        for backend in options.backend or (["tensorflow"] if options.write_losses else [])
+        for shape in options.shape or ("imdb", "amazon")
+        for precision in options.precision or ("float32",)
+    ]  # fmt: skip
+    if not tasks:
+        raise SettingsError(f"--backend: one of {', '.join(BACKENDS)} is required, but none came")
+    if options.write_losses:
+        return _write_losses(tasks)
+    rows = []
+    for task in tasks:
+        try:
+            row = measure_apart(task)
+        except DeviceError as error:
+            if options.require_device or isinstance(error, WrongLossError):
+                raise
+            print(f"not run: {error}", file=sys.stderr)
+            continue
+        under = row.pop("conditions")
+        rows.append(row)
+        print(_line(row), file=sys.stderr, flush=True)
+        if options.keep:
+            Results(options.keep, KEYS).keep(row, under=under)
+    print(json.dumps(rows, indent=2) if options.json else markdown(rows))
+    return 0
+
+
+def _write_losses(tasks: Sequence[dict[str, Any]]) -> int:
+    for task in tasks:
+        found = measure_apart({**task, "backend": "tensorflow", "device": "cpu", "only_loss": True})
+        Results(FIRST_LOSSES, ("shape",)).keep(
+            {"shape": task["shape"], "loss": found["loss"], "step": 0}, under=found["conditions"]
+        )
+        print(f"{task['shape']}: {found['loss']:.7f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Measured figures as small JSON files under ``benchmarks/results/``: pictures and tables are redrawn from them.
+
+    {"conditions": {"processor": ..., "cores": 2, "versions": {...}, "date": ...}, "rows": [{...}, ...]}
+
+A row is plain values; which of them say what was measured, its command knows. A figure without its
+conditions is none, so every row names the conditions that it came about under by their number.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from minibert.artifacts import write_bytes
+from minibert.environment import describe_environment
+from minibert.errors import ArtifactError
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("minibert", "tensorflow", "keras", "numpy", "pyarrow", "jax", "torch")
+
+
+def conditions(**more: Any) -> dict[str, Any]:
+    """What figures taken now depend on: machine, threads, versions, day, and whatever is given."""
+    described = describe_environment()
+    versions = {**described["packages"], **{name: _version(name) for name in PACKAGES}}
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "processor": described["cpu"]["model"],
+        "cores": described["cpu"]["cores"],
+        "instruction_sets": [
+            name for name in described["cpu"]["instruction_sets"] if name.startswith(("avx512", "amx"))
+        ],
+        "threads": described["threads"] or "default",
+        "versions": {name: versions[name] for name in PACKAGES if versions[name]},
+        **more,
+    }
+
+
+def _version(name: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        import minibert
+
+        return minibert.__version__ if name == "minibert" else None
+
+
+class Results:
+    """The rows of one file, kept as they come: a command that was stopped goes on where it was.
+
+    Args:
+        path: The JSON file; it need not be there yet.
+        keys: The names of a row's values that say what was measured; a row with the same ones is replaced.
+
+    Raises:
+        ArtifactError: The file is there and is not such a file.
+    """
+
+    def __init__(self, path: Path, keys: Sequence[str]) -> None:
+        self.path, self._keys = path, tuple(keys)
+        self._conditions: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []
+        if path.exists():
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                self._conditions, self.rows = list(content["conditions"]), list(content["rows"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise ArtifactError(f"{path}: results as JSON are required, but {error!r} came") from None
+
+    def find(self, **wanted: Any) -> dict[str, Any] | None:
+        """The row of what was measured, or None."""
+        return next((row for row in self.rows if all(row.get(key) == wanted.get(key) for key in self._keys)), None)
+
+    def keep(self, row: Mapping[str, Any], *, under: Mapping[str, Any]) -> None:
+        """Adds a row, or replaces the one of the same measurement, and writes the file."""
+        under = dict(under)
+        if under not in self._conditions:
+            self._conditions.append(under)
+        kept = {**row, "conditions": self._conditions.index(under)}
+        known = self.find(**row)
+        if known is None:
+            self.rows.append(kept)
+        else:
+            self.rows[self.rows.index(known)] = kept
+        self._write()
+
+    def conditions_of(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The conditions of rows, each once."""
+        return [self._conditions[number] for number in sorted({row["conditions"] for row in rows})]
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = ",\n".join(f"  {json.dumps(row)}" for row in self.rows)
+        text = f'{{"conditions": {json.dumps(self._conditions, indent=1)},\n"rows": [\n{lines}\n]}}\n'
+        write_bytes(self.path, text.encode())
+
+
+def conditions_line(found: Sequence[Mapping[str, Any]]) -> str:
+    """Conditions as a sentence for under a table."""
+    sentences = []
+    for one in found:
+        device = "".join(f", {gpu}" for gpu in one.get("gpu", []))
+        versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
+        sets = f" ({', '.join(one['instruction_sets'])})" if one["instruction_sets"] else ""
+        sentences.append(f"{one['processor']}{sets}, {one['cores']} cores{device}; {versions}; {one['date']}.")
+    return " ".join(sentences)
