@@ -1,17 +1,20 @@
 """The fingerprint trace of a stage: for every step the loss's bits and a checksum of every tensor.
 
     trace/pretrain.trace
-        {"format": 1, "stage": "pretrain", "batch": ["example_ids", ...], "tensors": ["activation ...", ...]}
-        <fixed-size rows: step, bits of the loss, CRC-32 of each batch array, checksum of each tensor>
+        {"format": 2, "stage": "pretrain", "batch": ["example_ids", ...], "tensors": ["activation ...", ...]}
+        <fixed-size rows: step, bits of the loss, CRC-32 of each batch array, fingerprint of each tensor, CRC-32>
 
 Comparing two traces names the first step and, in the order of computation (batch, activations, loss,
-gradients, weights), the first tensor that part. A row is written whole with its step; a row cut by a
-crash is dropped when the trace is opened again.
+gradients, weights), the first tensor that part. A row is written whole with its step, and its last field
+is the CRC-32 of the header and of the row, so an edited row is named. A row cut by a crash is dropped when
+the trace is opened again; the rows that a checkpoint counts on are held to its digest.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,26 +22,45 @@ from typing import Any
 
 import numpy as np
 
-from minibert.artifacts import writing
+from minibert.artifacts import sync_folder, writing
 from minibert.errors import ArtifactError
 
-FORMAT = 1
+FORMAT = 2
+STAGES = ("pretrain", "frozen", "unfrozen")
+"""The training stages, in the order of a run; each has a trace."""
+_FOLDER = "trace"
 _MAXIMUM_HEADER_BYTES = 1 << 20
+
+
+def trace_name(stage: str) -> str:
+    """A stage's trace within a run directory."""
+    return f"{_FOLDER}/{stage}.trace"
 
 
 @dataclass(frozen=True)
 class TraceHeader:
-    """Names of what a row holds, each in the order of computation."""
+    """Names of what a row holds, each in the order of computation, no name twice."""
 
     stage: str
     batch: tuple[str, ...]
     tensors: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        for field, names in (("batch", self.batch), ("tensors", self.tensors)):
+            if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+                raise ValueError(f"field {field!r}: different names are required")
+
     @property
     def row(self) -> np.dtype[Any]:
         """The layout of a row, little-endian."""
         return np.dtype(
-            [("step", "<i8"), ("loss", "<u4"), ("batch", "<u4", len(self.batch)), ("tensors", "<i4", len(self.tensors))]
+            [
+                ("step", "<i8"),
+                ("loss", "<u4"),
+                ("batch", "<u4", (len(self.batch),)),
+                ("tensors", "<i4", (len(self.tensors),)),
+                ("checksum", "<u4"),
+            ]
         )
 
     def encoded(self) -> bytes:
@@ -46,10 +68,23 @@ class TraceHeader:
         content = {"format": FORMAT, "stage": self.stage, "batch": self.batch, "tensors": self.tensors}
         return json.dumps(content).encode() + b"\n"
 
+    def row_checksums(self, rows: bytes) -> np.ndarray:
+        """For each row the CRC-32 of the header line and the row without its last four bytes: uint32, (rows,)."""
+        start, size, view = zlib.crc32(self.encoded()), self.row.itemsize, memoryview(rows)
+        ends = range(size, len(rows) + 1, size)
+        return np.array([zlib.crc32(view[end - size : end - 4], start) for end in ends], dtype=np.uint32)
+
 
 def checksum(array: np.ndarray) -> int:
     """CRC-32 of an array's bytes: it depends on the order of the elements."""
     return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)
+
+
+def encode_trace(header: TraceHeader, rows: np.ndarray) -> bytes:
+    """A whole trace as bytes, each row with its checksum."""
+    sealed = rows.astype(header.row)
+    sealed["checksum"] = header.row_checksums(sealed.tobytes())
+    return header.encoded() + sealed.tobytes()
 
 
 class TraceWriter:
@@ -59,22 +94,30 @@ class TraceWriter:
         path: The trace's file.
         header: What a row holds.
         steps: Rows to keep from an earlier run that is gone on with; later ones are dropped.
+        sha256: The digest that header and kept rows must have, from `TraceWriter.sha256`; None: any.
 
     Raises:
-        ArtifactError: Fewer rows are there than are to be kept, or it cannot be written; the latter also
-            from the methods.
+        ArtifactError: Fewer rows are there than are to be kept, they are others, or the trace cannot be
+            written; the latter also from the methods. A trace that is refused is left as it was.
     """
 
-    def __init__(self, path: Path, header: TraceHeader, *, steps: int) -> None:
+    def __init__(self, path: Path, header: TraceHeader, *, steps: int, sha256: str | None = None) -> None:
         self._header, self._path = header, path
-        kept = read_trace(path).rows[:steps] if steps and path.exists() else np.empty(0, header.row)
-        if len(kept) < steps:
-            raise ArtifactError(f"{path}: {steps} steps are required, but {len(kept)} are there")
+        self._seed, self._digest = zlib.crc32(header.encoded()), hashlib.sha256(header.encoded())
+        kept = require_rows(path, steps, sha256=sha256) if steps else None
+        if kept is not None and kept.header != header:
+            raise ArtifactError(f"{path}: the stage's own names are required in its first line, but others are there")
         with writing(path):
             path.parent.mkdir(exist_ok=True)
-            self._file = path.open("r+b" if path.exists() else "w+b")
-            self._file.write(header.encoded() + kept.astype(header.row).tobytes())
-            self._file.truncate()
+            self._file = path.open("w+b" if kept is None else "r+b")
+            if kept is None:
+                self._file.write(header.encoded())
+                sync_folder(path.parent)
+                sync_folder(path.parent.parent)
+            else:
+                self._file.truncate(len(header.encoded()) + kept.rows.nbytes)
+                self._file.seek(0, 2)
+                self._digest.update(kept.rows.tobytes())
 
     def append(self, step: int, *, loss_bits: int, batch: dict[str, np.ndarray], fingerprint: np.ndarray) -> None:
         """Adds the row of one step."""
@@ -82,13 +125,21 @@ class TraceWriter:
         row["step"], row["loss"] = step, loss_bits
         row["batch"] = [checksum(batch[name]) for name in self._header.batch]
         row["tensors"] = fingerprint
+        row["checksum"] = zlib.crc32(row.tobytes()[:-4], self._seed)
+        self._digest.update(row.tobytes())
         with writing(self._path):
             self._file.write(row.tobytes())
 
-    def flush(self) -> None:
-        """Hands all rows to the operating system; they outlive a killed process from here on."""
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the header line and all rows so far, in hexadecimal."""
+        return self._digest.hexdigest()
+
+    def sync(self) -> None:
+        """Puts all rows on the disk: a checkpoint that counts on them may be written after."""
         with writing(self._path):
             self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Ends the trace."""
@@ -109,24 +160,61 @@ class Trace:
         return np.ascontiguousarray(self.rows["loss"]).view(np.float32)
 
 
-def read_trace(path: Path) -> Trace:
+def read_trace(path: Path, *, steps: int | None = None) -> Trace:
     """Reads a trace; a last row that was cut is left out.
 
+    Args:
+        path: Its file.
+        steps: Rows to read, if there are so many; None: all.
+
     Raises:
-        ArtifactError: It is missing or not a trace.
+        ArtifactError: It is missing, not a trace, or was edited; the message names the field.
     """
     try:
-        content = path.read_bytes()
-        line, separator, body = content.partition(b"\n")
-        fields = json.loads(line[:_MAXIMUM_HEADER_BYTES]) if separator else None
-        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-            raise ValueError(f"format {FORMAT} is required in its first line")
-        header = TraceHeader(str(fields["stage"]), tuple(fields["batch"]), tuple(fields["tensors"]))
-        row = header.row
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: a fingerprint trace is required, but it cannot be read: {error}") from None
-    count = len(body) // row.itemsize
-    rows = np.frombuffer(body, dtype=row, count=count)
-    if not np.array_equal(rows["step"], np.arange(count)):
-        raise ArtifactError(f"{path}: field 'step': 0, 1, 2, ... are required; the trace was edited or damaged")
+        line, separator, body = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise ArtifactError(f"{path}: a fingerprint trace is required, but {error.strerror or error}") from None
+    try:
+        header = _header(json.loads(line[:_MAXIMUM_HEADER_BYTES]) if separator else None)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: a fingerprint trace is required, but its first line is none: {error}") from None
+    if header.encoded() != line + separator:
+        raise ArtifactError(f"{path}: its first line was edited: it is not written as minibert writes it")
+    count = len(body) // header.row.itemsize
+    rows = np.frombuffer(body, dtype=header.row, count=count if steps is None else min(count, steps))
+    fits = {"step": rows["step"] == np.arange(len(rows)),
+            "checksum": rows["checksum"] == header.row_checksums(rows.tobytes())}  # fmt: skip
+    for field, is_right in fits.items():
+        if not is_right.all():
+            raise ArtifactError(
+                f"{path}: field {field!r} of row {int(np.argmin(is_right))} does not fit: it was edited"
+            )
     return Trace(header, rows)
+
+
+def require_rows(path: Path, steps: int, *, sha256: str | None) -> Trace:
+    """The first rows of a trace, which a checkpoint counts on.
+
+    Raises:
+        ArtifactError: There are fewer, or header and rows do not have the digest.
+    """
+    trace = read_trace(path, steps=steps)
+    if len(trace.rows) < steps:
+        raise ArtifactError(f"{path}: {steps} steps are required, but {len(trace.rows)} are there")
+    if sha256 is not None and hashlib.sha256(trace.header.encoded() + trace.rows.tobytes()).hexdigest() != sha256:
+        raise ArtifactError(f"{path}: the trace of the checkpoint after step {steps} is required, but another is there")
+    return trace
+
+
+def _header(fields: Any) -> TraceHeader:
+    """A header from its parsed line.
+
+    Raises:
+        ValueError: A field is missing or wrong; the message names it.
+    """
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise ValueError(f"field 'format': {FORMAT} is required")
+    for field, kind in (("stage", str), ("batch", list), ("tensors", list)):
+        if not isinstance(fields.get(field), kind):
+            raise ValueError(f"field {field!r}: a {kind.__name__} is required")
+    return TraceHeader(fields["stage"], tuple(fields["batch"]), tuple(fields["tensors"]))

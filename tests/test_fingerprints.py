@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 
 from minibert.errors import ArtifactError
-from minibert.fingerprints import TraceHeader, TraceWriter, checksum, read_trace
+from minibert.fingerprints import TraceHeader, TraceWriter, checksum, encode_trace, read_trace
 
 HEADER = TraceHeader("pretrain", ("example_ids", "token_ids"), ("activation a", "gradient a", "weight a"))
 
@@ -27,11 +27,13 @@ def values_of(step: int) -> dict[str, object]:
     }
 
 
-def write(path, steps: range, *, kept: int = 0) -> None:
-    writer = TraceWriter(path, HEADER, steps=kept)
+def write(path, steps: range, *, kept: int = 0, sha256: str | None = None) -> str:
+    """Writes rows; the digest of the whole trace."""
+    writer = TraceWriter(path, HEADER, steps=kept, sha256=sha256)
     for step in steps:
         writer.append(step, **values_of(step))
     writer.close()
+    return writer.sha256
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -46,7 +48,13 @@ def test_what_is_written_is_read(tmp_path):
         known = values_of(step)
         assert trace.rows["batch"][step].tolist() == [zlib.crc32(array.tobytes()) for array in known["batch"].values()]
         assert trace.rows["tensors"][step].tolist() == known["fingerprint"].tolist()
-    assert path.stat().st_size == len(HEADER.encoded()) + 4 * (8 + 4 + 2 * 4 + 3 * 4)
+    assert path.stat().st_size == len(HEADER.encoded()) + 4 * (8 + 4 + 2 * 4 + 3 * 4 + 4)
+    content = path.read_bytes()
+    start, size = len(HEADER.encoded()), HEADER.row.itemsize
+    for step in range(4):
+        row = content[start + step * size :][:size]
+        assert int.from_bytes(row[-4:], "little") == zlib.crc32(content[:start] + row[:-4])
+    assert encode_trace(HEADER, trace.rows) == content
 
 
 def test_a_trace_that_is_gone_on_with_is_one_that_was_never_stopped(tmp_path):
@@ -63,10 +71,10 @@ def test_a_new_start_drops_what_was_there(tmp_path):
     assert len(read_trace(path).rows) == 2
 
 
-def test_flushed_rows_can_be_read_before_the_trace_ends(tmp_path):
+def test_synced_rows_can_be_read_before_the_trace_ends(tmp_path):
     writer = TraceWriter(tmp_path / "a.trace", HEADER, steps=0)
     writer.append(0, **values_of(0))
-    writer.flush()
+    writer.sync()
     assert len(read_trace(tmp_path / "a.trace").rows) == 1
     writer.close()
 
@@ -83,12 +91,12 @@ def test_a_row_cut_by_a_crash_is_left_out(tmp_path, cut):
 
 def test_a_trace_with_too_few_rows_is_not_gone_on_with(tmp_path):
     path = tmp_path / "a.trace"
-    for steps, there in ((0, 0), (3, 3)):
-        if steps:
-            write(path, range(steps))
-        with pytest.raises(ArtifactError) as caught:
-            TraceWriter(path, HEADER, steps=4)
-        assert str(caught.value) == f"{path}: 4 steps are required, but {there} are there"
+    with pytest.raises(ArtifactError, match="a fingerprint trace is required, but No such file"):
+        TraceWriter(path, HEADER, steps=4)
+    write(path, range(3))
+    with pytest.raises(ArtifactError) as caught:
+        TraceWriter(path, HEADER, steps=4)
+    assert str(caught.value) == f"{path}: 4 steps are required, but 3 are there"
 
 
 @given(array=hypothesis_numpy.arrays(st.sampled_from([np.int32, np.float32, np.int64, np.bool_]),
@@ -102,8 +110,8 @@ def test_checksum_tells_swapped_elements():
     assert checksum(np.array([1, 2, 3])) != checksum(np.array([2, 1, 3]))
 
 
-def damaged(header: dict[str, object] | None = None, **changes: object) -> bytes:
-    fields = {"format": 1, "stage": "pretrain", "batch": ["a"], "tensors": ["b"], **changes}
+def damaged(header: object = None, **changes: object) -> bytes:
+    fields = {"format": 2, "stage": "pretrain", "batch": ["a"], "tensors": ["b"], **changes}
     fields = {name: value for name, value in fields.items() if value is not None}
     return json.dumps(fields if header is None else header).encode() + b"\n"
 
@@ -111,15 +119,17 @@ def damaged(header: dict[str, object] | None = None, **changes: object) -> bytes
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (b"", "format 1 is required in its first line"),
-        (b"{", "format 1 is required in its first line"),
-        (b"[]\n", "format 1 is required"),
+        (b"", "field 'format': 2 is required"),
+        (b"{", "field 'format': 2 is required"),
+        (b"[]\n", "field 'format': 2 is required"),
         (b"\xff\xfe\n", ""),
         (b"not json\n", ""),
-        (damaged(format=2), "format 1 is required"),
-        (damaged(stage=None), "'stage'"),
-        (damaged(batch=3), ""),
-        (damaged(tensors=None), "'tensors'"),
+        (damaged(format=1), "field 'format': 2 is required"),
+        (damaged(stage=None), "field 'stage': a str is required"),
+        (damaged(batch=3), "field 'batch': a list is required"),
+        (damaged(tensors=None), "field 'tensors': a list is required"),
+        (damaged(tensors=["a", "b", "a"]), "field 'tensors': different names are required"),
+        (damaged(batch=[["a"]]), "field 'batch': different names are required"),
     ],
 )
 def test_what_is_no_trace_is_refused(tmp_path, content, what):
@@ -127,13 +137,18 @@ def test_what_is_no_trace_is_refused(tmp_path, content, what):
     path.write_bytes(content)
     with pytest.raises(ArtifactError) as caught:
         read_trace(path)
-    assert str(caught.value).startswith(f"{path}: a fingerprint trace is required, but it cannot be read: ")
+    assert str(caught.value).startswith(f"{path}: a fingerprint trace is required, but its first line is none: ")
     assert what in str(caught.value)
 
 
 def test_a_missing_trace_is_refused(tmp_path):
-    with pytest.raises(ArtifactError, match=r"a fingerprint trace is required, but it cannot be read: .*No such file"):
+    with pytest.raises(ArtifactError, match=r"a fingerprint trace is required, but No such file"):
         read_trace(tmp_path / "pretrain.trace")
+
+
+def test_names_that_would_hide_one_another_are_refused():
+    with pytest.raises(ValueError, match="field 'tensors': different names are required"):
+        TraceHeader("pretrain", (), ("weight inner/kernel", "weight inner/kernel"))
 
 
 def test_rows_that_are_moved_are_refused(tmp_path):
@@ -144,4 +159,63 @@ def test_rows_that_are_moved_are_refused(tmp_path):
     path.write_bytes(content[: start + size] + content[start + 2 * size :])
     with pytest.raises(ArtifactError) as caught:
         read_trace(path)
-    assert str(caught.value) == (f"{path}: field 'step': 0, 1, 2, ... are required; the trace was edited or damaged")
+    assert str(caught.value) == f"{path}: field 'step' of row 1 does not fit: it was edited"
+
+
+@given(data=st.data())
+def test_every_edited_bit_is_noticed_and_the_file_is_named(tmp_path_factory, data):
+    """Whatever bit of a whole trace is flipped: the header's, or a row's, which is named."""
+    path = tmp_path_factory.getbasetemp() / "edited.trace"
+    write(path, range(3))
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    before = path.read_bytes()
+    with pytest.raises(ArtifactError) as caught:
+        read_trace(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    start = len(HEADER.encoded())
+    if place >= start:
+        assert f"of row {(place - start) // HEADER.row.itemsize} does not fit" in str(caught.value)
+    with pytest.raises(ArtifactError):
+        TraceWriter(path, HEADER, steps=3)
+    assert path.read_bytes() == before
+
+
+# Gone on with from a checkpoint
+
+
+def test_rows_that_part_from_the_checkpoints_digest_are_refused_and_left(tmp_path):
+    path, other = tmp_path / "a.trace", tmp_path / "b.trace"
+    digest = write(path, range(3))
+    rows = read_trace(path).rows.copy()
+    rows["loss"][1] += 1
+    other.write_bytes(encode_trace(HEADER, rows))  # edited, with a checksum that fits
+    before = other.read_bytes()
+    with pytest.raises(ArtifactError) as caught:
+        TraceWriter(other, HEADER, steps=3, sha256=digest)
+    assert str(caught.value) == f"{other}: the trace of the checkpoint after step 3 is required, but another is there"
+    assert other.read_bytes() == before
+    assert write(path, range(3, 5), kept=3, sha256=digest) == write(tmp_path / "whole.trace", range(5))
+
+
+def test_rows_after_the_checkpoint_do_not_matter(tmp_path):
+    """A loss of power may leave anything there."""
+    path, whole = tmp_path / "a.trace", tmp_path / "whole.trace"
+    digest = write(path, range(2))
+    path.write_bytes(path.read_bytes() + b"\0" * 100)
+    write(path, range(2, 4), kept=2, sha256=digest)
+    write(whole, range(4))
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_a_trace_of_other_names_is_not_gone_on_with(tmp_path):
+    path = tmp_path / "a.trace"
+    write(path, range(2))
+    before = path.read_bytes()
+    other = TraceHeader("pretrain", HEADER.batch, ("activation a", "gradient a", "weight b"))
+    with pytest.raises(ArtifactError, match="the stage's own names are required in its first line"):
+        TraceWriter(path, other, steps=2)
+    assert path.read_bytes() == before

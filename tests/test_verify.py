@@ -18,7 +18,7 @@ import pytest
 
 from minibert import pipeline
 from minibert.errors import ArtifactError, RepeatabilityError, SettingsError
-from minibert.fingerprints import read_trace
+from minibert.fingerprints import encode_trace, read_trace
 from minibert.record import read_record, record_settings, write_record
 from minibert.settings import replace_setting
 from minibert.training.step import TrainingStep
@@ -299,7 +299,7 @@ def in_another_environment(run: Path, to: Path, *, deviation: float) -> Path:
     found = read_trace(trace)
     rows = found.rows.copy()
     rows["loss"][3] = (found.losses[3] * np.float32(1.0 + deviation)).view(np.uint32)
-    trace.write_bytes(found.header.encoded() + rows.tobytes())
+    trace.write_bytes(encode_trace(found.header, rows))
     del record["artifacts"]["trace/pretrain.trace"]
     record["environment"]["threads"] = {"intra_op": 1, "inter_op": 0}
     write_record(to, record)

@@ -103,7 +103,7 @@ def train(
             _end_epoch(stage, progression)
         if at_end or progression.step % checkpoint_steps == 0:
             if trace is not None:
-                trace.flush()
+                trace.sync()
             keep(progression)
 
 
