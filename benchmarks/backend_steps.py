@@ -70,11 +70,17 @@ class BackendStep:
 
 
 def first_loss(settings: RunSettings) -> float:
-    """The first step's mean loss of a selected token: forward only, for a shape that takes long."""
-    batch = {name: keras.ops.convert_to_tensor(masked_lm_batches(settings)[0][name]) for name in READ_BY_STEP}
-    with DropoutStream(seed=settings.seed, stage=STAGE, step=keras.ops.convert_to_tensor(0, dtype="int64")):
-        _, metrics, _ = _objective(settings, _model(settings))(batch)
-    return float(_fetched(metrics["loss"])) / float(batch["sample_weight"].numpy().sum())
+    """The first step's mean loss of a selected token, by TensorFlow: forward only, so that any shape is feasible."""
+    import tensorflow as tf
+
+    batch, objective = masked_lm_batches(settings)[0], _objective(settings, _model(settings))
+
+    def loss() -> Any:  # a graph frees what it no longer needs
+        tensors = {name: tf.constant(batch[name]) for name in READ_BY_STEP}
+        with DropoutStream(seed=settings.seed, stage=STAGE, step=tf.constant(0, tf.int64)):
+            return objective(tensors)[1]["loss"]
+
+    return float(_fetched(tf.function(loss, autograph=False)())) / float(batch["sample_weight"].sum())
 
 
 def _fetched(tensor: Any) -> np.ndarray:

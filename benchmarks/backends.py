@@ -22,6 +22,7 @@ import json
 import multiprocessing
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def measure_apart(task: dict[str, Any]) -> dict[str, Any]:
 
 def _measure_here(task: dict[str, Any]) -> dict[str, Any]:
     choose_backend(task["backend"], task["device"], task["precision"])
+    warnings.filterwarnings("ignore", message="Explicitly requested dtype int64")  # JAX' ids are int32 by default
     from benchmarks import backend_measuring
 
     return backend_measuring.measure(task)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minibert.corpora.corpus import SPLITS, Corpus, Split
+from minibert.corpora.corpus import BATCH_ROWS, SPLITS, Corpus, Split
 from minibert.settings import RunSettings
 from minibert.text import PADDING_ID, UNKNOWN_ID, Vocabulary, encode, learn_vocabulary
 
@@ -37,7 +37,12 @@ class Examples:
 
     def statistics(self) -> dict[str, Any]:
         """Counts and rates for the run record."""
-        padding = int(np.count_nonzero(self.token_ids == PADDING_ID))
+        padding, unknown, digest = 0, 0, hashlib.sha256()
+        for start in range(0, len(self.token_ids), BATCH_ROWS):  # a copy of all ids would double a run's memory
+            ids = self.token_ids[start : start + BATCH_ROWS]
+            padding += int(np.count_nonzero(ids == PADDING_ID))
+            unknown += int(np.count_nonzero(ids == UNKNOWN_ID))
+            digest.update(ids.astype("<i4").data)
         tokens = self.token_ids.size - padding
         class_counts = None
         if self.labels is not None:
@@ -47,9 +52,9 @@ class Examples:
             "vocabulary_size": len(self.vocabulary),
             "vocabulary_sha256": self.vocabulary.digest(),
             "tokens": tokens,
-            "unknown_rate": int(np.count_nonzero(self.token_ids == UNKNOWN_ID)) / max(tokens, 1),
+            "unknown_rate": unknown / max(tokens, 1),
             "padding_rate": padding / max(self.token_ids.size, 1),
-            "ids_sha256": hashlib.sha256(np.ascontiguousarray(self.token_ids, dtype="<i4").data).hexdigest(),
+            "ids_sha256": digest.hexdigest(),
         }
 
 
