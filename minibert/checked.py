@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import json
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -17,11 +18,23 @@ from typing import Any, Literal
 
 from minibert.errors import SettingsError
 
+_LONGEST_SHOWN = 200
+"""Characters of a wrong value in a message."""
+
 
 def require(condition: bool, argument: str, required: str, came: object) -> None:
     """Raises where a condition does not hold: the argument, what it requires, and what came."""
     if not condition:
-        raise SettingsError(f"{argument}: {required} is required, but {came!r} came")
+        raise SettingsError(f"{argument}: {required} is required, but {_shown(came)} came")
+
+
+def _shown(came: object) -> str:
+    """A value for a message of one line, however long it is."""
+    try:
+        text = repr(came)
+    except ValueError:  # Python writes no integer of more than some thousand digits
+        return f"{type(came).__name__} too long to show"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def require_rate(argument: str, value: float) -> None:
@@ -34,13 +47,27 @@ def require_positive(argument: str, value: float) -> None:
     require(math.isfinite(value) and value > 0, argument, "a number above 0", value)
 
 
+def require_count(argument: str, value: int, *, at_least: int = 0) -> None:
+    """Requires a number of things that an array can have."""
+    require(at_least <= value < 2**31, argument, f"an integer from {at_least} to 2**31 - 1", value)
+
+
 class Checked:
-    """Checks field types on construction, then the ranges that a subclass names in `_check`."""
+    """Checks field types on construction, then the ranges that a subclass names in `_check`.
+
+    Args:
+        stage: What errors put before a field's name, as ``--set`` writes it; empty for top-level fields.
+    """
+
+    _prefix = ""
+
+    def __init_subclass__(cls, stage: str = "") -> None:
+        super().__init_subclass__()
+        cls._prefix = f"{stage}." if stage else ""
 
     def __post_init__(self) -> None:
         for name, hint in typing.get_type_hints(type(self)).items():
-            value = coerce(f"{type(self).__name__}.{name}", hint, getattr(self, name))
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, coerce(f"{self._prefix}{name}", hint, getattr(self, name)))
         self._check()
 
     def _check(self) -> None:
@@ -68,12 +95,16 @@ def coerce(path: str, hint: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         if isinstance(value, Mapping):
             return settings_from_dict(typing.cast("type[Checked]", hint), value, path)
-        require(isinstance(value, typing.cast(type, hint)), path, f"a {getattr(hint, '__name__', hint)}", value)
+        required = f"{getattr(hint, '__name__', hint)} or a table of them"
+        require(isinstance(value, typing.cast(type, hint)), path, required, value)
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        require(abs(value) <= sys.float_info.max, path, "a number that a float can hold", value)
         return float(value)
     correct = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
     require(correct, path, {int: "an integer", float: "a number", str: "text", bool: "true or false"}[hint], value)
+    if hint is str:  # what was no UTF-8 on a command line comes as lone surrogates, which no file can hold
+        require(not any("\ud800" <= character <= "\udfff" for character in value), path, "Unicode text", value)
     return value
 
 
@@ -110,7 +141,5 @@ def parse(key: str, hint: Any, text: str) -> Any:
         try:
             return hint(text.replace("_", ""))
         except ValueError:
-            raise SettingsError(
-                f"{key}: {'an integer' if hint is int else 'a number'} is required, but {text!r} came"
-            ) from None
+            require(False, key, "an integer" if hint is int else "a number", text)
     return text

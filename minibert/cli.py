@@ -84,7 +84,8 @@ def one_assignment_each(words: Iterable[str]) -> list[str]:
     argparse would give an option that takes several words every word up to the next option, so that a
     positional behind it was lost.
     """
-    found, in_assignments, remaining = [], False, iter(words)
+    found: list[str] = []
+    in_assignments, remaining = False, iter(words)
     for word in remaining:
         if word == "--":
             return [*found, word, *remaining]

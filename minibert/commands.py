@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.errors import CorpusError, DeviceError, SettingsError
+from minibert.mask_word import require_one_mask
 from minibert.presets import PRESETS, describe_preset, preset, resolve_settings
 from minibert.record import earlier_record, read_record
 from minibert.settings import CorpusSettings, RunSettings, replace_setting, settings_from_dict
@@ -26,7 +27,6 @@ def run(options: Namespace) -> int:
     directory = _run_directory(options, settings)
     _require_data(options.data)
     earlier_record(directory, resume=options.resume)
-    _require_mask(settings.pretrain.sample_sentence)
     _require_backend()
 
     from minibert import pipeline, report
@@ -39,13 +39,6 @@ def run(options: Namespace) -> int:
     page = report.write_report(directory)
     _print_json(record) if options.json else print(report.summarize(record, directory, page))
     return 0
-
-
-def _require_mask(sentence: str) -> None:
-    """Answers before TensorFlow is loaded; what the standardization makes of the sentence is checked later."""
-    count = sentence.lower().count("[mask]")
-    if count != 1:
-        raise SettingsError(f"sentence: exactly one [mask] is required, but {count} came in {sentence!r}")
 
 
 def _require_backend() -> None:
@@ -71,8 +64,8 @@ def _run_directory(options: Namespace, settings: RunSettings) -> Path:
 def fill_mask(options: Namespace) -> int:
     """``minibert fill-mask``: the likeliest words for ``[mask]``."""
     read_record(options.directory)
+    require_one_mask("sentence", options.sentence)
 
-    _require_mask(options.sentence)
     from minibert import inference
 
     found = inference.fill_mask(options.directory, options.sentence, top_k=options.top_k)

@@ -66,7 +66,8 @@ def prepare(settings: RunSettings, *, data: Path | str | None = None, progress: 
         raise SettingsError(f"masking.vocabulary_size: {size}, the vocabulary's, or none is required, but {asked} came")
     masking = dataclasses.replace(settings.masking, vocabulary_size=size)
     settings = dataclasses.replace(settings, masking=masking)
-    sample_ids(settings.pretrain.sample_sentence, examples.vocabulary, settings.text)
+    sentence = settings.pretrain.sample_sentence
+    sample_ids(sentence, examples.vocabulary, settings.text, argument="pretrain.sample_sentence")
     record = _new_record(settings, corpus, examples, data=data, seconds=time.perf_counter() - started)
     return Prepared(settings, corpus, examples, record)
 

@@ -7,13 +7,13 @@ one order: preset, then a TOML file, then ``--set``, then ``--seed``; the later 
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minibert.checked import nearest
 from minibert.errors import SettingsError
 from minibert.settings import (
     CorpusSettings,
@@ -71,7 +71,7 @@ def amazon() -> RunSettings:
 
     Source: NOTEBOOKS, notebook 2. Classes: 0 = negative, 1 = positive, as given.
     """
-    return _notebook_2("amazon", CorpusSettings(name="amazon", train_examples=40_000, test_examples=10_000))
+    return _notebook_2("amazon", CorpusSettings(name="amazon"))
 
 
 def jokes() -> RunSettings:
@@ -102,7 +102,7 @@ def tiny() -> RunSettings:
     """
     return RunSettings(
         preset="tiny",
-        corpus=CorpusSettings(name="embedded", train_examples=6_000, test_examples=1_500),
+        corpus=CorpusSettings(name="embedded"),
         text=TextSettings(vocabulary_size=2_000, sequence_length=64),
         model=ModelSettings(hidden_size=64, heads=4, feed_forward_size=64),
         pretrain=PretrainSettings(epochs=4),
@@ -122,9 +122,7 @@ def preset(name: str) -> RunSettings:
         SettingsError: There is no such preset; the nearest one is named.
     """
     if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.5)
-        hint = f"the nearest is {close[0]!r}" if close else "there are " + ", ".join(PRESETS)
-        raise SettingsError(f"preset: {name!r} is not a preset; {hint}")
+        raise SettingsError(f"preset: {name!r} is not a preset; {nearest(name, list(PRESETS))}")
     return PRESETS[name]()
 
 

@@ -20,11 +20,13 @@ from minibert.checked import (
     nearest,
     parse,
     require,
+    require_count,
     require_positive,
     require_rate,
     settings_from_dict,
 )
 from minibert.errors import SettingsError
+from minibert.mask_word import require_one_mask
 
 __all__ = [
     "PUNCTUATION",
@@ -47,7 +49,7 @@ PUNCTUATION = "!#$%&'()*+,-./:;<=>?@\\^_`{|}~"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextSettings(Checked):
+class TextSettings(Checked, stage="text"):
     """How text becomes token ids."""
 
     vocabulary_size: int = 30_000
@@ -64,12 +66,12 @@ class TextSettings(Checked):
     """Whose words make the vocabulary. The notebooks count the test split's too."""
 
     def _check(self) -> None:
-        require(self.vocabulary_size >= 4, "text.vocabulary_size", "4 or more", self.vocabulary_size)
-        require_positive("text.sequence_length", self.sequence_length)
+        require_count("text.vocabulary_size", self.vocabulary_size, at_least=4)
+        require_count("text.sequence_length", self.sequence_length, at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskingSettings(Checked):
+class MaskingSettings(Checked, stage="masking"):
     """Which tokens are selected for prediction, and what stands in their place.
 
     Source: both notebooks' ``get_masked_input_and_labels``; BERT, Devlin et al. 2019, section 3.1.
@@ -109,13 +111,13 @@ class MaskingSettings(Checked):
         require(all(i >= 0 for i in ids) and len(set(ids)) == len(ids),
                  "masking.protected_ids", "a list of different ids, 0 or more,", ids)  # fmt: skip
         if self.vocabulary_size is not None:
-            require(self.vocabulary_size >= 2, "masking.vocabulary_size", "2 or more", self.vocabulary_size)
+            require_count("masking.vocabulary_size", self.vocabulary_size, at_least=2)
             require(max(ids, default=0) < self.vocabulary_size,
                      "masking.protected_ids", f"ids below {self.vocabulary_size}", ids)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSettings(Checked):
+class ModelSettings(Checked, stage="model"):
     """The encoder's shape.
 
     Source: cell "Create BERT model" of both notebooks.
@@ -130,7 +132,7 @@ class ModelSettings(Checked):
     blocks: int = 1
     """Encoder blocks."""
     dropout_rate: float = 0.1
-    """Dropout after attention and after the feed-forward layer."""
+    """Dropout after attention and after the feed-forward layer; drawn in steps of 1/65536."""
     layer_norm_epsilon: float = 1e-6
     """Added to the variance in layer normalization."""
     padding_mask: bool = False
@@ -140,15 +142,18 @@ class ModelSettings(Checked):
     """Precision of the matrix products; weights, loss and optimizer stay float32."""
 
     def _check(self) -> None:
-        for name in ("hidden_size", "heads", "feed_forward_size", "blocks", "layer_norm_epsilon"):
-            require_positive(f"model.{name}", getattr(self, name))
+        for name in ("hidden_size", "heads", "feed_forward_size", "blocks"):
+            require_count(f"model.{name}", getattr(self, name), at_least=1)
+        require_positive("model.layer_norm_epsilon", self.layer_norm_epsilon)
         require(self.hidden_size % self.heads == 0,
                  "model.heads", f"a divisor of model.hidden_size ({self.hidden_size})", self.heads)  # fmt: skip
-        require(0.0 <= self.dropout_rate < 1.0, "model.dropout_rate", "a rate from 0 to below 1", self.dropout_rate)
+        rate = self.dropout_rate
+        expressible = 0.0 <= rate < 1.0 and (rate == 0 or 1 <= round(rate * 2**16) < 2**16)
+        require(expressible, "model.dropout_rate", "0, or a rate that 16 bits tell from 0 and from 1,", rate)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainSettings(Checked):
+class PretrainSettings(Checked, stage="pretrain"):
     """The masked language model's training."""
 
     epochs: int = 5
@@ -167,14 +172,15 @@ class PretrainSettings(Checked):
     """Predictions shown for it."""
 
     def _check(self) -> None:
-        require(self.epochs >= 0, "pretrain.epochs", "0 or more", self.epochs)
-        require_positive("pretrain.batch_size", self.batch_size)
+        require_count("pretrain.epochs", self.epochs)
+        require_count("pretrain.batch_size", self.batch_size, at_least=1)
         require_positive("pretrain.learning_rate", self.learning_rate)
-        require_positive("pretrain.top_k", self.top_k)
+        require_one_mask("pretrain.sample_sentence", self.sample_sentence)
+        require_count("pretrain.top_k", self.top_k, at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneSettings(Checked):
+class FinetuneSettings(Checked, stage="finetune"):
     """The sentiment classifier's training: first on a frozen encoder, then with everything trained."""
 
     frozen_epochs: int = 5
@@ -189,15 +195,15 @@ class FinetuneSettings(Checked):
     """Width of the dense layer between pooling and output."""
 
     def _check(self) -> None:
-        require(self.frozen_epochs >= 0, "finetune.frozen_epochs", "0 or more", self.frozen_epochs)
-        require(self.unfrozen_epochs >= 0, "finetune.unfrozen_epochs", "0 or more", self.unfrozen_epochs)
-        require_positive("finetune.batch_size", self.batch_size)
+        require_count("finetune.frozen_epochs", self.frozen_epochs)
+        require_count("finetune.unfrozen_epochs", self.unfrozen_epochs)
+        require_count("finetune.batch_size", self.batch_size, at_least=1)
         require_positive("finetune.learning_rate", self.learning_rate)
-        require_positive("finetune.classifier_size", self.classifier_size)
+        require_count("finetune.classifier_size", self.classifier_size, at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorpusSettings(Checked):
+class CorpusSettings(Checked, stage="corpus"):
     """Which texts, and how they are chosen. What does not apply to a corpus is not looked at."""
 
     name: Literal["imdb", "amazon", "jokes", "embedded", "table"] = "embedded"
@@ -210,22 +216,27 @@ class CorpusSettings(Checked):
     """Names of a table's two classes, in the order of its sorted label values. Empty: the values."""
     test_rate: float = 0.2
     """Share of each class that becomes the test split where a table has no ``split`` column."""
-    train_examples: int = 0
-    """Examples kept of the train split after a seeded shuffle; 0: all."""
-    test_examples: int = 0
-    """Likewise of the test split."""
+    train_examples: int | None = None
+    """Examples kept of the train split, a seeded choice with the classes' shares; 0, or more than there are: all.
+    None: what the corpus' own reader takes, 40,000 of Amazon Polarity as notebook 2 and 6,000 of the generator,
+    and everything of all others, the user's tables among them."""
+    test_examples: int | None = None
+    """Likewise of the test split: None is 10,000 of Amazon Polarity, 1,500 of the generator."""
     shuffle_seed: int = 42
     """The seed of Amazon Polarity's published shuffle and selection (``datasets``' own generator)."""
 
     def _check(self) -> None:
-        require(len(self.class_names) in (0, 2), "corpus.class_names", "two names", self.class_names)
+        require(len(set(self.class_names)) == len(self.class_names) and len(self.class_names) in (0, 2),
+                 "corpus.class_names", "two different names", self.class_names)  # fmt: skip
         require(0.0 < self.test_rate < 1.0, "corpus.test_rate", "a rate between 0 and 1", self.test_rate)
-        require(self.train_examples >= 0, "corpus.train_examples", "0 or more", self.train_examples)
-        require(self.test_examples >= 0, "corpus.test_examples", "0 or more", self.test_examples)
+        require_count("corpus.train_examples", self.train_examples or 0)
+        require_count("corpus.test_examples", self.test_examples or 0)
+        require(0 <= self.shuffle_seed < 2**63, "corpus.shuffle_seed", "an integer from 0 to 2**63 - 1",
+                 self.shuffle_seed)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordSettings(Checked):
+class RecordSettings(Checked, stage="record"):
     """What a run writes down while it trains. It changes no computed value."""
 
     checkpoint_steps: int = 500
@@ -234,8 +245,8 @@ class RecordSettings(Checked):
     """Checkpoints kept; older ones are removed."""
 
     def _check(self) -> None:
-        require_positive("record.checkpoint_steps", self.checkpoint_steps)
-        require(self.kept_checkpoints >= 2, "record.kept_checkpoints", "2 or more", self.kept_checkpoints)
+        require_count("record.checkpoint_steps", self.checkpoint_steps, at_least=1)
+        require_count("record.kept_checkpoints", self.kept_checkpoints, at_least=2)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,9 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from minibert.errors import ArtifactError, CorpusError, SettingsError
+from minibert.mask_word import MASK, require_one_mask
 from minibert.settings import TextSettings
 
-PADDING, UNKNOWN, MASK = "", "[UNK]", "[mask]"
+PADDING, UNKNOWN = "", "[UNK]"
 PADDING_ID, UNKNOWN_ID = 0, 1
 _FIRST_WORD_ID = 2
 
@@ -172,20 +173,37 @@ def encode(texts: pa.Array, vocabulary: Vocabulary, settings: TextSettings) -> n
     return encoded
 
 
-def sample_ids(sentence: str, vocabulary: Vocabulary, settings: TextSettings) -> tuple[np.ndarray, int]:
+def sample_ids(
+    sentence: str, vocabulary: Vocabulary, settings: TextSettings, *, argument: str = "sentence"
+) -> tuple[np.ndarray, int]:
     """Encodes a sentence with one ``[mask]``.
+
+    Args:
+        sentence: Raw text; its ``[mask]`` may be in capitals where `lowercase` makes them small.
+        vocabulary: Words by id.
+        settings: Standardization and `sequence_length`.
+        argument: The name of what holds the sentence, for messages.
 
     Returns:
         int32 (1, sequence) and the position of ``[mask]``.
 
     Raises:
-        SettingsError: There is no ``[mask]`` in what is encoded, or there are several.
+        SettingsError: There is no ``[mask]``, there are several, it is part of another word, or it stands
+            beyond the sequence length.
     """
-    ids = encode(pa.array([sentence], type=pa.string()), vocabulary, settings)
-    places = np.flatnonzero(ids[0] == vocabulary.mask_id)
+    require_one_mask(argument, sentence)
+    texts = pa.array([sentence], type=pa.string())
+    words, _ = split_words(texts, settings)
+    places = np.flatnonzero(pc.equal(words, MASK).to_numpy(zero_copy_only=False))
     if len(places) != 1:
+        capitals = "" if settings.lowercase == "ascii" else " in small letters"
         raise SettingsError(
-            f"sentence: exactly one [mask] among the first {settings.sequence_length} words is required, "
+            f"{argument}: one [mask]{capitals}, as a word of its own, is required, "
             f"but {len(places)} came in {sentence!r}"
         )
-    return ids, int(places[0])
+    if places[0] >= settings.sequence_length:
+        raise SettingsError(
+            f"{argument}: [mask] among the first {settings.sequence_length} words (text.sequence_length) is required, "
+            f"but it is word {places[0] + 1}"
+        )
+    return encode(texts, vocabulary, settings), int(places[0])

@@ -102,6 +102,7 @@ def minibert_process(*words: str, **options: Any) -> subprocess.CompletedProcess
         (["evaluate", "none", "--data", "none"], 4),
         (["verify", "none"], 4),
         (["run", "tiny", "--data", "none"], 3),
+        (["run", "tiny", "--set", "pretrain.sample_sentence=a film"], 2),
         (["run", "tiny", "--out", "none", "--resume"], 4),
     ],
 )

@@ -7,7 +7,7 @@ import sys
 import datasets
 import pytest
 
-from minibert.corpora import Corpus, hub, open_corpus
+from minibert.corpora import Corpus, amazon, hub, open_corpus
 from minibert.corpora.amazon import HUB_NAMES
 from minibert.errors import CorpusError, DownloadError
 from minibert.settings import CorpusSettings
@@ -69,6 +69,26 @@ def test_a_saved_folder_is_the_same_corpus(monkeypatch, reviews, tmp_path):
     reviews.save_to_disk(tmp_path / "amazon")
     from_hub(monkeypatch, lambda name: reviews)
     assert open_corpus(SETTINGS, seed=0, data=tmp_path / "amazon").digest == open_corpus(SETTINGS, seed=0).digest
+
+
+def test_without_a_number_as_many_as_the_notebook_takes(monkeypatch, reviews):
+    from_hub(monkeypatch, lambda name: reviews)
+    monkeypatch.setattr(amazon, "TRAIN_EXAMPLES", 50)
+    monkeypatch.setattr(amazon, "TEST_EXAMPLES", 20)
+    corpus = open_corpus(CorpusSettings(name="amazon"), seed=0)
+    assert corpus.examples == {"train": 50, "test": 20}
+    assert texts(corpus, "train") == as_the_notebook(reviews["train"], 50)
+
+
+def test_a_saved_folder_of_other_columns_is_the_users_own_and_taken_whole(monkeypatch, reviews, tmp_path):
+    monkeypatch.setattr(amazon, "TRAIN_EXAMPLES", 50)
+    reviews.save_to_disk(tmp_path / "amazon")
+    reviews.remove_columns("title").save_to_disk(tmp_path / "mine")
+    reviews["train"].save_to_disk(tmp_path / "one")
+    settings = CorpusSettings(name="amazon")
+    assert open_corpus(settings, seed=0, data=tmp_path / "amazon").examples == {"train": 50, "test": 90}
+    assert open_corpus(settings, seed=0, data=tmp_path / "mine").examples == {"train": 300, "test": 90}
+    assert open_corpus(settings, seed=0, data=tmp_path / "one").examples == {"train": 240, "test": 60}
 
 
 @pytest.mark.parametrize(("train", "test"), [(0, 0), (1000, 1000)])
@@ -140,13 +160,10 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch, tmp_pat
         open_corpus(CorpusSettings(), seed=0, data=tmp_path)
 
 
-def test_a_missing_split_is_named(monkeypatch, reviews, tmp_path):
+def test_a_missing_split_is_named(monkeypatch, reviews):
     from_hub(monkeypatch, lambda name: datasets.DatasetDict({"train": reviews["train"]}))
     with pytest.raises(CorpusError, match="the splits train and test are required, but there is no test"):
         open_corpus(SETTINGS, seed=0)
-    reviews["train"].save_to_disk(tmp_path / "one")
-    with pytest.raises(CorpusError, match="the splits train and test are required, but there is no train"):
-        open_corpus(SETTINGS, seed=0, data=tmp_path / "one")
 
 
 def test_a_missing_column_is_named(monkeypatch, reviews):

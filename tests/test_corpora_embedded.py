@@ -37,7 +37,7 @@ def test_docstring_shows_what_comes():
 
 
 def test_known_answer():
-    known, corpus = json.loads(make.read("embedded_corpus.json")), embedded_corpus()
+    known, corpus = json.loads(make.read("embedded_corpus.json")), embedded_corpus(2_400, 600)
     assert corpus.digest == known["digest"]
     assert {**corpus.examples} == known["examples"]
     assert list(corpus.class_names) == known["class_names"]
@@ -62,8 +62,16 @@ def test_more_examples_begin_with_the_same_ones():
     assert (few.examples, many.examples) == ({"train": 50, "test": 20}, {"train": 3000, "test": 20})
 
 
+def test_a_number_that_is_not_given_is_the_corpus_own():
+    for nothing in (None, 0):
+        assert embedded_corpus(nothing, nothing).examples == {"train": 6_000, "test": 1_500}
+        assert embedded_corpus(nothing, 7).examples == {"train": 6_000, "test": 7}
+
+
 def test_splits_share_no_review():
-    train, test = ({t for b in embedded_corpus().batches(s) for t in b.texts.to_pylist()} for s in ("train", "test"))
+    train, test = (
+        {t for b in embedded_corpus(2_400, 600).batches(s) for t in b.texts.to_pylist()} for s in ("train", "test")
+    )
     assert len(train) > 2300
     assert not train & test
 

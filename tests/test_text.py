@@ -250,7 +250,7 @@ VOCABULARY = Vocabulary(("", "[UNK]", "the", "film", "[mask]"))
         ("[MASK]!", [4, 0, 0, 0], 0),
         ("the<br />[mask]", [2, 4, 0, 0], 1),
         ("the film film [mask]", [2, 3, 3, 4], 3),
-        ("the [mask] film film [mask]", [2, 4, 3, 3], 1),  # the second is cut off
+        ("the [mask] film film the film", [2, 4, 3, 3], 1),
     ],
 )
 def test_a_sentence_is_encoded_with_the_place_of_its_mask(sentence, ids, place):
@@ -259,12 +259,31 @@ def test_a_sentence_is_encoded_with_the_place_of_its_mask(sentence, ids, place):
 
 
 @pytest.mark.parametrize(
-    ("sentence", "count"),
-    [("", 0), ("the film", 0), ("un[mask]", 0), ("[mask] [mask]", 2), ("the film the film [mask]", 0)],
+    ("sentence", "message"),
+    [
+        ("", "exactly one [mask] is required, but 0 came in ''"),
+        ("the film", "exactly one [mask] is required, but 0 came in 'the film'"),
+        ("[mask] [mask]", "exactly one [mask] is required, but 2 came in '[mask] [mask]'"),
+        ("the [MASK] film film [mask]", "exactly one [mask] is required, but 2 came"),  # the second would be cut off
+        ("un[mask]", "one [mask], as a word of its own, is required, but 0 came in 'un[mask]'"),
+        ("[m.ask] [mask]", "one [mask], as a word of its own, is required, but 2 came in '[m.ask] [mask]'"),
+        (
+            "the film the film [mask]",
+            "[mask] among the first 4 words (text.sequence_length) is required, but it is word 5",
+        ),
+    ],
 )
-def test_a_sentence_without_a_single_mask_is_refused(sentence, count):
-    with pytest.raises(SettingsError) as caught:
+def test_a_sentence_without_a_single_mask_is_refused(sentence, message):
+    with pytest.raises(SettingsError, match=f"^sentence: {re.escape(message)}"):
         sample_ids(sentence, VOCABULARY, settings_of(5, 4))
-    assert str(caught.value) == (
-        f"sentence: exactly one [mask] among the first 4 words is required, but {count} came in {sentence!r}"
-    )
+    with pytest.raises(SettingsError, match=f"^pretrain.sample_sentence: {re.escape(message)}"):
+        sample_ids(sentence, VOCABULARY, settings_of(5, 4), argument="pretrain.sample_sentence")
+
+
+def test_where_letters_keep_their_size_a_mask_is_small():
+    settings = TextSettings(vocabulary_size=5, sequence_length=4, lowercase="none")
+    assert sample_ids("the [mask]", VOCABULARY, settings)[1] == 1
+    with pytest.raises(
+        SettingsError, match=re.escape("one [mask] in small letters, as a word of its own, is required")
+    ):
+        sample_ids("the [MASK]", VOCABULARY, settings)

@@ -1,6 +1,6 @@
 """Amazon Polarity with notebook 2's shuffle and selection, from the hub or a folder on disk.
 
-    read_amazon(CorpusSettings(name="amazon", train_examples=40_000, test_examples=10_000), seed=0)
+    read_amazon(CorpusSettings(name="amazon"), seed=0).examples  ->  {"train": 40000, "test": 10000}
 
 Labels are as given: 0 = negative, 1 = positive. The choice of examples is that of `datasets`' own
 generator, so that it is the notebook's; the run's seed does not change it.
@@ -23,13 +23,16 @@ from minibert.settings import CorpusSettings
 
 HUB_NAMES = ("amazon_polarity", "fancyzhx/amazon_polarity")
 """The notebook's name, and where the dataset lives now."""
+TRAIN_EXAMPLES, TEST_EXAMPLES = 40_000, 10_000
+"""The notebook's, of 3,600,000 and 400,000."""
+_COLUMNS = frozenset({"label", "title", "content"})
 
 
 def read_amazon(settings: CorpusSettings, *, seed: int, data: Path | None = None, progress: Any = None) -> Corpus:
     """Reads the reviews, shuffled and cut as the notebook does.
 
     Args:
-        settings: ``shuffle_seed``, ``train_examples`` and ``test_examples`` (0: all, shuffled).
+        settings: ``shuffle_seed``, ``train_examples`` and ``test_examples`` (None: the notebook's; 0: all, shuffled).
         seed: Not used for the choice.
         data: A folder saved by `datasets` with both splits; None: the hub.
         progress: Has ``start(description, total)``; None: silent.
@@ -45,11 +48,27 @@ def read_amazon(settings: CorpusSettings, *, seed: int, data: Path | None = None
     for split in SPLITS:
         if not isinstance(dataset, dict) or split not in dataset:
             raise CorpusError(f"{path}: the splits train and test are required, but there is no {split}")
-    counts = {"train": settings.train_examples, "test": settings.test_examples}
+    counts = {
+        "train": TRAIN_EXAMPLES if settings.train_examples is None else settings.train_examples,
+        "test": TEST_EXAMPLES if settings.test_examples is None else settings.test_examples,
+    }
     chosen = {split: _choose(dataset[split], counts[split], settings.shuffle_seed) for split in SPLITS}
-    columns = replace(settings, text_column=settings.text_column or "content",
-                      label_column=settings.label_column or "label", train_examples=0, test_examples=0)  # fmt: skip
+    columns = replace(
+        settings,
+        text_column=settings.text_column or "content",
+        label_column=settings.label_column or "label",
+        train_examples=None,
+        test_examples=None,
+    )
     return read_table(DatasetTable(chosen, path), columns, seed=seed, name="amazon", blanks=True, progress=progress)
+
+
+def is_amazon_folder(path: Path) -> bool:
+    """Whether a folder saved by `datasets` has Amazon Polarity's splits and columns."""
+    dataset = open_saved_dataset(path).dataset
+    return isinstance(dataset, dict) and all(
+        split in dataset and set(dataset[split].column_names) == _COLUMNS for split in SPLITS
+    )
 
 
 def _choose(part: Any, count: int, shuffle_seed: int) -> Any:

@@ -8,7 +8,7 @@ r"""The embedded corpus: film reviews made from a few sentences and words, for r
     in London with my brother. They made this atmosphere into something wonderful!! This feature is no
     letdown, I promise you.
     >>> embedded_corpus().examples
-    {'train': 2400, 'test': 600}
+    {'train': 6000, 'test': 1500}
 
 Every review is a pure function of its split and row number: no run's seed, platform, number of
 examples or batch size changes a byte of it. Row r draws the words of row r of the stream
@@ -40,7 +40,8 @@ from minibert.streams import stream, threshold
 
 EMBEDDED_SEED = 2011
 """The corpus' own seed (the year of the IMDb reviews' publication)."""
-TRAIN_EXAMPLES, TEST_EXAMPLES = 2_400, 600
+TRAIN_EXAMPLES, TEST_EXAMPLES = 6_000, 1_500
+"""As many as the preset `tiny` needs to learn something in a minute."""
 CLASS_NAMES = ("negative", "positive")
 NOISE_RATE = 0.025
 """Share of reviews whose text expresses the opposite of their label."""
@@ -53,12 +54,12 @@ _SHOUTED = 32
 """One in so many adjectives is in capitals."""
 
 
-def embedded_corpus(train_examples: int = 0, test_examples: int = 0) -> Corpus:
+def embedded_corpus(train_examples: int | None = None, test_examples: int | None = None) -> Corpus:
     """The corpus with so many examples; its first rows are the same for any number.
 
     Args:
-        train_examples: 0: 2,400.
-        test_examples: 0: 600.
+        train_examples: None or 0: 6,000.
+        test_examples: None or 0: 1,500.
     """
     counts: dict[Split, int] = {"train": train_examples or TRAIN_EXAMPLES, "test": test_examples or TEST_EXAMPLES}
 

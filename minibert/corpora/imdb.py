@@ -39,7 +39,7 @@ def read_imdb(settings: CorpusSettings, *, seed: int, data: Path | None = None, 
     """Reads the reviews.
 
     Args:
-        settings: ``train_examples`` and ``test_examples``; 0: all.
+        settings: ``train_examples`` and ``test_examples``; None or 0: all.
         seed: Root of the streams that choose them.
         data: A ``.tar.gz`` of the layout, or a folder: aclImdb itself or the one that holds it; None:
             the published archive, downloaded once into the cache folder.

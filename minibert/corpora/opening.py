@@ -33,8 +33,8 @@ def open_corpus(
         data: The user's data: an aclImdb folder (or the one that holds it) or ``.tar.gz``, a folder
             saved by `datasets`, or a table (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``; ``.gz`` of the
             text formats). It replaces the reader that `settings` names, with two exceptions: with
-            ``amazon`` a saved folder is selected as notebook 2 does, with ``jokes`` a table's labels
-            are not looked at.
+            ``amazon`` a saved folder that has Amazon Polarity's columns is selected as notebook 2 does,
+            with ``jokes`` a table's labels are not looked at.
         for_evaluation: Only the test split is wanted; a table that names no splits is all test.
         progress: Has ``start(description, total)``; None: silent.
 
@@ -74,9 +74,10 @@ def _open_data(settings: CorpusSettings, data: Path, seed: int, for_evaluation: 
     if is_imdb_folder(data) if data.is_dir() else data.name.lower().endswith(ARCHIVE_SUFFIXES):
         return read_imdb(settings, seed=seed, data=data, progress=progress)
     if settings.name == "amazon" and data.is_dir():
-        from minibert.corpora.amazon import read_amazon
+        from minibert.corpora.amazon import is_amazon_folder, read_amazon
 
-        return read_amazon(settings, seed=seed, data=data, progress=progress)
+        if is_amazon_folder(data):
+            return read_amazon(settings, seed=seed, data=data, progress=progress)
     if settings.name == "jokes":
         from minibert.corpora.jokes import read_jokes
 

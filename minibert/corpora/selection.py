@@ -56,14 +56,14 @@ def keep_examples(places: np.ndarray, labels: np.ndarray | None, settings: Corpu
     Args:
         places: int8, (rows,), as `place_rows` gives it.
         labels: int8, (rows,); None: unlabelled.
-        settings: The two numbers; 0 or more than there are: all.
+        settings: The two numbers; None, 0 or more than there are: all.
         seed: Root of the streams ``examples``, ``train`` and ``examples``, ``test``.
 
     Returns:
         int8, (rows,), with -1 where a row is left out.
     """
     places = places.copy()
-    counts: dict[Split, int] = {"train": settings.train_examples, "test": settings.test_examples}
+    counts: dict[Split, int] = {"train": settings.train_examples or 0, "test": settings.test_examples or 0}
     for split, count in counts.items():
         rows = np.flatnonzero(places == PLACE[split])
         if not 0 < count < len(rows):

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from minibert.batches import MaskedLMBatches
+from minibert.mask_word import fill_in
 from minibert.model.encoder import HEAD_NAME, cut_encoder
 from minibert.model.heads import MaskedLMObjective
 from minibert.settings import RunSettings
@@ -50,8 +51,7 @@ def predict_masked(
     probabilities = ops.convert_to_numpy(ops.softmax(logits, axis=-1))[0]
     best = np.argsort(-probabilities, kind="stable")[:top_k]
     return [
-        Prediction(vocabulary.words[i], float(probabilities[i]), sentence.replace("[mask]", vocabulary.words[i]))
-        for i in best
+        Prediction(vocabulary.words[i], float(probabilities[i]), fill_in(sentence, vocabulary.words[i])) for i in best
     ]
 
 

@@ -141,7 +141,7 @@ def embedded_corpus() -> str:
     """The embedded corpus' digest, counts and first texts."""
     from minibert.corpora.embedded import embedded_corpus, embedded_reviews
 
-    corpus = embedded_corpus()
+    corpus = embedded_corpus(2_400, 600)
     value = {
         "digest": corpus.digest,
         "examples": corpus.examples,

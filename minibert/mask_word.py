@@ -1,0 +1,34 @@
+"""The word ``[mask]`` in a raw sentence: counted, and filled in.
+
+``[MASK]`` is the same word: texts are lower-cased before they are encoded. No library is needed here, so a
+sentence without it is refused before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import re
+
+from minibert.errors import SettingsError
+
+MASK = "[mask]"
+_IN_ANY_CASE = re.compile(re.escape(MASK), re.IGNORECASE | re.ASCII)
+
+
+def require_one_mask(argument: str, sentence: str) -> None:
+    """Refuses a sentence without ``[mask]``, or with several.
+
+    Args:
+        argument: The name of what holds the sentence, for the message.
+        sentence: Raw text.
+
+    Raises:
+        SettingsError: There is not exactly one.
+    """
+    count = len(_IN_ANY_CASE.findall(sentence))
+    if count != 1:
+        raise SettingsError(f"{argument}: exactly one [mask] is required, but {count} came in {sentence!r}")
+
+
+def fill_in(sentence: str, word: str) -> str:
+    """The sentence with a word in place of ``[mask]``."""
+    return _IN_ANY_CASE.sub(lambda _: word, sentence)
