@@ -381,7 +381,7 @@ def test_every_step_repeats(small_run: Path) -> None:
     found = repeat(small_run, count=3)
     assert (found.is_repeatable, found.exit_code, found.count) == (True, 0, 3)
     assert [step.stage for step in found.steps] == ["pretrain", "frozen", "unfrozen"]
-    assert all(step.tensors > 10 and not step.results and not step.racing for step in found.steps)
+    assert all(step.tensors > 10 and not step.results and not step.causes for step in found.steps)
     assert found.explanation[0] == "repeatable: one step of each stage, executed 3 times"
     assert json.loads(json.dumps(found.to_dict()))["exit_code"] == 0
 
@@ -411,10 +411,11 @@ def test_three_consumers_are_refused_in_training_and_named_as_the_cause(
         verify(unlabelled_run)
     found = repeat(unlabelled_run, count=3)
     assert (found.is_repeatable, found.exit_code) == (False, 11)
-    (racing,) = found.steps[0].racing
-    assert len(racing.layers) == 4
-    assert any("encoder_0_multiheadattention" in layer for layer in racing.layers)
-    assert any(line.startswith(f"  cause: racing sum {racing.operation}") for line in found.explanation)
+    cause = found.steps[0].causes[0]
+    assert (cause.kind, len(cause.layers)) == ("racing sum", 4)
+    assert any("encoder_0_multiheadattention" in layer for layer in cause.layers)
+    assert f"  cause: {cause.explanation}" in found.explanation
+    assert cause.operation in cause.explanation
 
 
 def test_one_execution_repeats_nothing(small_run: Path) -> None:

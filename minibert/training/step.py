@@ -2,8 +2,8 @@
 
     step(7, batch) -> StepResult(metrics={"loss": ..., "count": ...}, fingerprint=int32 [...])
 
-The graph is checked before the first update: a step whose gradient could be summed in a racing order
-is refused (see `minibert.training.repeatability`).
+The graph is checked before the first update, and what TensorFlow made of it after: a step whose gradient
+could be summed in a racing order is refused (see `minibert.training.repeatability`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from minibert.batches import Arrays
 from minibert.model.dropout import DropoutStream
+from minibert.training.execution import CheckedFunction
 from minibert.training.repeatability import require_repeatable
 
 
@@ -115,9 +116,10 @@ class TrainingStep:
         signature = {name: tf.TensorSpec([None, *t.shape[1:]], t.dtype) for name, t in tensors.items()}
         function = tf.function(self._run, autograph=False)
         concrete = function.get_concrete_function(tf.TensorSpec([], tf.int64), signature)
-        if self._checked:
-            require_repeatable(concrete.graph)
-        return concrete
+        if not self._checked:
+            return concrete
+        require_repeatable(concrete.graph)
+        return CheckedFunction(concrete)
 
     def _run(self, step: Any, batch: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         self.trace_count += 1

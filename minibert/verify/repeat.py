@@ -1,7 +1,7 @@
 """Runs one training step of each stage again and again from the same state, and lists what does not repeat.
 
-The step is studied as it is, even if training would refuse it: a racing sum in its graph is listed as the
-cause.
+The step is studied as it is, even if training would refuse it: what in its graph may not repeat, as it was
+traced or as TensorFlow executes it, is listed as the cause.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 from minibert.errors import SettingsError
 from minibert.progress import Progress
 from minibert.record import read_record
-from minibert.training.repeatability import RacingSum, racing_sums
+from minibert.training.execution import executed_graphs, hazards_of
+from minibert.training.repeatability import Hazard
 from minibert.training.state import set_optimizer, set_weights, weight_arrays
 
 if TYPE_CHECKING:
@@ -33,23 +34,20 @@ class RepeatedStep:
         tensors: How many tensors were looked at.
         results: Number of different results of each tensor that did not repeat, in the order of
             computation; empty if all repeated.
-        racing: Sums in the graph that may race: the cause, where the graph shows it.
+        causes: What in the graph may not repeat, whether a result showed it or not.
     """
 
     stage: str
     tensors: int
     results: dict[str, int]
-    racing: tuple[RacingSum, ...]
+    causes: tuple[Hazard, ...]
 
     @property
     def explanation(self) -> list[str]:
         """Lines for a person."""
         lines = [f"{self.stage}: {self.tensors - len(self.results)} of {self.tensors} tensors repeated"]
         lines += [f"  {name}: {count} different results" for name, count in self.results.items()]
-        return lines + [
-            f"  cause: racing sum {racing.operation} adds the gradients of {', '.join(dict.fromkeys(racing.layers))}"
-            for racing in self.racing
-        ]
+        return lines + [f"  cause: {cause.explanation}" for cause in self.causes]
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ class Repeatability:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether every tensor repeated and no graph has a sum that may race, seen or not."""
-        return not any(step.results or step.racing for step in self.steps)
+        """Whether every tensor repeated and no graph has a cause that it might not."""
+        return not any(step.results or step.causes for step in self.steps)
 
     @property
     def exit_code(self) -> int:
@@ -127,12 +125,13 @@ def repeat_step(stage: Stage, *, count: int, progress: Progress | None = None) -
     stage.step.trace(batch)
     task = (progress or Progress(quiet=True)).start(f"repeat {stage.name}", count)
     rows = []
-    for _ in range(count):
-        result = stage.step(0, batch)
-        rows.append([result.loss_bits, *result.fingerprint.tolist()])
-        set_weights(stage.variables, weights, source="state")
-        set_optimizer(stage.step.optimizer, optimizer, source="state")
-        task.advance()
+    with executed_graphs() as executed:
+        for _ in range(count):
+            result = stage.step(0, batch)
+            rows.append([result.loss_bits, *result.fingerprint.tolist()])
+            set_weights(stage.variables, weights, source="state")
+            set_optimizer(stage.step.optimizer, optimizer, source="state")
+            task.advance()
     task.finish()
     names, table = ["loss", *stage.step.fingerprint_names], np.array(rows)
     different = {name: len(np.unique(table[:, place])) for place, name in enumerate(names)}
@@ -140,5 +139,5 @@ def repeat_step(stage: Stage, *, count: int, progress: Progress | None = None) -
         stage=stage.name,
         tensors=len(names),
         results={name: found for name, found in different.items() if found > 1},
-        racing=tuple(racing_sums(stage.step.graph)),
+        causes=tuple(hazards_of([stage.step.graph.as_graph_def(), *executed])),
     )
