@@ -1,0 +1,207 @@
+"""The verdict on one benchmark, pair by pair: is it open still, and if not, what is the answer?
+
+`slower` asks for three things: the ratio is beyond the threshold, the interval excludes zero, and a
+repeat with fresh processes says both again. `same` asks that a slowdown of twice the threshold is
+outside the interval. Whatever cannot be said is `unproven`, which is no pass.
+
+The same code decides in the gate and in the study of its errors, which replays recorded pairs.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass, field
+
+from minibert.perf.statistics import Estimate, PairFigure, detectable_change, estimate
+
+FASTER, SAME, SLOWER, UNPROVEN, MISSING = "faster", "same", "slower", "unproven", "missing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """When an answer is given.
+
+    Attributes:
+        threshold: A smaller change is none, relative.
+        confidence: Of the intervals.
+        fewest_pairs: Pairs of processes before anything is said, and before a repeat says anything.
+        most_pairs: Pairs at the most in the first part, and in the repeat.
+        control_threshold: The control has moved beyond this, if its interval excludes zero too.
+        most_troubled: Pairs that prove nothing, after which no more are taken.
+    """
+
+    threshold: float = 0.025
+    confidence: float = 0.99
+    fewest_pairs: int = 4
+    most_pairs: int = 10
+    control_threshold: float = 0.015
+    most_troubled: int = 6
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The answer for one benchmark.
+
+    Attributes:
+        verdict: ``faster``, ``same``, ``slower`` or ``unproven``.
+        reason: Why, in one line.
+        found: The estimate over all pairs that counted; None with fewer than two.
+        first: The estimate before the repeat; ``found`` if there was none.
+        repeat: The repeat's estimate, if there was one.
+        control: The control's estimate.
+        detectable: The smallest slowdown that would have been called one in 95 % of such runs, relative.
+    """
+
+    verdict: str
+    reason: str
+    found: Estimate | None = None
+    first: Estimate | None = None
+    repeat: Estimate | None = None
+    control: Estimate | None = None
+    detectable: float | None = None
+
+
+@dataclass
+class Trial:
+    """Collects pairs of one benchmark until it can be answered.
+
+    Attributes:
+        rules: When that is.
+        first: Figures of the first part.
+        repeat: Figures of the repeat.
+        troubled: Figures that prove nothing.
+    """
+
+    rules: Rules
+    first: list[PairFigure] = field(default_factory=list)
+    repeat: list[PairFigure] = field(default_factory=list)
+    troubled: list[PairFigure] = field(default_factory=list)
+    _claim: str = ""
+    _decision: Decision | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more pairs are wanted."""
+        return self._decision is None
+
+    @property
+    def stepping_seconds(self) -> float:
+        """What it has cost so far."""
+        return sum(figure.stepping_seconds for figure in (*self.first, *self.repeat, *self.troubled))
+
+    def add(self, figure: PairFigure) -> None:
+        """Takes one more pair into account."""
+        if figure.trouble:
+            self.troubled.append(figure)
+            if len(self.troubled) >= self.rules.most_troubled:
+                self.end("")
+            return
+        if not self._claim:
+            self.first.append(figure)
+            self._after_first()
+        else:
+            self.repeat.append(figure)
+            self._after_repeat()
+
+    def end(self, reason: str) -> Decision:
+        """Decides with what there is, because no more can be had.
+
+        Args:
+            reason: Why not, such as ``the time limit is reached``.
+        """
+        if self._decision is None:
+            self._decision = self._last_word(reason)
+        return self._decision
+
+    def _after_first(self) -> None:
+        if len(self.first) < self.rules.fewest_pairs:
+            return
+        found = self._estimate(self.first)
+        if self._is_beyond(found):
+            self._claim = SLOWER if found.log_ratio > 0 else FASTER
+        elif self._is_same(found) and not self._control_moved():
+            self._decision = self._made(SAME, self._bound(found))
+        elif len(self.first) >= self.rules.most_pairs:
+            self.end("")
+
+    def _after_repeat(self) -> None:
+        if len(self.repeat) < self.rules.fewest_pairs:
+            return
+        again = self._estimate(self.repeat)
+        if self._is_beyond(again) and (again.log_ratio > 0) == (self._claim == SLOWER):
+            if self._control_moved():
+                self._decision = self._made(UNPROVEN, self._control_words())
+            else:
+                self._decision = self._made(self._claim, "a repeat with fresh processes confirms it")
+        elif self._is_same(again) or len(self.repeat) >= self.rules.most_pairs:
+            self.end("a repeat did not confirm the change")
+
+    def _last_word(self, reason: str) -> Decision:
+        figures = self.first + self.repeat
+        if len(self.troubled) >= self.rules.most_troubled or (self.troubled and len(figures) < self.rules.fewest_pairs):
+            return self._made(UNPROVEN, f"{self.troubled[-1].trouble}, in {len(self.troubled)} pairs of processes")
+        if len(figures) < self.rules.fewest_pairs:
+            return self._made(
+                UNPROVEN, f"{len(figures)} pairs of processes are too few{': ' if reason else ''}{reason}"
+            )
+        if self._control_moved():
+            return self._made(UNPROVEN, self._control_words())
+        found = self._estimate(figures)
+        if self._is_same(found):
+            return self._made(SAME, f"{self._bound(found)}{'; ' if reason else ''}{reason}")
+        if found.high < self._far:
+            return self._made(SAME, f"not slower, and how much faster is open; {self._bound(found)}")
+        return self._made(UNPROVEN, reason or "the scatter is too large to tell")
+
+    def _made(self, verdict: str, reason: str) -> Decision:
+        figures = self.first + self.repeat
+        if len(figures) < 2:
+            return Decision(verdict, reason)
+        found, rules = self._estimate(figures), self.rules
+        first = self._estimate(self.first) if len(self.first) >= 2 else found
+        return Decision(
+            verdict,
+            reason,
+            found=found,
+            first=first,
+            repeat=self._estimate(self.repeat) if len(self.repeat) >= 2 else None,
+            control=self._control(),
+            detectable=detectable_change(first, threshold=rules.threshold, confidence=rules.confidence),
+        )
+
+    @property
+    def _near(self) -> float:
+        return math.log1p(self.rules.threshold)
+
+    @property
+    def _far(self) -> float:
+        return math.log1p(2 * self.rules.threshold)
+
+    def _is_beyond(self, found: Estimate) -> bool:
+        return abs(found.log_ratio) > self._near and found.excludes_zero
+
+    def _is_same(self, found: Estimate) -> bool:
+        return abs(found.log_ratio) <= self._near and found.high < self._far
+
+    def _bound(self, found: Estimate) -> str:
+        return f"a slowdown of {math.expm1(self._far):.1%} is ruled out"
+
+    def _estimate(self, figures: list[PairFigure]) -> Estimate:
+        return estimate([figure.log_ratio for figure in figures], confidence=self.rules.confidence)
+
+    def _control(self) -> Estimate:
+        ratios = [figure.control_log_ratio for figure in self.first + self.repeat]
+        return estimate(ratios, confidence=self.rules.confidence)
+
+    def _control_moved(self) -> bool:
+        control = self._control()
+        return abs(control.log_ratio) > math.log1p(self.rules.control_threshold) and control.excludes_zero
+
+    def _control_words(self) -> str:
+        return f"the control workload moved by {math.expm1(self._control().log_ratio):+.1%}: the machine changed"
+
+
+def middle(values: list[float]) -> float | None:
+    """The median of what there is."""
+    return statistics.median(values) if values else None

@@ -1,0 +1,48 @@
+"""What stands in a traced graph: operators by name, in everything that it calls.
+
+A change of the graph shows here at once and without noise, on any machine: the histogram of the same
+code is the same in every process of the same version of TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+
+def operator_histogram(graph_definition: Any) -> dict[str, int]:
+    """How often each operator stands in a graph, with the functions that it calls.
+
+    A function counts at every place that calls it; the body of a loop counts once for each loop.
+
+    Args:
+        graph_definition: A ``GraphDef``, as a traced function's ``graph.as_graph_def()`` gives it.
+
+    Returns:
+        Operator to count, in the order of the names.
+    """
+    functions = {function.signature.name: function.node_def for function in graph_definition.library.function}
+    counts = _counted(graph_definition.node, functions, {})
+    return {name: counts[name] for name in sorted(counts)}
+
+
+def _counted(nodes: Any, functions: dict[str, Any], known: dict[str, Counter[str]]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for node in nodes:
+        counts[node.op] += 1
+        for name in _called(node):
+            if name not in known:
+                known[name] = Counter()  # a function that calls itself counts once
+                known[name] = _counted(functions.get(name, ()), functions, known)
+            counts.update(known[name])
+    return counts
+
+
+def _called(node: Any) -> Iterator[str]:
+    for name in sorted(node.attr):
+        value = node.attr[name]
+        if value.HasField("func"):
+            yield value.func.name
+        elif value.HasField("list"):
+            yield from (function.name for function in value.list.func)

@@ -1,0 +1,107 @@
+"""Times two processes against each other: one steps while the other waits, in the order A B B A.
+
+A slow drift of the machine falls out of such a block, and the next block begins with the other side.
+The control runs once on each side within every block, in the same order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+TURN_SECONDS = 0.06
+CONTROL_SECONDS = 0.02
+FEWEST_BLOCKS = 4
+CONTROL = "control"
+
+
+class Asked(Protocol):
+    """What a pair needs of a worker."""
+
+    side: str
+
+    def ask(self, order: str, **arguments: Any) -> dict[str, Any]:
+        """Gives an order and waits for its answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class Block:
+    """One A B B A block.
+
+    Attributes:
+        base_seconds: Mean wall seconds of a step of the base.
+        head_seconds: Likewise of the head.
+        control_base_seconds: Mean wall seconds of the control in the base's process.
+        control_head_seconds: Likewise in the head's.
+        others_rate: Share of all cores that other processes took meanwhile, 0 to 1; None if it is not known.
+    """
+
+    base_seconds: float
+    head_seconds: float
+    control_base_seconds: float
+    control_head_seconds: float
+    others_rate: float | None
+
+
+@dataclass(frozen=True)
+class PairTimes:
+    """What a benchmark's blocks in one pair of processes gave.
+
+    Attributes:
+        name: The benchmark.
+        blocks: In the order of time.
+        steps: Steps in one turn.
+        stepping_seconds: Wall seconds of all turns, the control's aside.
+    """
+
+    name: str
+    blocks: tuple[Block, ...]
+    steps: int
+    stepping_seconds: float
+
+
+def time_pair(
+    base: Asked, head: Asked, name: str, *, seconds: float, step_seconds: float, control_seconds: float, cores: int
+) -> PairTimes:
+    """Times a benchmark that both workers have built.
+
+    Args:
+        base: One side.
+        head: The other.
+        name: The benchmark.
+        seconds: About how long both sides step, together.
+        step_seconds: About how long one step takes.
+        control_seconds: About how long one step of the control takes.
+        cores: Cores that the processes may use.
+    """
+    steps = max(1, round(TURN_SECONDS / step_seconds))
+    control_steps = max(1, round(CONTROL_SECONDS / control_seconds))
+    blocks: list[Block] = []
+    stepped = 0.0
+    while len(blocks) < FEWEST_BLOCKS or stepped < seconds:
+        first, second = (base, head) if len(blocks) % 2 == 0 else (head, base)
+        turns = [(worker, worker.ask("turn", name=name, steps=steps)) for worker in (first, second, second, first)]
+        controls = [(worker, worker.ask("turn", name=CONTROL, steps=control_steps)) for worker in (second, first)]
+        blocks.append(_block(base, turns, steps, controls, control_steps, cores))
+        stepped += sum(answer["seconds"] for _, answer in turns)
+    return PairTimes(name, tuple(blocks), steps, stepped)
+
+
+def _block(base: Asked, turns: list[Any], steps: int, controls: list[Any], control_steps: int, cores: int) -> Block:
+    def mean(answers: list[Any], is_base: bool, count: int) -> float:
+        seconds = [answer["seconds"] for worker, answer in answers if (worker is base) == is_base]
+        return float(sum(seconds) / (len(seconds) * count))
+
+    answers = [answer for _, answer in turns]
+    others: float | None = None
+    if all(answer["busy_seconds"] is not None for answer in answers):
+        taken = sum(answer["busy_seconds"] - answer["own_seconds"] for answer in answers)
+        others = max(0.0, taken / (sum(answer["seconds"] for answer in answers) * cores))
+    return Block(
+        base_seconds=mean(turns, True, steps),
+        head_seconds=mean(turns, False, steps),
+        control_base_seconds=mean(controls, True, control_steps),
+        control_head_seconds=mean(controls, False, control_steps),
+        others_rate=others,
+    )

@@ -1,0 +1,159 @@
+"""From timed blocks to an interval: the median within a pair of processes, then the mean over pairs.
+
+Two processes of the same code differ by more than two rounds of one process do (where their memory lies,
+which core their threads took), so a pair is one observation, however many blocks it has. Everything is
+in logarithms: twice as fast and half as fast are equally far from the same.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minibert.errors import MinibertError
+from minibert.perf.pair import Block, PairTimes
+
+OTHERS_LIMIT = 0.10
+"""A block in which other processes took more than this share of the cores is discarded."""
+FEWEST_KEPT_BLOCKS = 3
+BOOTSTRAP_FROM = 8
+"""Pairs from which on the bootstrap has something to draw from; with fewer, Student's t alone is used."""
+RESAMPLES = 2_000
+
+
+@dataclass(frozen=True)
+class PairFigure:
+    """What one pair of processes says about one benchmark.
+
+    Attributes:
+        log_ratio: Median over its blocks of log(head / base); above 0 the head is slower.
+        control_log_ratio: Likewise of the control.
+        base_seconds: Median of the base's step.
+        head_seconds: Likewise of the head's.
+        blocks: Blocks that count.
+        discarded: Blocks that do not, because other processes took the cores.
+        stepping_seconds: What it cost.
+        trouble: Why it cannot count at all; empty if it does.
+    """
+
+    log_ratio: float
+    control_log_ratio: float
+    base_seconds: float
+    head_seconds: float
+    blocks: int
+    discarded: int
+    stepping_seconds: float
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over pairs, with its interval.
+
+    Attributes:
+        log_ratio: The mean.
+        low: Lower end of the interval.
+        high: Upper end.
+        standard_error: Of the mean.
+        pairs: How many.
+    """
+
+    log_ratio: float
+    low: float
+    high: float
+    standard_error: float
+    pairs: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether no change at all is outside the interval."""
+        return self.low > 0 or self.high < 0
+
+
+def pair_figure(times: PairTimes) -> PairFigure:
+    """Reduces a pair's blocks to one observation; one that proves nothing says so in ``trouble``."""
+    kept = [block for block in times.blocks if block.others_rate is None or block.others_rate <= OTHERS_LIMIT]
+    discarded = len(times.blocks) - len(kept)
+    if not all(_is_positive(block) for block in times.blocks):
+        trouble = "a time that is not a positive number came"
+    elif len(kept) < FEWEST_KEPT_BLOCKS or discarded > len(kept):
+        trouble = f"other processes took the cores in {discarded} of {len(times.blocks)} blocks"
+    else:
+        return PairFigure(
+            log_ratio=statistics.median(math.log(b.head_seconds / b.base_seconds) for b in kept),
+            control_log_ratio=statistics.median(
+                math.log(b.control_head_seconds / b.control_base_seconds) for b in kept
+            ),
+            base_seconds=statistics.median(b.base_seconds for b in kept),
+            head_seconds=statistics.median(b.head_seconds for b in kept),
+            blocks=len(kept),
+            discarded=discarded,
+            stepping_seconds=times.stepping_seconds,
+        )
+    return PairFigure(0.0, 0.0, 0.0, 0.0, len(kept), discarded, times.stepping_seconds, trouble)
+
+
+def _is_positive(block: Block) -> bool:
+    seconds = (block.base_seconds, block.head_seconds, block.control_base_seconds, block.control_head_seconds)
+    return all(0 < value < math.inf for value in seconds)  # false for NaN
+
+
+def estimate(log_ratios: Sequence[float], *, confidence: float) -> Estimate:
+    """The mean of paired log ratios over pairs, and an interval for it.
+
+    Student's t interval; from `BOOTSTRAP_FROM` pairs on, the hull of it and of scipy's bootstrap over
+    pairs (BCa). A bootstrap of a few values knows nothing beyond them and is too narrow; t knows nothing
+    of a skew. The wider of the two at either end is wrong the least often.
+
+    Args:
+        log_ratios: One for each pair, at least 2.
+        confidence: 0 to 1.
+
+    Determinism: the same values give the same interval: the resampling has a fixed seed.
+    """
+    count, mean = len(log_ratios), statistics.fmean(log_ratios)
+    if count < 2 or not all(map(math.isfinite, log_ratios)):
+        raise MinibertError(f"log_ratios: at least 2 finite numbers are required, but {list(log_ratios)} came")
+    error = statistics.stdev(log_ratios) / math.sqrt(count)
+    reach = quantile(confidence, count) * error
+    low, high = mean - reach, mean + reach
+    if count >= BOOTSTRAP_FROM and error > 0:
+        lower, upper = _bootstrap(log_ratios, confidence)
+        low, high = min(low, lower), max(high, upper)
+    return Estimate(mean, low, high, error, count)
+
+
+def quantile(confidence: float, pairs: int) -> float:
+    """How many standard errors the two-sided t interval reaches to either side."""
+    from scipy import stats
+
+    return float(stats.t.ppf(0.5 + confidence / 2, pairs - 1))
+
+
+def _bootstrap(values: Sequence[float], confidence: float) -> tuple[float, float]:
+    import numpy as np
+    from scipy import stats
+
+    found = stats.bootstrap(
+        (np.asarray(values),),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=RESAMPLES,
+        method="BCa",
+        random_state=np.random.Generator(np.random.PCG64(0)),
+    ).confidence_interval
+    ends = float(found.low), float(found.high)
+    return ends if all(map(math.isfinite, ends)) else (math.inf, -math.inf)  # adds nothing to the hull
+
+
+def detectable_change(found: Estimate, *, threshold: float, confidence: float, power: float = 0.95) -> float:
+    """The smallest slowdown that a run with this scatter calls one in ``power`` of the cases, relative.
+
+    It must get over the threshold and out of the interval, both with room for its own scatter.
+    """
+    from scipy import stats
+
+    needed = max(math.log1p(threshold), quantile(confidence, found.pairs) * found.standard_error)
+    return math.expm1(needed + float(stats.norm.ppf(power)) * found.standard_error)

@@ -1,0 +1,143 @@
+"""One side's process: builds workloads and steps them when told, one line of JSON for each order.
+
+    <- {"order": "turn", "name": "masking", "steps": 12}
+    -> {"answer": {"seconds": 0.0981, "busy_seconds": 0.11, "own_seconds": 0.1}}
+
+The process imports its own side's minibert, but the gate's own files and the workloads of the newer
+side (see `minibert.perf.process`). Whatever else writes to stdout goes to stderr, so that only answers
+stand on it.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from minibert.perf.counters import count
+from minibert.perf.neighbours import busy_seconds
+from minibert.perf.workloads import CONTROL, WARM_UP_STEPS, build
+
+VERSIONED = ("tensorflow", "keras", "numpy", "pyarrow")
+_CANNOT = (ImportError, AttributeError, TypeError, KeyError)
+"""What a side raises that lacks something a workload calls."""
+
+
+class Server:
+    """The orders that a worker understands.
+
+    Args:
+        make: Builds a workload of a name.
+    """
+
+    def __init__(self, make: Callable[[str], Any] = build) -> None:
+        self._make = make
+        self._workloads: dict[str, Any] = {}
+        self._numbers: dict[str, int] = {}
+
+    def build(self, name: str) -> dict[str, Any]:
+        """Builds a workload, runs it until it is warm, and checks what it computes."""
+        if name != CONTROL:
+            _as_in_a_run()
+        workload = self._make(name)
+        self._workloads[name], self._numbers[name] = workload, 0
+        started = time.perf_counter()
+        self._next(name)
+        first_call_seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        for _ in range(WARM_UP_STEPS):
+            self._next(name)
+        step_seconds = (time.perf_counter() - started) / WARM_UP_STEPS
+        gc.collect()
+        gc.freeze()  # what building left behind is not looked through again while a step is timed
+        return {"first_call_seconds": first_call_seconds, "step_seconds": step_seconds}
+
+    def turn(self, name: str, steps: int) -> dict[str, Any]:
+        """Runs some steps: wall seconds, and what all processes and this one took of the cores meanwhile."""
+        busy, own, started = busy_seconds(), time.process_time(), time.perf_counter()
+        for _ in range(steps):
+            self._next(name)
+        seconds, own = time.perf_counter() - started, time.process_time() - own
+        return {
+            "seconds": seconds,
+            "busy_seconds": None if busy is None else (busy_seconds() or 0.0) - busy,
+            "own_seconds": own,
+        }
+
+    def check(self, name: str) -> dict[str, Any]:
+        """Whether the workload computes what it should."""
+        self._workloads[name].check()
+        return {}
+
+    def count(self, name: str) -> dict[str, Any]:
+        """The exact counters of a workload."""
+        return count(name, self._workloads[name].subject())
+
+    def describe(self) -> dict[str, Any]:
+        """Versions, device and peak memory of this process."""
+        return {
+            "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONED}},
+            "device": _device(),
+            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            * (1 if sys.platform == "darwin" else 1024),
+        }
+
+    def _next(self, name: str) -> None:
+        self._workloads[name](self._numbers[name])
+        self._numbers[name] += 1
+
+
+def main() -> None:
+    """Answers orders on stdin until it is closed."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    serve(sys.stdin, answers, Server())
+
+
+def serve(orders: Any, answers: Any, server: Server) -> None:
+    """Answers each line of orders with one line."""
+    for line in orders:
+        order = json.loads(line)
+        print(json.dumps(_answer(server, order)), file=answers, flush=True)
+
+
+def _answer(server: Server, order: dict[str, Any]) -> dict[str, Any]:
+    name = order.pop("order")
+    try:
+        return {"answer": getattr(server, name)(**order)}
+    except Exception as error:  # noqa: BLE001  told to the other process, whatever it is
+        message = f"{type(error).__name__}: {error}".splitlines()[0]
+        return {"error": message, "kind": "missing" if name == "build" and isinstance(error, _CANNOT) else "failed"}
+
+
+def _as_in_a_run() -> None:
+    """Puts TensorFlow, once a workload needs it, into the state in which a run trains."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    from minibert.quiet import quiet_tensorflow
+
+    quiet_tensorflow()
+
+
+def _version(name: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _device() -> str:
+    """What TensorFlow computes on, if it is loaded; else the processor."""
+    tensorflow = sys.modules.get("tensorflow")
+    gpus = [] if tensorflow is None else tensorflow.config.list_logical_devices("GPU")
+    if tensorflow is None or not gpus:
+        return "cpu"
+    details = tensorflow.config.experimental.get_device_details(tensorflow.config.list_physical_devices("GPU")[0])
+    return str(details.get("device_name") or "gpu")
