@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.workers import peak_bytes
+from benchmarks.workers import busy_seconds, peak_bytes
 from benchmarks.workloads import PREPARED_BATCHES, shape_settings
+from minibert.environment import available_cores
 from minibert.settings import RunSettings
 
 STEP_AXES = ("vocabulary_size", "sequence_length", "batch_size", "blocks")
@@ -42,6 +43,25 @@ def settings_at(axis: str, value: int, base: str = "imdb") -> RunSettings:
     return dataclasses.replace(settings, **{stage: dataclasses.replace(getattr(settings, stage), **{axis: value})})
 
 
+class Meter:
+    """Counts what this process and the others take of the cores, from its making on."""
+
+    def __init__(self) -> None:
+        self._started, self._own, self._busy = time.perf_counter(), time.process_time(), busy_seconds()
+
+    def cpu_seconds(self) -> float:
+        """Seconds that this process' threads have run."""
+        return time.process_time() - self._own
+
+    def others_rate(self) -> float | None:
+        """Share of the cores, 0 to 1, that other processes took; None where the system does not say."""
+        busy = busy_seconds()
+        if busy is None or self._busy is None:
+            return None
+        others = busy - self._busy - self.cpu_seconds()
+        return max(0.0, others / ((time.perf_counter() - self._started) * available_cores()))
+
+
 def measure_step(axis: str, value: int, base: str, seconds: float) -> dict[str, Any]:
     """Median seconds of a step, its arithmetic, and the process' memory."""
     from benchmarks.workers import claim_tensorflow_device
@@ -53,12 +73,13 @@ def measure_step(axis: str, value: int, base: str, seconds: float) -> dict[str, 
     from minibert.perf.flops import step_flops
 
     tf.config.experimental.enable_op_determinism()
-    tf.constant(0.0).numpy()  # starts the runtime, which every point has
+    OurStep(shape_settings("tiny"), "masked_lm")(0)  # runtime, tracing and compiling, which every point has
     baseline, settings = peak_bytes(), settings_at(axis, value, base)
     step = OurStep(settings, "masked_lm")
     losses = [step(number) for number in range(2 * PREPARED_BATCHES)]
     assert np.isfinite(losses).all(), losses
     times: list[float] = []
+    meter = Meter()
     while len(times) < LEAST_STEPS or sum(times) < seconds:
         started = time.perf_counter()
         step(len(times))
@@ -69,6 +90,8 @@ def measure_step(axis: str, value: int, base: str, seconds: float) -> dict[str, 
         "seconds": statistics.median(times),
         "seconds_low": low,
         "seconds_high": high,
+        "cpu_seconds": meter.cpu_seconds() / len(times),
+        "others_rate": meter.others_rate(),
         "steps": len(times),
         "work": step_flops(settings, "masked_lm", rows=rows),
         "parameters": step.model.count_params(),
@@ -91,7 +114,7 @@ def measure_corpus(rows: int) -> dict[str, Any]:
     settings = preset("tiny")
     test = max(rows // 5, 1)
     encode_corpus(embedded_corpus(64, 16), settings)  # loads what is loaded once
-    baseline, times = peak_bytes(), [time.perf_counter()]
+    baseline, times, meter = peak_bytes(), [time.perf_counter()], Meter()
     corpus = embedded_corpus(rows - test, test)
     times.append(time.perf_counter())
     texts = (batch.texts for split in SPLITS for batch in corpus.batches(split))
@@ -101,15 +124,15 @@ def measure_corpus(rows: int) -> dict[str, Any]:
     statistics_of_corpus = examples.statistics()
     times.append(time.perf_counter())
     masking = dataclasses.replace(settings.masking, vocabulary_size=len(vocabulary))
-    batches = MaskedLMBatches(
-        examples.token_ids, seed=0, masking=masking, batch_size=settings.pretrain.batch_size
-    )
+    batches = MaskedLMBatches(examples.token_ids, seed=0, masking=masking, batch_size=settings.pretrain.batch_size)
     selected = sum(float(batches.batch(step)["sample_weight"].sum()) for step in range(batches.steps_per_epoch))
     times.append(time.perf_counter())
     assert 0.1 < selected / statistics_of_corpus["tokens"] < 0.15, selected
     return {
         "seconds": times[-1] - times[0],
         **{f"{part}_seconds": later - earlier for part, earlier, later in zip(PARTS, times, times[1:], strict=False)},
+        "cpu_seconds": meter.cpu_seconds(),
+        "others_rate": meter.others_rate(),
         "work": rows,
         "tokens": statistics_of_corpus["tokens"],
         "vocabulary_size": len(vocabulary),
