@@ -1,11 +1,12 @@
 """A model from raw text to sentiment: the text layer inside, the classifier behind it.
 
 model.predict(tf.constant(["A great film!"]))  ->  [[0.97]]
-model.evaluate(frame)                          ->  columns review and sentiment, raw
+model.evaluate(frame)                          ->  loss and accuracy on columns review and sentiment, raw
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from minibert.corpora.corpus import TextBatch
+from minibert.errors import SettingsError
+from minibert.scoring import score
 from minibert.settings import TextSettings
 from minibert.text import Vocabulary, stripped_pattern
 
@@ -60,20 +63,34 @@ class Standardize:
 class EndToEndClassifier(keras.Model):
     """A functional model of raw strings whose `evaluate` also takes a raw table."""
 
-    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        *,
+        text_column: str = "review",
+        label_column: str = "sentiment",
+        **options: Any,
+    ) -> Any:
         """Evaluates as Keras does; or on a DataFrame with a text and a 0 / 1 label column.
 
         Args:
-            x: Strings (examples,), or a DataFrame: its columns ``review`` and ``sentiment``, or else its
-                first two, are texts and labels.
+            x: Strings (examples,), or a DataFrame.
             y: Labels (examples,), if ``x`` is strings.
-            **kwargs: As Keras'.
+            text_column: A DataFrame's column of texts; the notebooks' by default.
+            label_column: Its column of labels.
+            **options: As Keras'.
+
+        Raises:
+            SettingsError: The DataFrame has no such columns; the message says which it has.
         """
         if hasattr(x, "columns") and y is None:
-            columns = list(x.columns)
-            text, label = ("review", "sentiment") if {"review", "sentiment"} <= set(columns) else columns[:2]
-            x, y = tf.constant(x[text].tolist()), tf.constant(x[label].astype("float32").tolist())
-        return super().evaluate(x, y, **kwargs)
+            for argument, column in (("text_column", text_column), ("label_column", label_column)):
+                if column not in x.columns:
+                    there = ", ".join(map(repr, x.columns))
+                    raise SettingsError(f"{argument}: a column of the table is required ({there}), but {column!r} came")
+            x, y = tf.constant(x[text_column].tolist()), tf.constant(x[label_column].astype("float32").tolist())
+        return super().evaluate(x, y, **options)
 
 
 def build_end_to_end(classifier: keras.Model, vocabulary: Vocabulary, settings: TextSettings) -> keras.Model:
@@ -118,25 +135,23 @@ def evaluate_raw_text(
         advance: Is told of every call: the number of texts, and the accuracy so far.
 
     Returns:
-        ``loss`` (mean binary cross-entropy), ``accuracy`` (0 to 1) and ``examples``.
+        ``loss`` (mean binary cross-entropy), ``accuracy`` (0 to 1) and ``examples``, as `minibert.scoring` defines
+        them: the model is run up to its logits.
     """
+    classifier = model.get_layer("classifier")
+    logits_of = keras.Model(classifier.input, classifier.get_layer("logits").output)
+    encode, token_ids = model.get_layer("encode"), model.get_layer("token_ids")
     signature = [tf.TensorSpec([None], tf.string)]
-    predict = tf.function(lambda texts: model(texts, training=False), input_signature=signature)
-    losses, correct, count = 0.0, 0, 0
+    predict = tf.function(lambda texts: logits_of(token_ids(encode(texts)), training=False), input_signature=signature)
+    logits, labels, correct, count = [], [], 0, 0
     for batch in batches:
         texts = np.array(batch.texts.to_pylist(), dtype=object)
         assert batch.labels is not None
+        labels.append(batch.labels)
         for start in range(0, len(texts), batch_size):
             part = slice(start, start + batch_size)
-            probability = predict(tf.constant(texts[part])).numpy()[:, 0]
-            loss, hits = _probability_score(probability, batch.labels[part])
-            losses, correct, count = losses + loss, correct + hits, count + len(probability)
-            advance(len(probability), accuracy=correct / count)
-    return {"loss": losses / count, "accuracy": correct / count, "examples": count}
-
-
-def _probability_score(probability: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
-    """Sum of binary cross-entropies, probabilities clipped to 1e-7 as Keras does, and right answers."""
-    clipped = np.clip(probability.astype(np.float64), 1e-7, 1.0 - 1e-7)
-    losses = -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
-    return float(losses.sum()), int(np.sum((probability > 0.5) == (labels == 1)))
+            logits.append(predict(tf.constant(texts[part])).numpy()[:, 0])
+            count += len(logits[-1])
+            correct += int(np.sum((logits[-1] > 0) == (batch.labels[part] == 1)))
+            advance(len(logits[-1]), accuracy=correct / count)
+    return dataclasses.asdict(score(np.concatenate(logits), np.concatenate(labels)))

@@ -24,9 +24,10 @@ from minibert.corpora.opening import open_corpus
 from minibert.errors import ArtifactError, CorpusError, SettingsError
 from minibert.progress import Progress
 from minibert.record import NAME, read_record, record_settings
+from minibert.scoring import Score, score
 from minibert.settings import CorpusSettings, RunSettings
 from minibert.text import Vocabulary, encode, sample_ids
-from minibert.training.finetune import ClassifierForward, Score, score
+from minibert.training.finetune import ClassifierForward
 from minibert.training.pretrain import Prediction, predict_masked
 
 _BATCH_SIZE = 32

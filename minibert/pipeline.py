@@ -122,7 +122,14 @@ def _pretraining(prepared: Prepared, masked_lm: keras.Model, *, checked: bool = 
     return pretrain_stage(masked_lm, token_ids, examples.vocabulary, settings, checked=checked)
 
 
-def _finetuning(prepared: Prepared, classifier: keras.Model, *, frozen: bool, checked: bool = True) -> Stage:
+def _finetuning(
+    prepared: Prepared,
+    classifier: keras.Model,
+    *,
+    frozen: bool,
+    checked: bool = True,
+    progress: Progress | None = None,
+) -> Stage:
     return finetune_stage(
         classifier,
         train=prepared.examples.split("train"),
@@ -130,6 +137,7 @@ def _finetuning(prepared: Prepared, classifier: keras.Model, *, frozen: bool, ch
         settings=prepared.settings,
         frozen=frozen,
         checked=checked,
+        progress=progress,
     )
 
 
@@ -172,7 +180,7 @@ class _Run:
         classifier = _classifier(self._settings, masked_lm)
         for index, frozen in ((1, True), (2, False)):
             if self._reaches(index):
-                self._train(_finetuning(self._prepared, classifier, frozen=frozen))
+                self._train(_finetuning(self._prepared, classifier, frozen=frozen, progress=self._progress))
         self._save_model(classifier, "classifier.keras")
         model = build_end_to_end(classifier, self._prepared.examples.vocabulary, self._settings.text)
         self._record["stages"]["end_to_end"] = self._evaluate_raw_text(model)

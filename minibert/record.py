@@ -36,7 +36,7 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 }
 _DIGESTS = ("field_digests", "record_digest")
 _COMPUTING = (
-    *("checked.py", "settings.py", "streams.py", "text.py", "masking.py", "batches.py", "examples.py"),
+    *("checked.py", "settings.py", "streams.py", "text.py", "masking.py", "batches.py", "examples.py", "scoring.py"),
     *("preparation.py", "fingerprints.py", "model", "training", "end_to_end.py", "pipeline.py"),
 )
 

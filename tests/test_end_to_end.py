@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -15,11 +16,15 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from minibert.end_to_end import Standardize, build_end_to_end
+from minibert.corpora.corpus import TextBatch
+from minibert.end_to_end import Standardize, build_end_to_end, evaluate_raw_text
+from minibert.errors import SettingsError
 from minibert.model.encoder import build_masked_lm
 from minibert.model.heads import build_classifier
+from minibert.scoring import score
 from minibert.settings import FinetuneSettings, ModelSettings, TextSettings
 from minibert.text import Vocabulary, encode, learn_vocabulary, standardize
+from minibert.training.finetune import ClassifierForward
 from tests.closeness import deviation
 
 TEXTS = ["A great film!<br />Great.", "a bad film", "", "Été naïve [mask] unseen", "bad\u2028bad\x85 bad", "great " * 9]
@@ -128,12 +133,46 @@ def test_evaluate_takes_a_raw_table(model, classifier, vocabulary):
     labels = np.array(LABELS)
     loss = -np.where(labels == 1, np.log(probability), np.log1p(-probability)).mean()
     accuracy = ((probability > 0.5) == (labels == 1)).mean()
-    frames = [
-        pd.DataFrame({"review": TEXTS, "sentiment": LABELS}),
-        pd.DataFrame({"number": range(6), "sentiment": LABELS, "review": TEXTS}, index=range(10, 16)),
-        pd.DataFrame({"text": TEXTS, "label": np.array(LABELS, dtype=np.int8), "more": 0}),
-    ]
-    for frame in frames:
-        np.testing.assert_allclose(model.evaluate(frame, verbose=0, batch_size=4), [loss, accuracy], rtol=1e-5)
+    columns = {"text_column": "text", "label_column": "label"}
+    for frame, named in (
+        (pd.DataFrame({"review": TEXTS, "sentiment": LABELS}), {}),
+        (pd.DataFrame({"number": range(6), "sentiment": LABELS, "review": TEXTS}, index=range(10, 16)), {}),
+        (pd.DataFrame({"text": TEXTS, "label": np.array(LABELS, dtype=np.int8), "more": 0}), columns),
+    ):
+        found = model.evaluate(frame, verbose=0, batch_size=4, **named)
+        np.testing.assert_allclose(found, [loss, accuracy], rtol=1e-5)
     found = model.evaluate(tf.constant(TEXTS), tf.constant(LABELS, tf.float32), verbose=0, return_dict=True)
     np.testing.assert_allclose([found["loss"], found["accuracy"]], [loss, accuracy], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("columns", "named", "message"),
+    [
+        (["text", "label"], {}, "text_column: a column of the table is required ('text', 'label'), but 'review' came"),
+        (
+            ["review", "label"],
+            {},
+            "label_column: a column of the table is required ('review', 'label'), but 'sentiment'",
+        ),
+        (["review", "sentiment"], {"text_column": "body"}, "text_column: a column of the table is required"),
+    ],
+)
+def test_a_table_without_the_columns_is_refused_not_guessed(model, columns, named, message):
+    frame = pd.DataFrame({columns[0]: TEXTS, columns[1]: LABELS})
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        model.evaluate(frame, verbose=0, **named)
+
+
+def test_raw_texts_are_evaluated_as_the_classifier_scores_them(model, classifier, vocabulary):
+    told = []
+    batches = [TextBatch(arrow(TEXTS[:4]), np.array(LABELS[:4], np.int8)),
+               TextBatch(arrow(TEXTS[4:]), np.array(LABELS[4:], np.int8))]  # fmt: skip
+    found = evaluate_raw_text(
+        model, batches, batch_size=3, advance=lambda count, accuracy: told.append((count, accuracy))
+    )
+    forward = ClassifierForward(classifier)
+    expected = score(forward.logits(encode(arrow(TEXTS), vocabulary, SETTINGS), batch_size=3), np.array(LABELS))
+    assert found["loss"] == pytest.approx(expected.loss, rel=1e-6)
+    assert (found["accuracy"], found["examples"]) == (expected.accuracy, 6)
+    assert [count for count, _ in told] == [3, 1, 2]
+    assert told[-1][1] == pytest.approx(expected.accuracy)

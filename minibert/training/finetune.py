@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from minibert.batches import ClassifierBatches
 from minibert.model.heads import ClassifierObjective, classifier_layers, pool
+from minibert.progress import Progress
+from minibert.scoring import score
 from minibert.settings import RunSettings
 from minibert.training.loop import Figures, Stage
 from minibert.training.step import TrainingStep
@@ -28,42 +30,31 @@ class ClassifierForward:
         length = classifier.input_shape[1]
         self._function = tf.function(self._run, input_signature=[tf.TensorSpec([None, length], tf.int32)])
 
-    def logits(self, token_ids: np.ndarray, *, batch_size: int) -> np.ndarray:
-        """The logits of label 1: float32 (examples,), computed in batches."""
-        parts = [
-            self._function(tf.convert_to_tensor(token_ids[start : start + batch_size].astype(np.int32))).numpy()
-            for start in range(0, len(token_ids), batch_size)
-        ]
-        return np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
+    def logits(
+        self, token_ids: np.ndarray, *, batch_size: int, advance: Callable[[int], None] = lambda count: None
+    ) -> np.ndarray:
+        """The logits of label 1, computed in batches.
+
+        Args:
+            token_ids: Integers, (examples, sequence).
+            batch_size: Examples per call of the model.
+            advance: Is told of every batch: its number of examples.
+
+        Returns:
+            float32, (examples,).
+        """
+        found = np.empty(len(token_ids), dtype=np.float32)
+        for start in range(0, len(token_ids), batch_size):
+            batch = token_ids[start : start + batch_size].astype(np.int32)
+            found[start : start + batch_size] = self._function(tf.convert_to_tensor(batch)).numpy()
+            advance(len(batch))
+        return found
 
     def _run(self, token_ids: Any) -> Any:
         hidden = self._encoder(token_ids, training=False)
         for layer in self._layers:
             hidden = pool(layer, hidden, token_ids) if layer.name == "pooling" else layer(hidden)
         return tf.reshape(hidden, [-1])
-
-
-@dataclass(frozen=True)
-class Score:
-    """A classifier's result on labelled examples.
-
-    Attributes:
-        loss: Mean binary cross-entropy.
-        accuracy: Share of examples whose class was found, 0 to 1.
-        examples: Their number.
-    """
-
-    loss: float
-    accuracy: float
-    examples: int
-
-
-def score(logits: np.ndarray, labels: np.ndarray) -> Score:
-    """Mean loss and accuracy of logits (examples,) against labels 0 or 1 (examples,), in float64."""
-    wide, target = logits.astype(np.float64), labels.astype(np.float64)
-    losses = np.maximum(wide, 0.0) - wide * target + np.log1p(np.exp(-np.abs(wide)))
-    correct = (wide > 0) == (target > 0.5)
-    return Score(float(losses.mean()), float(correct.mean()), len(logits))
 
 
 def finetune_stage(
@@ -74,6 +65,7 @@ def finetune_stage(
     settings: RunSettings,
     frozen: bool,
     checked: bool = True,
+    progress: Progress | None = None,
 ) -> Stage:
     """The frozen or the unfrozen stage of a run, each with a fresh optimizer.
 
@@ -84,12 +76,18 @@ def finetune_stage(
         settings: The run's.
         frozen: Whether the encoder's weights are held.
         checked: Whether a step that may race is refused.
+        progress: Shows how far a validation is; None: silent.
     """
     finetune, name = settings.finetune, "frozen" if frozen else "unfrozen"
-    forward = ClassifierForward(classifier)
+    epochs = finetune.frozen_epochs if frozen else finetune.unfrozen_epochs
+    forward, shown = ClassifierForward(classifier), progress or Progress(quiet=True)
 
     def evaluate(epoch: int) -> Figures:
-        found = score(forward.logits(test[0], batch_size=finetune.batch_size), test[1])
+        task = shown.start(f"{name} {epoch}/{epochs}, validation", len(test[0]))
+        logits = forward.logits(test[0], batch_size=finetune.batch_size, advance=task.advance)
+        found = score(logits, test[1])
+        task.advance(0, loss=found.loss, accuracy=found.accuracy)
+        task.finish()
         return {"val_loss": found.loss, "val_accuracy": found.accuracy}
 
     return Stage(
@@ -103,7 +101,7 @@ def finetune_stage(
             checked=checked,
         ),
         batches=ClassifierBatches(*train, seed=settings.seed, batch_size=finetune.batch_size, stage=name),
-        epochs=finetune.frozen_epochs if frozen else finetune.unfrozen_epochs,
+        epochs=epochs,
         variables=list(classifier.variables),
         evaluate=evaluate,
     )
