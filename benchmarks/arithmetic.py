@@ -15,13 +15,17 @@ PRODUCTS = 4
 
 
 class MatrixRate:
-    """Measures float32 products of large square matrices, as TensorFlow does them."""
+    """Measures products of large square matrices, as TensorFlow does them on the CPU.
 
-    def __init__(self) -> None:
+    Args:
+        dtype: ``float32`` or ``bfloat16``.
+    """
+
+    def __init__(self, dtype: str = "float32") -> None:
         import tensorflow as tf
 
         matrix = np.random.Generator(np.random.PCG64(0)).standard_normal((MATRIX_SIZE, MATRIX_SIZE), dtype=np.float32)
-        self._matrix = tf.constant(matrix / MATRIX_SIZE**0.5)
+        self._matrix = tf.cast(matrix / MATRIX_SIZE**0.5, dtype)
         self._multiply = tf.function(tf.linalg.matmul, autograph=False)
         self.flops_per_second()
 
@@ -30,5 +34,5 @@ class MatrixRate:
         started, product = time.perf_counter(), self._matrix
         for _ in range(PRODUCTS):
             product = self._multiply(product, self._matrix)
-        product[0, 0].numpy()
+        float(product[0, 0].numpy())
         return PRODUCTS * 2 * MATRIX_SIZE**3 / (time.perf_counter() - started)

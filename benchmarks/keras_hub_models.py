@@ -2,6 +2,10 @@
 
 Its positions are 15 % of the sequence length, its preprocessor's custom; an example with fewer has
 rows of weight 0, one with more loses the last of them.
+
+The architecture differs from the notebooks': a layer norm behind the embeddings, which have a segment's
+too, padding is not attended to, there is a dense layer with a norm before the projection, and the projection
+is tied to the embedding.
 """
 
 from __future__ import annotations

@@ -29,7 +29,12 @@ from benchmarks.workers import DEVICES, OURS, Worker, WorkerError, missing_modul
 from benchmarks.workloads import PREPARED_BATCHES, SHAPES, STEPS
 from minibert.errors import DeviceError, MinibertError, SettingsError
 
-PEER_STEPS = {"notebook": STEPS, "keras-hub": ("masked_lm",), "pytorch": ("masked_lm",)}
+PEER_STEPS = {
+    "notebook": STEPS,
+    "keras-hub": ("masked_lm",),
+    "pytorch": ("masked_lm",),
+    "pytorch-full": ("masked_lm",),
+}
 """Peer -> the steps of ours that it has, by the memory that they need."""
 
 PAIRS = 21
@@ -78,10 +83,11 @@ def measure(plan: Plan) -> Iterator[Row]:
             for steps in [(step,) for step in PEER_STEPS[peer]] if plan.fresh else [PEER_STEPS[peer]]:
                 with Worker(OURS, shape, plan.device) as ours, Worker(peer, shape, plan.device) as theirs:
                     for step in steps:
-                        yield _row(plan, shape, step, ours, theirs)
+                        yield measure_row(plan, shape, step, ours, theirs)
 
 
-def _row(plan: Plan, shape: str, step: str, ours: Worker, theirs: Worker) -> Row:
+def measure_row(plan: Plan, shape: str, step: str, ours: Worker, theirs: Worker) -> Row:
+    """One step of two sides, interleaved."""
     ours.send("prepare", step)
     theirs.send("prepare", step)
     prepared, peer_prepared = ours.answer(), theirs.answer()
@@ -107,6 +113,8 @@ def _row(plan: Plan, shape: str, step: str, ours: Worker, theirs: Worker) -> Row
         "step": step,
         "peer": theirs.side,
         "masked_tokens": prepared["rows"],
+        "ours_first_loss": prepared["losses"][0],
+        "peer_first_loss": peer_prepared["losses"][0],
         "ours_first_call_seconds": prepared["first_call_seconds"],
         "peer_first_call_seconds": peer_prepared["first_call_seconds"],
         "peak_bytes": state["peak_bytes"],

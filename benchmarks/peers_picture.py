@@ -14,9 +14,9 @@ BAR, GAP, GROUP_GAP = 18, 8, 30
 _STYLE = Markup(
     "text{font:13px system-ui,sans-serif;fill:#1f2933}.title{font-weight:600}.quiet{fill:#5b6770}"
     ".grid{stroke:#d5dbe0}.one{stroke:#5b6770;stroke-dasharray:4 3}.range{stroke:#1f2933;stroke-width:1.5}"
-    ".notebook{fill:#2f6f9f}.keras-hub{fill:#c2762b}.pytorch{fill:#7a4f9c}"
+    ".notebook{fill:#2f6f9f}.keras-hub{fill:#c2762b}.pytorch{fill:#7a4f9c}.pytorch-full{fill:#4f8f5b}"
     "@media(prefers-color-scheme:dark){text{fill:#e6e9ec}.quiet{fill:#a4adb5}.grid{stroke:#3a444d}"
-    ".one{stroke:#a4adb5}.range{stroke:#e6e9ec}.notebook{fill:#5fa3d6}.keras-hub{fill:#e09a52}.pytorch{fill:#a981cc}}"
+    ".one{stroke:#a4adb5}.range{stroke:#e6e9ec}.notebook{fill:#5fa3d6}.keras-hub{fill:#e09a52}.pytorch{fill:#a981cc}.pytorch-full{fill:#7cba88}}"
 )
 
 
@@ -77,7 +77,9 @@ def _bar(row: Mapping[str, Any], name: str, x: Any, y: float) -> Markup:
     return element(
         "g",
         label,
-        element("rect", x=x(0), y=y, width=round(x(row["ratio"]) - x(0), 1), height=BAR, class_=row["peer"]),
+        element(
+            "rect", x=x(0), y=y, width=round(x(row["ratio"]) - x(0), 1), height=BAR, class_=row["peer"].replace(",", "")
+        ),
         element("line", x1=low, x2=high, y1=middle, y2=middle, class_="range"),
         element("text", _figure(row), x=max(high, x(row["ratio"])) + 6, y=baseline),
     )

@@ -34,6 +34,8 @@ class Row:
         matrix_flops_per_second: That rate.
         tokens: Tokens of a batch.
         masked_tokens: Selected positions of a batch, in the mean.
+        ours_first_loss: Mean loss of a selected token in the first step.
+        peer_first_loss: Likewise the peer's, from weights of its own.
         ours_first_call_seconds: Tracing, compiling and the first step.
         peer_first_call_seconds: Likewise the peer's.
         pairs: Number of pairs.
@@ -58,6 +60,8 @@ class Row:
     matrix_flops_per_second: float | None = None
     tokens: int | None = None
     masked_tokens: float | None = None
+    ours_first_loss: float | None = None
+    peer_first_loss: float | None = None
     ours_first_call_seconds: float | None = None
     peer_first_call_seconds: float | None = None
     pairs: int = 0

@@ -1,7 +1,11 @@
-"""Transformers' ``BertForMaskedLM`` on PyTorch at our shapes, gathering the masked positions first.
+"""Transformers' ``BertForMaskedLM`` on PyTorch at our shapes, gathering the masked positions first, or not.
 
-That is what a careful user of both would write: the encoder on the whole batch, the vocabulary
-projection on the selected positions only, and PyTorch's fused Adam.
+The first is what a careful user of both would write: the encoder on the whole batch, the vocabulary
+projection on the selected positions only, and PyTorch's fused Adam. The second is what the library does
+when it is given labels: logits for every token, and a label of -100 where none counts.
+
+The architecture differs from the notebooks': a layer norm behind the embeddings, which have a segment's
+too, a dense layer with a norm before the projection, and the projection tied to the embedding.
 """
 
 from __future__ import annotations
@@ -54,16 +58,30 @@ class TorchStep:
     def __call__(self, number: int) -> float:
         token_ids, positions, labels = self.batches[number % len(self.batches)]
         self._optimizer.zero_grad(set_to_none=True)
-        hidden = self.model.bert(token_ids).last_hidden_state
-        logits = self.model.cls(hidden.reshape(-1, hidden.shape[-1])[positions])
-        loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+        loss = self.loss_sum(token_ids, positions, labels)
         loss.backward()
         self._optimizer.step()
         self.model.cls.predictions.bias[0].item()  # waits for the update
         return loss.item() / len(labels)
+
+    def loss_sum(self, token_ids: Any, positions: Any, labels: Any) -> Any:
+        """The selected tokens' losses, summed."""
+        hidden = self.model.bert(token_ids).last_hidden_state
+        logits = self.model.cls(hidden.reshape(-1, hidden.shape[-1])[positions])
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
 
     def _inputs(self, batch: Arrays) -> tuple[Any, Any, Any]:
         is_selected = batch["sample_weight"] == 1
         arrays = (batch["token_ids"], batch["positions"][is_selected], batch["labels"][is_selected])
         token_ids, positions, labels = (torch.from_numpy(a.astype(np.int64)).to(self._device) for a in arrays)
         return token_ids, positions, labels
+
+
+class FullTorchStep(TorchStep):
+    """The same with logits for every token."""
+
+    def loss_sum(self, token_ids: Any, positions: Any, labels: Any) -> Any:
+        """The library's own mean over the selected tokens, times their number."""
+        every = torch.full((token_ids.numel(),), -100, device=token_ids.device)
+        every[positions] = labels
+        return self.model(token_ids, labels=every.reshape(token_ids.shape)).loss * len(labels)

@@ -30,15 +30,22 @@ SIDES = {
     "notebook": ("benchmarks.notebook_models", "NotebookStep"),
     "keras-hub": ("benchmarks.keras_hub_models", "KerasHubStep"),
     "pytorch": ("benchmarks.torch_models", "TorchStep"),
+    "pytorch-full": ("benchmarks.torch_models", "FullTorchStep"),
+    "bfloat16": ("benchmarks.precision", "Bfloat16Step"),
 }
 """Side -> the module and the class of its workload."""
 
-NEEDED = {"keras-hub": ("keras_hub",), "pytorch": ("torch", "transformers")}
+NEEDED = {
+    "keras-hub": ("keras_hub",),
+    "pytorch": ("torch", "transformers"),
+    "pytorch-full": ("torch", "transformers"),
+}
 """Side -> modules that must be installed."""
 
 DEVICES = ("cpu", "cuda", "metal")
 WAIT_SECONDS = 900
-_TENSORFLOW_SIDES = frozenset({OURS, "notebook", "keras-hub"})
+_OUR_SIDES = frozenset({OURS, "bfloat16"})
+_TENSORFLOW_SIDES = _OUR_SIDES | {"notebook", "keras-hub"}
 
 
 class WorkerError(RuntimeError):
@@ -141,10 +148,11 @@ class _Server:
     def __init__(self, side: str, shape: str, device: str) -> None:
         self._side, self._device, self._settings = side, device, shape_settings(shape)
         self._workload: Workload | None = None
-        self._number, self._rate = 0, None
+        self._number = 0
+        self._rates: dict[str, Any] = {}
         if side in _TENSORFLOW_SIDES:
             claim_tensorflow_device(device)
-            if side == OURS:
+            if side in _OUR_SIDES:
                 import tensorflow as tf
 
                 tf.config.experimental.enable_op_determinism()
@@ -179,12 +187,14 @@ class _Server:
         share = None if others is None else max(0.0, others / (seconds * available_cores()))
         return {"seconds": seconds / steps, "others_rate": share}
 
-    def matrix_rate(self, _: None) -> float:
-        """The float32 matrix rate now, in operations per second."""
+    def matrix_rate(self, dtype: str | None) -> float:
+        """The matrix rate now, in operations per second; of float32 unless another type is given."""
         from benchmarks.arithmetic import MatrixRate
 
-        self._rate = self._rate or MatrixRate()
-        return self._rate.flops_per_second()
+        dtype = dtype or "float32"
+        if dtype not in self._rates:
+            self._rates[dtype] = MatrixRate(dtype)
+        return self._rates[dtype].flops_per_second()
 
     def describe(self, _: None) -> dict[str, Any]:
         """Peak memory of this process so far, and what it runs on."""
@@ -215,10 +225,11 @@ def peak_bytes() -> int:
 def environment(side: str, device: str) -> dict[str, Any]:
     """Device, threads and versions of a side's process."""
     described = describe_environment()
-    names = {"pytorch": ("torch", "transformers"), "keras-hub": ("tensorflow", "keras", "keras-hub")}
-    packages = names.get(side, ("minibert", "tensorflow", "keras", "numpy"))
+    names = {"keras-hub": ("tensorflow", "keras", "keras-hub")}
+    is_torch = side not in _TENSORFLOW_SIDES
+    packages = ("torch", "transformers") if is_torch else names.get(side, ("minibert", "tensorflow", "keras", "numpy"))
     threads: Any = described["threads"]
-    if side == "pytorch":
+    if is_torch:
         import torch
 
         threads = {"intra_op": torch.get_num_threads(), "inter_op": torch.get_num_interop_threads()}
@@ -228,7 +239,7 @@ def environment(side: str, device: str) -> dict[str, Any]:
         "cores": available_cores(),
         "threads": threads,
         "versions": {name: described["packages"].get(name) or _version(name) for name in packages},
-        "jit_compile": side == OURS and "elementwise groups only",
+        "jit_compile": side in _OUR_SIDES and "elementwise groups only",
         **({"gpu": nvidia_gpus()} if device == "cuda" else {}),
     }
 

@@ -1,0 +1,207 @@
+"""bfloat16 beside float32: the speed of a step, and the loss of a real run.
+
+    python -m benchmarks.precision --data imdb.parquet      speed, then 5,000 reviews in both precisions
+    python -m benchmarks.precision --only speed
+    python -m benchmarks.precision --redraw                 only draws and prints what is kept
+
+Speed is measured as in `benchmarks.peers`, interleaved, each precision in a process of its own, beside the
+machine's matrix rate in that precision. The run is notebook 1's recipe at length 128, with the same seed,
+so that order, masks, initial weights and dropout are the same: what differs is the rounding of the
+products and of what stands between them. Weights, loss and optimizer are float32 in both.
+
+``results/precision.json`` keeps the figures, ``results/precision.svg`` is the picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.line_picture import Line, Panel, line_picture
+from benchmarks.stored import RESULTS, Results, conditions, conditions_line
+from benchmarks.workers import OURS, Worker, WorkerError
+from benchmarks.workloads import OurStep
+from minibert.artifacts import write_bytes
+from minibert.errors import MinibertError, SettingsError
+from minibert.settings import RunSettings, replace_setting
+
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+"""Name -> the value of ``model.precision``."""
+STAGES = {"pretrain": "masked LM", "frozen": "classifier, frozen", "unfrozen": "classifier, unfrozen"}
+SMOOTHED_STEPS = 15
+RUN = (
+    *("text.sequence_length=128", "corpus.train_examples=4000", "corpus.test_examples=1000"),
+    *("corpus.class_names=negative,positive", "text.vocabulary_size=10000"),
+    *("pretrain.epochs=4", "finetune.frozen_epochs=1", "finetune.unfrozen_epochs=2"),
+)
+PAIRS = 11
+
+
+def measure_speed(shape: str, step: str, pairs: int) -> dict[str, Any]:
+    """Both precisions, interleaved; ``ratio`` above 1 means that bfloat16 is faster."""
+    from benchmarks.peers import Plan, measure_row
+
+    with Worker(OURS, shape) as wide, Worker("bfloat16", shape) as narrow:
+        row = measure_row(Plan(pairs=pairs), shape, step, wide, narrow)
+        rates = [(wide.ask("matrix_rate"), narrow.ask("matrix_rate", "bfloat16")) for _ in range(pairs)]
+    return {
+        "what": "speed",
+        "shape": shape,
+        "step": step,
+        "ratio": 1.0 / row.ratio,
+        "ratio_low": 1.0 / row.ratio_high,
+        "ratio_high": 1.0 / row.ratio_low,
+        "float32_seconds": row.ours_seconds,
+        "bfloat16_seconds": row.peer_seconds,
+        "float32_flops_per_second": statistics.median(rate for rate, _ in rates),
+        "bfloat16_flops_per_second": statistics.median(rate for _, rate in rates),
+        "float32_peak_bytes": row.peak_bytes,
+        "bfloat16_peak_bytes": row.peer_peak_bytes,
+        "pairs": row.pairs,
+        "others_rate": row.others_rate,
+    }
+
+
+def run_settings(precision: str, more: Sequence[str] = ()) -> RunSettings:
+    """The run whose loss is looked at, in one precision."""
+    from minibert.presets import preset
+
+    settings = preset("imdb")
+    for assignment in (*RUN, *more, f"model.precision={PRECISIONS[precision]}"):
+        settings = replace_setting(settings, assignment)
+    return settings
+
+
+def loss_curves(precision: str, data: str, more: Sequence[str]) -> list[dict[str, Any]]:
+    """The losses of every stage of the run, step by step; in a process of its own."""
+    from minibert.quiet import quiet_tensorflow
+
+    quiet_tensorflow()
+    from minibert.batches import Prefetch
+    from minibert.pipeline import fresh_stages
+    from minibert.preparation import prepare
+
+    rows = []
+    for stage in fresh_stages(prepare(run_settings(precision, more), data=data)):
+        started, found = time.perf_counter(), []
+        for number, batch in Prefetch(stage.batches.batch, 0, stage.steps):
+            metrics = stage.step(number, batch).metrics
+            found.append(metrics["loss"] / metrics["count"])
+        seconds = time.perf_counter() - started
+        figures = stage.evaluate(stage.epochs)
+        row = {"what": "run", "stage": stage.name, "precision": precision, "steps": stage.steps, "seconds": seconds,
+               "losses": [round(statistics.fmean(found[start:start + SMOOTHED_STEPS]), 5)
+                          for start in range(0, len(found), SMOOTHED_STEPS)]}  # fmt: skip
+        rows.append({**row, **{name: value for name, value in figures.items() if isinstance(value, float)}})
+    return rows
+
+
+def speed_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One row for each step at each shape."""
+    lines = [
+        "| shape | step | bfloat16 is | float32 | bfloat16 | float32 products | bfloat16 products |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        times = f"{row['float32_seconds'] * 1e3:.0f} ms | {row['bfloat16_seconds'] * 1e3:.0f} ms"
+        rates = f"{row['float32_flops_per_second'] / 1e9:.0f} | {row['bfloat16_flops_per_second'] / 1e9:.0f} GFLOP/s"
+        ratio = f"**{row['ratio']:.2f}×** ({row['ratio_low']:.2f} to {row['ratio_high']:.2f}) as fast"
+        lines.append(f"| {row['shape']} | {STAGES.get(row['step'], 'masked LM')} | {ratio} | {times} | {rates} |")
+    return "\n".join(lines)
+
+
+def run_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One row for each stage: how each precision ends."""
+    head = (
+        f"| stage | steps | float32: mean loss of the last {SMOOTHED_STEPS} steps | bfloat16 "
+        "| largest distance on the way | validation accuracy: float32 | bfloat16 |\n|---|---|---|---|---|---|---|"
+    )
+    lines = [head]
+    for stage, name in STAGES.items():
+        found = {row["precision"]: row for row in rows if row["stage"] == stage}
+        if len(found) < len(PRECISIONS):
+            continue
+        wide, narrow = found["float32"], found["bfloat16"]
+        apart = max(abs(a - b) / a for a, b in zip(wide["losses"], narrow["losses"], strict=True))
+        accuracies = [f"{row['val_accuracy']:.4f}" if "val_accuracy" in row else "–" for row in (wide, narrow)]
+        cells = (name, f"{wide['steps']}", f"{wide['losses'][-1]:.4f}", f"{narrow['losses'][-1]:.4f}")
+        lines.append(f"| {' | '.join((*cells, f'{apart:.2%}', *accuracies))} |")
+    return "\n".join(lines)
+
+
+def picture(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The losses of both precisions, a panel for each stage."""
+    panels = []
+    for stage, name in STAGES.items():
+        lines = [
+            Line(row["precision"], [((i + 0.5) * SMOOTHED_STEPS, loss) for i, loss in enumerate(row["losses"])])
+            for row in rows
+            if row["stage"] == stage
+        ]
+        if lines:
+            panels.append(Panel(name, "step", "loss", lines))
+    return line_picture("The same run in float32 and in bfloat16", panels)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except (MinibertError, WorkerError) as error:
+        print(f"benchmarks.precision: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", metavar="FILE", help="the reviews, as a table")
+    parser.add_argument("--only", choices=("speed", "run"), help="measure one of the two")
+    parser.add_argument("--pairs", type=int, default=PAIRS, metavar="N", help=f"pairs of turns (default: {PAIRS})")
+    parser.add_argument("--shape", action="append", choices=("imdb", "amazon", "tiny"), help="default: imdb, amazon")
+    parser.add_argument("--set", action="append", default=[], metavar="stage.field=value", help="changes the run")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing")
+    parser.add_argument("--results", type=Path, default=RESULTS / "precision.json", metavar="FILE.json")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.pairs < 1:
+        raise SettingsError(f"--pairs: 1 or more is required, but {options.pairs} came")
+    measured = () if options.redraw else (options.only,) if options.only else ("speed", "run")
+    if "run" in measured and not options.data:
+        raise SettingsError("--data: a table of reviews is required, but none came (--only speed does without)")
+    results = Results(options.results, ("what", "shape", "step", "stage", "precision"))
+    if "speed" in measured:
+        for shape in options.shape or ("imdb", "amazon"):
+            results.keep(measure_speed(shape, "masked_lm", options.pairs), under=conditions())
+    if "run" in measured:
+        for precision in PRECISIONS:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                rows = pool.apply(loss_curves, (precision, options.data, options.set))
+            for row in rows:
+                results.keep(row, under=conditions(settings=[*RUN, *options.set]))
+    runs = [row for row in results.rows if row["what"] == "run"]
+    write_bytes(options.results.with_suffix(".svg"), picture(runs).encode())
+    print(speed_table([row for row in results.rows if row["what"] == "speed"]), run_table(runs), sep="\n\n")
+    print("", conditions_line(results.conditions_of(results.rows)), sep="\n")
+    return 0
+
+
+class Bfloat16Step(OurStep):
+    """Our own training step in mixed precision."""
+
+    def __init__(self, settings: RunSettings, step: str) -> None:
+        model = dataclasses.replace(settings.model, precision=PRECISIONS["bfloat16"])
+        super().__init__(dataclasses.replace(settings, model=model), step)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
