@@ -10,7 +10,7 @@ The same code decides in the gate and in the study of its errors, which replays 
 from __future__ import annotations
 
 import math
-import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from minibert.perf.statistics import Estimate, PairFigure, detectable_change, estimate
@@ -68,12 +68,14 @@ class Trial:
 
     Attributes:
         rules: When that is.
+        base: Where the base is a stored result: the logarithms of its times, for their scatter.
         first: Figures of the first part.
         repeat: Figures of the repeat.
         troubled: Figures that prove nothing.
     """
 
     rules: Rules
+    base: Sequence[float] = ()
     first: list[PairFigure] = field(default_factory=list)
     repeat: list[PairFigure] = field(default_factory=list)
     troubled: list[PairFigure] = field(default_factory=list)
@@ -188,7 +190,8 @@ class Trial:
         return f"a slowdown of {math.expm1(self._far):.1%} is ruled out"
 
     def _estimate(self, figures: list[PairFigure]) -> Estimate:
-        return estimate([figure.log_ratio for figure in figures], confidence=self.rules.confidence)
+        ratios = [figure.log_ratio for figure in figures]
+        return estimate(ratios, confidence=self.rules.confidence, base=self.base)
 
     def _control(self) -> Estimate:
         ratios = [figure.control_log_ratio for figure in self.first + self.repeat]
@@ -200,8 +203,3 @@ class Trial:
 
     def _control_words(self) -> str:
         return f"the control workload moved by {math.expm1(self._control().log_ratio):+.1%}: the machine changed"
-
-
-def middle(values: list[float]) -> float | None:
-    """The median of what there is."""
-    return statistics.median(values) if values else None

@@ -38,11 +38,12 @@ class WorkerError(MinibertError):
 
     Attributes:
         kind: ``missing`` where its side lacks what is asked for, else ``failed``.
+        has_ended: Whether it can be asked nothing more.
     """
 
-    def __init__(self, message: str, kind: str = "failed") -> None:
+    def __init__(self, message: str, kind: str = "failed", *, has_ended: bool = False) -> None:
         super().__init__(message)
-        self.kind = kind
+        self.kind, self.has_ended = kind, has_ended
 
 
 class Worker:
@@ -75,7 +76,7 @@ class Worker:
             )
         except OSError as error:
             self._close_files()
-            raise WorkerError(f"{side}: {words[0]}: it cannot be started: {error.strerror or error}") from None
+            raise WorkerError(f"{side}: {words[0]} does not start: {error.strerror or error}", has_ended=True) from None
         self._lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -115,7 +116,7 @@ class Worker:
             line = self._lines.get(timeout=within_seconds)
         except queue.Empty:
             self._process.kill()
-            raise WorkerError(f"{self.side}: no answer for {within_seconds:g} s") from None
+            raise WorkerError(f"{self.side}: no answer for {within_seconds:g} s", has_ended=True) from None
         if not line:
             raise self._ended()
         try:
@@ -124,7 +125,8 @@ class Worker:
                 raise WorkerError(f"{self.side}: {content['error']}", content.get("kind", "failed"))
             found: dict[str, Any] = content["answer"]
         except (ValueError, TypeError, KeyError):
-            raise WorkerError(f"{self.side}: an answer in JSON is required, but {line[:80]!r} came") from None
+            message = f"{self.side}: an answer in JSON is required, but {line[:80]!r} came"
+            raise WorkerError(message, has_ended=True) from None
         return found
 
     def ask(self, order: str, *, within_seconds: float = ORDER_SECONDS, **arguments: Any) -> dict[str, Any]:
@@ -145,7 +147,9 @@ class Worker:
             code = "none yet"
         self._errors.seek(0)
         tail = " | ".join(line.strip() for line in self._errors.read().splitlines()[-_TAIL_LINES:] if line.strip())
-        return WorkerError(f"{self.side}: its process ended with code {code}{': ' if tail else ''}{tail}")
+        return WorkerError(
+            f"{self.side}: its process ended with code {code}{': ' if tail else ''}{tail}", has_ended=True
+        )
 
     def _close_files(self) -> None:
         self._errors.close()

@@ -58,6 +58,7 @@ class Estimate:
         high: Upper end.
         standard_error: Of the mean.
         pairs: How many.
+        freedom: Degrees of freedom of the standard error.
     """
 
     log_ratio: float
@@ -65,6 +66,7 @@ class Estimate:
     high: float
     standard_error: float
     pairs: int
+    freedom: int
 
     @property
     def excludes_zero(self) -> bool:
@@ -100,7 +102,7 @@ def _is_positive(block: Block) -> bool:
     return all(0 < value < math.inf for value in seconds)  # false for NaN
 
 
-def estimate(log_ratios: Sequence[float], *, confidence: float) -> Estimate:
+def estimate(log_ratios: Sequence[float], *, confidence: float, base: Sequence[float] = ()) -> Estimate:
     """The mean of paired log ratios over pairs, and an interval for it.
 
     Student's t interval; from `BOOTSTRAP_FROM` pairs on, the hull of it and of scipy's bootstrap over
@@ -110,26 +112,38 @@ def estimate(log_ratios: Sequence[float], *, confidence: float) -> Estimate:
     Args:
         log_ratios: One for each pair, at least 2.
         confidence: 0 to 1.
+        base: Where the base was measured in other processes, at another time: the logarithms of its own
+            times, one for each process. Their scatter is added to the interval (Student's t for two
+            samples of one variance), and there is no bootstrap.
 
     Determinism: the same values give the same interval: the resampling has a fixed seed.
     """
     count, mean = len(log_ratios), statistics.fmean(log_ratios)
     if count < 2 or not all(map(math.isfinite, log_ratios)):
         raise MinibertError(f"log_ratios: at least 2 finite numbers are required, but {list(log_ratios)} came")
-    error = statistics.stdev(log_ratios) / math.sqrt(count)
-    reach = quantile(confidence, count) * error
+    freedom, error = _freedom_and_error(log_ratios, base)
+    reach = quantile(confidence, freedom) * error
     low, high = mean - reach, mean + reach
-    if count >= BOOTSTRAP_FROM and error > 0:
+    if count >= BOOTSTRAP_FROM and error > 0 and not base:
         lower, upper = _bootstrap(log_ratios, confidence)
         low, high = min(low, lower), max(high, upper)
-    return Estimate(mean, low, high, error, count)
+    return Estimate(mean, low, high, error, count, freedom)
 
 
-def quantile(confidence: float, pairs: int) -> float:
+def _freedom_and_error(log_ratios: Sequence[float], base: Sequence[float]) -> tuple[int, float]:
+    """Degrees of freedom, and the standard error of the mean."""
+    if not base:
+        return len(log_ratios) - 1, statistics.stdev(log_ratios) / math.sqrt(len(log_ratios))
+    freedom = len(log_ratios) + len(base) - 2
+    squares = sum((len(values) - 1) * statistics.variance(values) for values in (log_ratios, base) if len(values) > 1)
+    return freedom, math.sqrt(squares / freedom * (1 / len(log_ratios) + 1 / len(base)))
+
+
+def quantile(confidence: float, freedom: int) -> float:
     """How many standard errors the two-sided t interval reaches to either side."""
     from scipy import stats
 
-    return float(stats.t.ppf(0.5 + confidence / 2, pairs - 1))
+    return float(stats.t.ppf(0.5 + confidence / 2, freedom))
 
 
 def _bootstrap(values: Sequence[float], confidence: float) -> tuple[float, float]:
@@ -155,5 +169,5 @@ def detectable_change(found: Estimate, *, threshold: float, confidence: float, p
     """
     from scipy import stats
 
-    needed = max(math.log1p(threshold), quantile(confidence, found.pairs) * found.standard_error)
+    needed = max(math.log1p(threshold), quantile(confidence, found.freedom) * found.standard_error)
     return math.expm1(needed + float(stats.norm.ppf(power)) * found.standard_error)

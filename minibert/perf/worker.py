@@ -48,27 +48,55 @@ class Server:
         workload = self._make(name)
         self._workloads[name], self._numbers[name] = workload, 0
         started = time.perf_counter()
-        self._next(name)
+        self.step(name)
         first_call_seconds = time.perf_counter() - started
         started = time.perf_counter()
         for _ in range(WARM_UP_STEPS):
-            self._next(name)
+            self.step(name)
         step_seconds = (time.perf_counter() - started) / WARM_UP_STEPS
         gc.collect()
         gc.freeze()  # what building left behind is not looked through again while a step is timed
         return {"first_call_seconds": first_call_seconds, "step_seconds": step_seconds}
 
+    def step(self, name: str) -> None:
+        """Runs one step."""
+        self._workloads[name](self._numbers[name])
+        self._numbers[name] += 1
+
     def turn(self, name: str, steps: int) -> dict[str, Any]:
         """Runs some steps: wall seconds, and what all processes and this one took of the cores meanwhile."""
         busy, own, started = busy_seconds(), time.process_time(), time.perf_counter()
         for _ in range(steps):
-            self._next(name)
+            self.step(name)
         seconds, own = time.perf_counter() - started, time.process_time() - own
         return {
             "seconds": seconds,
             "busy_seconds": None if busy is None else (busy_seconds() or 0.0) - busy,
             "own_seconds": own,
         }
+
+    def rounds(self, name: str, count: int) -> dict[str, Any]:
+        """Runs the control and one step in turn, as a stored result does: seconds of each round."""
+        busy, own, started = busy_seconds(), time.process_time(), time.perf_counter()
+        controls, steps = [], []
+        for _ in range(count):
+            controls.append(self._timed(CONTROL))
+            steps.append(self._timed(name))
+        seconds, own = time.perf_counter() - started, time.process_time() - own
+        return {
+            "step_seconds": steps,
+            "control_seconds": controls,
+            "seconds": seconds,
+            "busy_seconds": None if busy is None else (busy_seconds() or 0.0) - busy,
+            "own_seconds": own,
+        }
+
+    def drop(self, name: str) -> dict[str, Any]:
+        """Forgets a workload, and gives its memory back."""
+        del self._workloads[name], self._numbers[name]
+        gc.unfreeze()
+        gc.collect()
+        return {}
 
     def check(self, name: str) -> dict[str, Any]:
         """Whether the workload computes what it should."""
@@ -88,9 +116,10 @@ class Server:
             * (1 if sys.platform == "darwin" else 1024),
         }
 
-    def _next(self, name: str) -> None:
-        self._workloads[name](self._numbers[name])
-        self._numbers[name] += 1
+    def _timed(self, name: str) -> float:
+        started = time.perf_counter()
+        self.step(name)
+        return time.perf_counter() - started
 
 
 def main() -> None:

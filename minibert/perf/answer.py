@@ -1,0 +1,181 @@
+"""The gate's answer: a verdict for each benchmark, one for all, and the exit code.
+
+| holds                                            | exit code |
+|--------------------------------------------------|-----------|
+| it computes something else                       | 24        |
+| a counter changed that nobody accepted           | 23        |
+| a benchmark is slower                            | 20        |
+| a benchmark is missing                           | 22        |
+| something could not be proven                    | 21        |
+| none of these                                    | 0         |
+
+The first that holds decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from minibert.perf.decision import FASTER, MISSING, SAME, SLOWER, UNPROVEN, Decision, Rules
+from minibert.perf.statistics import Estimate, PairFigure
+
+FORMAT = "minibert perf gate 1"
+EXIT_CODES = {SAME: 0, FASTER: 0, SLOWER: 20, UNPROVEN: 21, MISSING: 22, "counters changed": 23, "different": 24}
+"""Exit code of each verdict on the whole."""
+_WORST_FIRST = ("different", "counters changed", SLOWER, MISSING, UNPROVEN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CounterAnswer:
+    """What became of a benchmark's counters.
+
+    Attributes:
+        verdict: ``same``, ``changed``, or ``not compared``.
+        against: What they were compared with, in words.
+        changes: Such as ``MatMul 14 -> 16``.
+    """
+
+    verdict: str
+    against: str = ""
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkAnswer:
+    """One benchmark's line."""
+
+    name: str
+    decision: Decision
+    figures: Sequence[PairFigure] = ()
+    discarded: int = 0
+    stepping_seconds: float = 0.0
+    device: str | None = None
+    counters: CounterAnswer = field(default_factory=lambda: CounterAnswer(verdict="not compared"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; a figure that is not there, or no number, is null."""
+        decision, found = self.decision, self.decision.found
+        return {
+            "name": self.name,
+            "verdict": decision.verdict,
+            "reason": decision.reason,
+            **_ratios(found),
+            "detectable": finite(decision.detectable),
+            "base_seconds": _median([figure.base_seconds for figure in self.figures]),
+            "head_seconds": _median([figure.head_seconds for figure in self.figures]),
+            "pairs": len(self.figures),
+            "samples": sum(figure.blocks for figure in self.figures),
+            "discarded": self.discarded,
+            "stepping_seconds": finite(self.stepping_seconds),
+            "control": _ratios(decision.control) if decision.control else None,
+            "repeat": {**_ratios(decision.repeat), "pairs": decision.repeat.pairs} if decision.repeat else None,
+            "pair_log_ratios": [finite(figure.log_ratio) for figure in self.figures],
+            "device": self.device,
+            "counters": {
+                "verdict": self.counters.verdict,
+                "against": self.counters.against,
+                "changes": list(self.counters.changes),
+            },
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumericAnswer:
+    """Whether both sides compute the same: `verify`'s verdict, or ``not compared``."""
+
+    verdict: str
+    explanation: tuple[str, ...] = ()
+    stage: str | None = None
+    step: int | None = None
+    tensor: str | None = None
+    largest_deviation: float | None = None
+    allowed: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "verdict": self.verdict,
+            "stage": self.stage,
+            "step": self.step,
+            "tensor": self.tensor,
+            "largest_deviation": finite(self.largest_deviation),
+            "allowed": self.allowed,
+            "explanation": list(self.explanation),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateAnswer:
+    """Everything that one run of the gate found."""
+
+    base: dict[str, Any]
+    head: dict[str, Any]
+    machine: dict[str, Any]
+    rules: Rules
+    time_limit_seconds: float
+    numeric: NumericAnswer
+    benchmarks: Sequence[BenchmarkAnswer]
+
+    @property
+    def verdict(self) -> str:
+        """The worst that was found; ``faster`` only if nothing is worse and something is."""
+        found = {benchmark.decision.verdict for benchmark in self.benchmarks}
+        if any(benchmark.counters.verdict == "changed" for benchmark in self.benchmarks):
+            found.add("counters changed")
+        if self.numeric.verdict == "different" and self.numeric.allowed is None:
+            found.add("different")
+        if self.numeric.verdict == "not comparable" or not self.benchmarks:
+            found.add(UNPROVEN)
+        for verdict in _WORST_FIRST:
+            if verdict in found:
+                return verdict
+        return FASTER if FASTER in found else SAME
+
+    @property
+    def exit_code(self) -> int:
+        """The process's exit code."""
+        return EXIT_CODES[self.verdict]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: no NaN and no infinity."""
+        rules = self.rules
+        return {
+            "format": FORMAT,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "base": self.base,
+            "head": self.head,
+            "machine": self.machine,
+            "settings": {
+                "threshold": rules.threshold,
+                "confidence": rules.confidence,
+                "fewest_pairs": rules.fewest_pairs,
+                "most_pairs": rules.most_pairs,
+                "time_limit_seconds": self.time_limit_seconds,
+            },
+            "verdict": self.verdict,
+            "exit_code": self.exit_code,
+            "numeric": self.numeric.to_dict(),
+            "benchmarks": [benchmark.to_dict() for benchmark in self.benchmarks],
+        }
+
+
+def finite(value: float | None) -> float | None:
+    """The number, or None for what is none."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _ratios(found: Estimate | None) -> dict[str, float | None]:
+    if found is None:
+        return {"ratio": None, "low": None, "high": None}
+    return {name: finite(math.exp(value)) for name, value in
+            (("ratio", found.log_ratio), ("low", found.low), ("high", found.high))}  # fmt: skip
+
+
+def _median(values: list[float]) -> float | None:
+    import statistics
+
+    return statistics.median(values) if values else None

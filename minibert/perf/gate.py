@@ -1,0 +1,223 @@
+"""Takes fresh pairs of processes until every benchmark is answered, or the time for it is used up.
+
+One pair serves all benchmarks that are still open: starting a process costs more than timing in it. In
+the first pair each workload's result is checked and its counters are taken, after it was timed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from minibert.environment import available_cores
+from minibert.perf.answer import BenchmarkAnswer, CounterAnswer
+from minibert.perf.counters import Counters, differences
+from minibert.perf.counters_file import Key
+from minibert.perf.decision import MISSING, UNPROVEN, Decision, Rules, Trial
+from minibert.perf.pair import CONTROL, time_pair
+from minibert.perf.process import WorkerError
+from minibert.perf.statistics import pair_figure
+from minibert.progress import Progress
+
+SIDES = ("base", "head")
+
+
+class Talks(Protocol):
+    """What the gate needs of a worker."""
+
+    side: str
+
+    def __enter__(self) -> Talks:
+        """Starts it, if it is not started yet."""
+        ...
+
+    def __exit__(self, *_: object) -> None:
+        """Ends it."""
+        ...
+
+    def send(self, order: str, **arguments: Any) -> None:
+        """Gives an order."""
+        ...
+
+    def answer(self) -> dict[str, Any]:
+        """The answer to the last order."""
+        ...
+
+    def ask(self, order: str, **arguments: Any) -> dict[str, Any]:
+        """Both."""
+        ...
+
+
+@dataclass
+class Course:
+    """How far one benchmark is.
+
+    Attributes:
+        name: The benchmark.
+        trial: Its pairs.
+        ended: Why it is not timed any more, where that is not the trial's decision.
+        counters: Each side's.
+        devices: Each side's.
+    """
+
+    name: str
+    trial: Trial
+    ended: Decision | None = None
+    counters: dict[str, Counters] = field(default_factory=dict)
+    devices: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it wants more pairs."""
+        return self.ended is None and self.trial.is_open
+
+    def fail(self, error: WorkerError) -> None:
+        """Ends it because a worker could not go on; what a side cannot run at all is missing."""
+        self.ended = Decision(MISSING if error.kind == "missing" else UNPROVEN, str(error))
+
+
+@dataclass
+class Comparison:
+    """Two sides, timed against each other.
+
+    Attributes:
+        start: Gives a fresh worker of ``base`` or ``head``.
+        names: The benchmarks.
+        rules: When they are answered.
+        time_limit_seconds: Of stepping, for each benchmark, both sides together.
+        accepted: The counters that were accepted, by workload and versions.
+        progress: Is told of every pair.
+    """
+
+    start: Callable[[str], Talks]
+    names: Sequence[str]
+    rules: Rules
+    time_limit_seconds: float
+    accepted: Mapping[Key, Counters] = field(default_factory=dict)
+    progress: Progress = field(default_factory=lambda: Progress(quiet=True))
+
+    def run(self) -> list[BenchmarkAnswer]:
+        """Times until everything is answered; an answer for each name, in their order."""
+        courses = [Course(name, Trial(self.rules)) for name in self.names]
+        pairs, task = 0, self.progress.start("pairs of processes")
+        while waiting := [course for course in courses if course.is_open]:
+            turned = waiting[pairs % len(waiting) :] + waiting[: pairs % len(waiting)]  # none is always the first
+            try:
+                self._one_pair(turned, is_first=pairs == 0)
+            except WorkerError as error:
+                for course in waiting:
+                    course.fail(error)
+            pairs += 1
+            task.advance()
+        task.finish()
+        return [self._answer(course) for course in courses]
+
+    @property
+    def pair_seconds(self) -> float:
+        """Seconds of stepping in one pair, so that the first part and the repeat fit into the limit."""
+        return self.time_limit_seconds / (2 * self.rules.most_pairs)
+
+    def _one_pair(self, courses: list[Course], *, is_first: bool) -> None:
+        with contextlib.ExitStack() as stack:
+            pair = {side: stack.enter_context(self.start(side)) for side in SIDES}
+            control_seconds = _build(pair, CONTROL)
+            built = {}
+            for course in courses:
+                try:
+                    built[course.name] = _build(pair, course.name)
+                except WorkerError as error:
+                    course.fail(error)
+            for course in courses:
+                if course.is_open:
+                    with _failing(course):
+                        self._time(pair, course, built[course.name], control_seconds)
+            for course in courses if is_first else ():
+                if course.name in built and course.ended is None:
+                    with _failing(course):
+                        _look(pair, course)
+
+    def _time(self, pair: dict[str, Talks], course: Course, step_seconds: float, control_seconds: float) -> None:
+        times = time_pair(
+            pair["base"],
+            pair["head"],
+            course.name,
+            seconds=self.pair_seconds,
+            step_seconds=step_seconds,
+            control_seconds=control_seconds,
+            cores=available_cores(),
+        )
+        trial = course.trial
+        trial.add(pair_figure(times))
+        if trial.is_open and trial.stepping_seconds + times.stepping_seconds / 2 > self.time_limit_seconds:
+            trial.end(f"the time limit of {self.time_limit_seconds:g} s of stepping is reached")
+
+    def _answer(self, course: Course) -> BenchmarkAnswer:
+        trial = course.trial
+        figures = trial.first + trial.repeat
+        return BenchmarkAnswer(
+            name=course.name,
+            decision=course.ended or trial.end("it was stopped"),
+            figures=figures,
+            discarded=sum(figure.discarded for figure in (*figures, *trial.troubled)),
+            stepping_seconds=trial.stepping_seconds,
+            device=course.devices.get("head"),
+            counters=judged_counters(course.counters, self.accepted),
+        )
+
+
+def judged_counters(measured: Mapping[str, Counters], accepted: Mapping[Key, Counters]) -> CounterAnswer:
+    """Compares the head's counters with what was accepted, or else with the base's.
+
+    Args:
+        measured: By ``head`` and ``base``, as far as they are known.
+        accepted: By workload and versions.
+    """
+    head, base = measured.get("head"), measured.get("base")
+    if head is None:
+        return CounterAnswer(verdict="not compared")
+    reference, against = accepted.get((head["workload"], head["versions"])), "the accepted ones"
+    if reference is None and base is not None and base["versions"] == head["versions"]:
+        reference, against = base, "the base's"
+    if reference is None:
+        return CounterAnswer(verdict="not compared", against=f"none are accepted for {head['versions']}")
+    changes = tuple(differences(reference, head))
+    return CounterAnswer(verdict="changed" if changes else "same", against=against, changes=changes)
+
+
+def _build(pair: dict[str, Talks], name: str) -> float:
+    """Builds a workload on both sides at once; the slower side's seconds a step."""
+    for worker in pair.values():
+        worker.send("build", name=name)
+    errors, seconds = [], []
+    for worker in pair.values():  # both answers are taken, whatever the first one says
+        try:
+            seconds.append(float(worker.answer()["step_seconds"]))
+        except WorkerError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return max(seconds)
+
+
+def _look(pair: dict[str, Talks], course: Course) -> None:
+    """Checks what both sides computed, counts, and sees that they ran on the same kind of device."""
+    for side, worker in pair.items():
+        worker.ask("check", name=course.name)
+        course.counters[side] = worker.ask("count", name=course.name)
+        course.devices[side] = worker.ask("describe")["device"]
+    if course.devices["base"] != course.devices["head"]:
+        ran = f"the base ran on {course.devices['base']}, the head on {course.devices['head']}"
+        raise WorkerError(f"the same device is required, but {ran}", "missing")
+
+
+@contextlib.contextmanager
+def _failing(course: Course) -> Any:
+    """What goes wrong with one benchmark ends that one; a process that has ended, all of them."""
+    try:
+        yield
+    except WorkerError as error:
+        course.fail(error)
+        if error.has_ended:
+            raise

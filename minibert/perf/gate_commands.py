@@ -1,0 +1,174 @@
+"""``minibert perf gate`` and ``minibert perf accept``: prepare both sides, compare, print the answer."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import shutil
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from minibert.artifacts import write_bytes
+from minibert.errors import MinibertError, SettingsError
+from minibert.perf import counters_file, table
+from minibert.perf.answer import BenchmarkAnswer, GateAnswer, NumericAnswer
+from minibert.perf.decision import MISSING, Decision, Rules
+from minibert.perf.gate import Comparison
+from minibert.perf.machine import describe_machine
+from minibert.perf.process import Worker
+from minibert.perf.trees import Side, checkout_root, described, revision_side, working_side
+from minibert.perf.workloads import BUILDERS, DEFAULT
+from minibert.progress import Progress
+
+
+def gate(options: Namespace) -> int:
+    """Compares, prints, and gives the verdict's exit code."""
+    if options.list:
+        for name in BUILDERS:
+            print(f"{name}{' (default)' if name in DEFAULT else ''}")
+        return 0
+    names = chosen_names(options.benchmark)
+    _require_extra()
+    if options.base_result is not None:
+        from minibert.perf.stored_base import compare_with_result
+
+        answer = compare_with_result(options, names)
+    else:
+        answer = _compare(options, names)
+    content = answer.to_dict()
+    text = json.dumps(content, indent=2, allow_nan=False)
+    if options.save is not None:
+        write_bytes(options.save, f"{text}\n".encode())
+    if options.json:
+        print(text)
+    elif options.markdown:
+        print(table.as_markdown(content))
+    else:
+        print("\n".join(table.as_lines(content)))
+    return answer.exit_code
+
+
+def accept(options: Namespace) -> int:
+    """Counts every workload of the working tree once, and writes what changed with the reason."""
+    names, root = chosen_names(options.benchmark or list(BUILDERS)), checkout_root(Path.cwd())
+    with tempfile.TemporaryDirectory(prefix="minibert-perf-") as folder:
+        side = working_side(root, Path(folder) / "head")
+        counted = []
+        with Worker("head", python=side.python, tree=side.tree, perf=own_files(Path(folder))) as worker:
+            for name in names:
+                worker.ask("build", name=name)
+                worker.ask("check", name=name)
+                counted.append(worker.ask("count", name=name))
+    said = counters_file.accept(root / counters_file.FILE, counted, reason=options.reason)
+    print("\n".join(said) if said else "no counter has changed; nothing was written")
+    return 0
+
+
+def chosen_names(given: Sequence[str] | None) -> list[str]:
+    """The benchmarks to compare.
+
+    Raises:
+        SettingsError: There is none of such a name; the nearest one is named.
+    """
+    for name in given or ():
+        if name not in BUILDERS:
+            close = difflib.get_close_matches(name, BUILDERS, n=1, cutoff=0.4)
+            hint = f"the nearest is {close[0]!r}" if close else "`minibert perf gate --list` shows all"
+            raise SettingsError(f"--benchmark: {name!r} is not a benchmark; {hint}")
+    return list(dict.fromkeys(given or DEFAULT))
+
+
+def own_files(folder: Path) -> Path:
+    """A copy of the gate's own files for the workers, which no editor changes while it runs."""
+    copy = folder / "perf"
+    shutil.copytree(Path(__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    return copy
+
+
+def _compare(options: Namespace, names: list[str]) -> GateAnswer:
+    root = checkout_root(Path.cwd())
+    rules = Rules(threshold=options.threshold)
+    with (
+        tempfile.TemporaryDirectory(prefix="minibert-perf-") as name,
+        Progress(quiet=options.quiet) as progress,
+    ):
+        folder = Path(name)
+        base, head = _sides(options, root, folder)
+        _say_what(progress, base, head)
+        numeric = _numeric(options, base, head, folder, progress)
+        perf, sides = own_files(folder), {"base": base, "head": head}
+        comparison = Comparison(
+            start=lambda side: Worker(side, python=sides[side].python, tree=sides[side].tree, perf=perf),
+            names=names,
+            rules=rules,
+            time_limit_seconds=options.time_limit,
+            accepted=counters_file.read_counters(root / counters_file.FILE),
+            progress=progress,
+        )
+        benchmarks = comparison.run()
+    if not options.benchmark:
+        benchmarks += _dropped(base, names)
+    return GateAnswer(
+        base=base.to_dict(),
+        head=head.to_dict(),
+        machine=describe_machine(),
+        rules=rules,
+        time_limit_seconds=options.time_limit,
+        numeric=numeric,
+        benchmarks=benchmarks,
+    )
+
+
+def _sides(options: Namespace, root: Path, folder: Path) -> tuple[Side, Side]:
+    head = described(working_side(root, folder / "head"))
+    python = options.base_python
+    if python is not None and shutil.which(python) is None:
+        raise SettingsError(f"--base-python: a Python is required, but {python} is none that can be run")
+    if options.base is not None or python is None:
+        base = revision_side(root, options.base or "HEAD", folder / "base", python=python)
+    else:
+        base = working_side(root, folder / "base", python=python)
+    return described(base), head
+
+
+def _say_what(progress: Progress, base: Side, head: Side) -> None:
+    progress.note(f"head: {head}")
+    progress.note(f"base: {base}")
+    if base.commit == head.commit and not head.is_dirty and base.kind == "revision":
+        progress.note("both sides are the same code: nothing is left to find but this gate's own errors")
+
+
+def _numeric(options: Namespace, base: Side, head: Side, folder: Path, progress: Progress) -> NumericAnswer:
+    if options.no_numeric:
+        return NumericAnswer(verdict="not compared", explanation=("not compared: --no-numeric was given",))
+    from minibert.perf.numeric import compare_bits
+
+    task = progress.start("a short tiny run of both sides, compared bit by bit")
+    found = compare_bits(base, head, folder)
+    task.finish()
+    progress.note(f"bits: {found.explanation[0]}")
+    if options.allow_different is None:
+        return found
+    return NumericAnswer(**{**found.__dict__, "allowed": options.allow_different})
+
+
+def _dropped(base: Side, names: list[str]) -> list[BenchmarkAnswer]:
+    """What the base's own gate times and this one does not: removing a benchmark is no way to pass it."""
+    gone = [name for name in base.benchmarks if name not in names]
+    return [
+        BenchmarkAnswer(
+            name=name, decision=Decision(MISSING, "the base times it by default, the working tree does not")
+        )
+        for name in gone
+    ]
+
+
+def _require_extra() -> None:
+    if importlib.util.find_spec("scipy") is None:
+        raise MinibertError(
+            f"perf gate: scipy is required, but {sys.executable} has none: pip install 'minibert[perf]'"
+        )

@@ -1,0 +1,82 @@
+"""Does it still compute the same? A short tiny run of both sides, compared as ``minibert verify`` does.
+
+Both run at the same time: bits do not depend on what else the cores do. Nothing is timed here.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from minibert.errors import ArtifactError
+from minibert.perf.answer import NumericAnswer
+from minibert.perf.trees import Side
+
+SETTINGS = ("pretrain.epochs=1", "finetune.frozen_epochs=1", "finetune.unfrozen_epochs=1")
+"""One epoch of each stage of ``tiny``: every kind of step, in half a minute."""
+RUN_SECONDS = 900
+
+
+def compare_bits(base: Side, head: Side, folder: Path) -> NumericAnswer:
+    """Runs ``tiny`` on both sides and compares their traces, weights and figures.
+
+    Args:
+        base: One side.
+        head: The other.
+        folder: Where the runs are written.
+    """
+    folders = {"base": folder / "base-run", "head": folder / "head-run"}
+    started = {name: _start(side, folders[name], folder) for name, side in (("base", base), ("head", head))}
+    failures = [f"{name}: {said}" for name, process in started.items() if (said := _failure(process, folders[name]))]
+    if failures:
+        return NumericAnswer(verdict="not comparable", explanation=(f"not comparable: {'; '.join(failures)}",))
+    from minibert.verify.comparison import compare_runs
+
+    try:
+        found = compare_runs(folders["base"], folders["head"])
+    except ArtifactError as error:
+        return NumericAnswer(verdict="not comparable", explanation=(f"not comparable: {error}",))
+    where = found.parting
+    return NumericAnswer(
+        verdict=found.verdict,
+        explanation=tuple(found.explanation),
+        stage=where.stage if where else None,
+        step=where.step if where else None,
+        tensor=where.tensor if where else None,
+        largest_deviation=found.largest_deviation,
+    )
+
+
+def _start(side: Side, out: Path, folder: Path) -> subprocess.Popen[str]:
+    words = [str(side.python), "-m", "minibert", "run", "tiny", "--quiet", "--out", str(out), "--set", *SETTINGS]
+    environment = {**os.environ, "PYTHONPATH": str(side.tree)}
+    # A file, not a pipe: nobody reads while the other side's run is waited for.
+    with _errors(out).open("w", encoding="utf-8") as errors:
+        return subprocess.Popen(
+            words,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            text=True,
+        )
+
+
+def _errors(out: Path) -> Path:
+    return out.with_name(f"{out.name}.errors")
+
+
+def _failure(process: subprocess.Popen[str], out: Path) -> str:
+    """Why a run did not end well; empty if it did."""
+    try:
+        code = process.wait(RUN_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return f"the tiny run did not end within {RUN_SECONDS} s"
+    if code == 0:
+        return ""
+    said = _errors(out).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"the tiny run ended with code {code}: {said[-1] if said else 'it said nothing'}"

@@ -1,0 +1,167 @@
+"""The two sides of a comparison, each as a fresh tree of its own.
+
+The base is a revision, taken out of git's store; the head is the working tree as it is now, with
+changes that are not committed. Both are copied to a temporary folder first, so that an editor that
+saves a file while the gate runs changes nothing, and nothing of the repository is touched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from minibert.errors import SettingsError
+
+PACKAGE = "minibert"
+_GIT_SECONDS, _IMPORT_SECONDS = 120, 300
+_DESCRIBE = """
+import json, platform
+from importlib import metadata
+import minibert
+def version(name):
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+try:
+    from minibert.perf.workloads import DEFAULT
+except ImportError:
+    DEFAULT = ()
+names = ("tensorflow", "keras", "numpy")
+versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
+print(json.dumps({"versions": versions, "benchmarks": list(DEFAULT)}))
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One side of a comparison.
+
+    Attributes:
+        kind: ``revision``, ``worktree``, ``python`` or ``result``.
+        name: As a person calls it.
+        commit: The full hash that it is, or that it was changed from.
+        is_dirty: Whether there are changes that are not committed.
+        python: Its interpreter.
+        tree: The folder whose ``minibert`` is imported.
+        versions: Of Python, TensorFlow, Keras and NumPy.
+        benchmarks: What its own gate times by default; empty if it has none.
+    """
+
+    kind: str
+    name: str
+    commit: str | None = None
+    is_dirty: bool = False
+    python: Path = Path(sys.executable)
+    tree: Path = Path()
+    versions: dict[str, str | None] = field(default_factory=dict)
+    benchmarks: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without paths."""
+        names = ("kind", "name", "commit", "is_dirty", "versions")
+        return {name: getattr(self, name) for name in names}
+
+    def __str__(self) -> str:
+        at = f" at {self.commit[:10]}" if self.commit else ""
+        return f"{self.name}{at}{', with changes that are not committed' if self.is_dirty else ''}"
+
+
+def checkout_root(folder: Path) -> Path:
+    """The root of the checkout of minibert that a folder is in.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    found = _git(folder, "rev-parse", "--show-toplevel")
+    root = Path(found.decode().strip()) if found else None
+    if root is None or not (root / PACKAGE / "__init__.py").is_file():
+        raise SettingsError(f"perf: a git checkout of minibert is required, but {folder} is in none")
+    return root
+
+
+def revision_side(root: Path, revision: str, target: Path, *, python: Path | None = None) -> Side:
+    """Takes a revision's tree out of git into a folder.
+
+    Raises:
+        SettingsError: There is no such revision, or it has no package of ours.
+    """
+    commit = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if not commit:
+        raise SettingsError(f"--base: a revision of {root} is required, but {revision!r} is none")
+    name = commit.decode().strip()
+    archive = _git(root, "archive", "--format=zip", name, "--", PACKAGE)
+    if archive is None:
+        raise SettingsError(f"--base: a revision with the package {PACKAGE} is required, but {revision!r} has none")
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        opened.extractall(target)
+    kind = "revision" if python is None else "python"
+    return Side(kind=kind, name=revision, commit=name, python=python or Path(sys.executable), tree=target)
+
+
+def working_side(root: Path, target: Path, *, python: Path | None = None) -> Side:
+    """Copies the package as it stands in the working tree, but what git ignores, into a folder."""
+    listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", PACKAGE) or b""
+    for name in filter(None, os.fsdecode(listed).split("\0")):
+        if (root / name).is_file():  # one that was deleted is still in git's list
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, target / name)
+    commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    changed = bool(_git(root, "status", "--porcelain", "--", PACKAGE))
+    kind, name = ("worktree", "working tree") if python is None else ("python", f"working tree on {python}")
+    return Side(
+        kind=kind,
+        name=name,
+        commit=commit.decode().strip() if commit else None,
+        is_dirty=changed,
+        python=python or Path(sys.executable),
+        tree=target,
+    )
+
+
+def described(side: Side) -> Side:
+    """The side with its versions and benchmarks, once its package has been imported for the first time.
+
+    Raises:
+        SettingsError: Its Python does not start, or cannot import the package; the message says why.
+    """
+    environment, words = {**os.environ, "PYTHONPATH": str(side.tree)}, [str(side.python), "-c", _DESCRIBE]
+    try:
+        done = subprocess.run(
+            words, cwd=side.tree, env=environment, capture_output=True, text=True, timeout=_IMPORT_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SettingsError(f"{side.name}: {side.python} is required to run Python, but {error}") from None
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise SettingsError(f"{side.name}: a package that can be imported is required, but {said}")
+    try:
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+        return dataclasses.replace(side, versions=dict(found["versions"]), benchmarks=tuple(found["benchmarks"]))
+    except (ValueError, IndexError, KeyError, TypeError):
+        came = done.stdout[:80]
+        raise SettingsError(f"{side.name}: {side.python} is required to run Python, but it said {came!r}") from None
+
+
+def _git(folder: Path, *words: str) -> bytes | None:
+    """What a git command printed; None if it failed.
+
+    Raises:
+        SettingsError: There is no git.
+    """
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, timeout=_GIT_SECONDS, check=False
+        )
+    except FileNotFoundError:
+        raise SettingsError("perf: git is required, but it is not installed") from None
+    return done.stdout if done.returncode == 0 else None
