@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from minibert.corpora.corpus import BATCH_ROWS, SPLITS, Corpus, Split
+from minibert.corpora.corpus import BATCH_ROWS, SPLITS, Corpus, Split, TextBatch
+from minibert.progress import Progress
 from minibert.settings import RunSettings
 from minibert.text import PADDING_ID, UNKNOWN_ID, Vocabulary, encode, learn_vocabulary
 
@@ -58,26 +60,43 @@ class Examples:
         }
 
 
-def encode_corpus(corpus: Corpus, settings: RunSettings, *, vocabulary: Vocabulary | None = None) -> Examples:
+def encode_corpus(
+    corpus: Corpus, settings: RunSettings, *, vocabulary: Vocabulary | None = None, progress: Progress | None = None
+) -> Examples:
     """Learns the vocabulary (if none is given) and encodes every text, batch by batch.
 
     The corpus is read twice; besides the result only one batch is held.
+
+    Args:
+        corpus: The texts.
+        settings: A run's; those of the text are looked at.
+        vocabulary: Words by id, if they are known already.
+        progress: Shows how far both passes are; None: silent.
     """
+    shown = progress or Progress(quiet=True)
     if vocabulary is None:
         counted = SPLITS if settings.text.vocabulary_splits == "train+test" else SPLITS[:1]
-        texts = (batch.texts for split in counted for batch in corpus.batches(split))
-        vocabulary = learn_vocabulary(texts, settings.text)
+        vocabulary = learn_vocabulary((b.texts for b in _batches(corpus, counted, "count words", shown)), settings.text)
     count = sum(corpus.examples.values())
     dtype = np.uint16 if len(vocabulary) <= 1 << 16 else np.uint32
     token_ids = np.zeros((count, settings.text.sequence_length), dtype=dtype)
     labels = np.zeros(count, dtype=np.int8) if corpus.labelled else None
     place = 0
-    for split in SPLITS:
-        for batch in corpus.batches(split):
-            part = slice(place, place + len(batch.texts))
-            token_ids[part] = encode(batch.texts, vocabulary, settings.text)
-            if labels is not None:
-                assert batch.labels is not None
-                labels[part] = batch.labels
-            place = part.stop
+    for batch in _batches(corpus, SPLITS, "encode texts", shown):
+        part = slice(place, place + len(batch.texts))
+        token_ids[part] = encode(batch.texts, vocabulary, settings.text)
+        if labels is not None:
+            assert batch.labels is not None
+            labels[part] = batch.labels
+        place = part.stop
     return Examples(vocabulary, token_ids, labels, corpus.examples["train"])
+
+
+def _batches(corpus: Corpus, splits: Sequence[Split], description: str, progress: Progress) -> Iterator[TextBatch]:
+    """The batches of these splits, one after the other, and how many of their texts are done with."""
+    task = progress.start(description, sum(corpus.examples[split] for split in splits))
+    for split in splits:
+        for batch in corpus.batches(split):
+            yield batch
+            task.advance(len(batch.texts))
+    task.finish()

@@ -60,7 +60,7 @@ def prepare(settings: RunSettings, *, data: Path | str | None = None, progress: 
     """
     started = time.perf_counter()
     corpus = open_corpus(settings.corpus, seed=settings.seed, data=Path(data) if data else None, progress=progress)
-    examples = encode_corpus(corpus, settings)
+    examples = encode_corpus(corpus, settings, progress=progress)
     asked, size = settings.masking.vocabulary_size, len(examples.vocabulary)
     if asked is not None and asked != size:
         raise SettingsError(f"masking.vocabulary_size: {size}, the vocabulary's, or none is required, but {asked} came")

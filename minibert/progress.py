@@ -13,6 +13,8 @@ from typing import Any, TextIO
 
 LINE_INTERVAL_SECONDS = 10.0
 """Where there is no terminal, at most one line in this time for each task."""
+LINE_WORTH_SECONDS = 1.0
+"""A shorter task leaves no line behind, unless it has figures to show."""
 
 
 class Task:
@@ -109,6 +111,13 @@ class _CountedTask(Task):
         if figures:
             self._figures = " ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
 
+    def _end(self) -> str | None:
+        """The line that the task leaves behind, once; None: it is not worth one, or has left it."""
+        if self._finished:
+            return None
+        self._finished = True
+        return self._line() if self._figures or time.monotonic() - self._started >= LINE_WORTH_SECONDS else None
+
     def _line(self) -> str:
         count = f"{self._done:,}"
         if self._total is not None:
@@ -121,7 +130,7 @@ class _CountedTask(Task):
 
 
 class _BarTask(_CountedTask):
-    """A bar on a terminal; when the work is done a line takes its place, so that bars do not pile up."""
+    """A bar on a terminal; when the work is done a line takes its place at most, so that bars do not pile up."""
 
     def __init__(self, bars: Any, description: str, total: int | None) -> None:
         super().__init__(description, total)
@@ -133,11 +142,13 @@ class _BarTask(_CountedTask):
         self._bars.update(self._id, completed=self._done, figures=self._figures)
 
     def finish(self) -> None:
-        if not self._finished:
-            self._finished = True
-            self._bars.remove_task(self._id)
-            self._bars.refresh()  # or the bar would be drawn once more under its line
-            _print(self._bars, self._line())
+        if self._finished:
+            return
+        line = self._end()
+        self._bars.remove_task(self._id)
+        self._bars.refresh()  # or the bar would be drawn once more under its line
+        if line is not None:
+            _print(self._bars, line)
 
 
 class _LineTask(_CountedTask):
@@ -156,9 +167,9 @@ class _LineTask(_CountedTask):
             _write_line(self._stream, self._line())
 
     def finish(self) -> None:
-        if not self._finished:
-            self._finished = True
-            _write_line(self._stream, self._line())
+        line = self._end()
+        if line is not None:
+            _write_line(self._stream, line)
 
 
 def _print(bars: Any, line: str) -> None:

@@ -234,7 +234,7 @@ def test_progress_counts_the_rows(tmp_path):
             seen.append("done")
 
     open_corpus(CorpusSettings(), seed=0, data=write(tmp_path / "t.csv", ROWS), progress=Recorder())
-    assert seen == ["check t.csv", 12, "done"]
+    assert seen == ["check t.csv", 12, "done", "digest of the texts", 10, 2, "done"]
 
 
 # What is refused: file name, content, settings, and the message behind the file's name.

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from minibert.corpora.corpus import Corpus, Split, TextBatch, make_corpus
 from minibert.errors import CorpusError
 from minibert.examples import encode_corpus
+from minibert.progress import Progress, Task
 from minibert.settings import RunSettings, TextSettings
 from minibert.text import Vocabulary
 from tests import oracles
@@ -119,3 +120,34 @@ def test_a_corpus_without_words_is_refused():
 
 def test_ids_of_embedded_sentences_are_the_known_answer():
     assert make.GOLDENS["token_ids.json"]() == make.read("token_ids.json")
+
+
+class Recorder(Progress):
+    """Remembers every task: its description, its total and how much of it is done."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.tasks: list[list[object]] = []
+
+    def start(self, description: str, total: int | None = None) -> Task:
+        done: list[object] = [description, total, 0, False]
+        self.tasks.append(done)
+
+        class Recorded(Task):
+            def advance(self, n: int = 1, **figures: float) -> None:
+                done[2] += n  # type: ignore[operator]
+
+            def finish(self) -> None:
+                done[3] = True
+
+        return Recorded()
+
+
+@pytest.mark.parametrize(("splits", "counted"), [("train+test", 7), ("train", 5)])
+def test_both_passes_show_how_far_they_are(splits, counted):
+    recorder = Recorder()
+    encode_corpus(corpus_of(), with_text(vocabulary_splits=splits), progress=recorder)
+    assert recorder.tasks == [["count words", counted, counted, True], ["encode texts", 7, 7, True]]
+    recorder = Recorder()
+    encode_corpus(corpus_of(), SETTINGS, vocabulary=encode_corpus(corpus_of(), SETTINGS).vocabulary, progress=recorder)
+    assert [task[0] for task in recorder.tasks] == ["encode texts"]

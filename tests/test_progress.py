@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 
@@ -64,6 +65,19 @@ def test_a_total_may_be_unknown_or_zero_and_figures_may_be_missing(clock: Clock)
         "download: done, 5, 11 s",
         "nothing: done, 0/0, 11 s",
     ]
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_a_short_task_leaves_a_line_only_if_it_has_figures(clock: Clock, stream: type[io.StringIO]) -> None:
+    shown = stream()
+    with Progress(stream=shown) as progress:
+        for name, seconds, figures in (("short", 0.9, {}), ("shown", 0.1, {"loss": 0.5}), ("long", 1.0, {})):
+            task = progress.start(name, 2)
+            clock.seconds += seconds
+            task.advance(2, **figures)
+            task.finish()
+            task.finish()
+    assert re.findall(r"(short|shown|long): done", shown.getvalue()) == ["shown", "long"]
 
 
 def test_notes_stand_among_the_lines() -> None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -65,14 +65,33 @@ class Corpus:
         return self.class_names is not None
 
 
-def make_corpus(name: str, class_names: tuple[str, str] | None, read: Callable[[Split], Iterator[TextBatch]]) -> Corpus:
-    """Reads everything once, for the counts and the digest, and gives the corpus."""
-    digest, examples = content_digest(read, class_names)
+def make_corpus(
+    name: str,
+    class_names: tuple[str, str] | None,
+    read: Callable[[Split], Iterator[TextBatch]],
+    *,
+    progress: Any = None,
+) -> Corpus:
+    """Reads everything once, for the counts and the digest, and gives the corpus.
+
+    Args:
+        name: The reader's name.
+        class_names: The names of label 0 and label 1; None: unlabelled.
+        read: Gives the batches of a split, as often as it is asked.
+        progress: Has ``start(description, total)``; None: silent.
+    """
+    task = progress.start("digest of the texts", None) if progress else None
+    digest, examples = content_digest(read, class_names, advance=task.advance if task else lambda count: None)
+    if task:
+        task.finish()
     return Corpus(name=name, examples=examples, class_names=class_names, digest=digest, read=read)
 
 
 def content_digest(
-    read: Callable[[Split], Iterator[TextBatch]], class_names: tuple[str, str] | None
+    read: Callable[[Split], Iterator[TextBatch]],
+    class_names: tuple[str, str] | None,
+    *,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> tuple[str, dict[Split, int]]:
     """SHA-256 over class names, labels, text lengths and text bytes of both splits; and the counts.
 
@@ -81,6 +100,7 @@ def content_digest(
     ``train``, ``test``: its number of examples as 8 bytes little-endian, SHA-256 of the texts' UTF-8
     bytes joined, SHA-256 of their lengths in bytes as int64 little-endian, SHA-256 of the labels as
     int8 (of nothing, if unlabelled). Every part has a fixed length, so that no two contents are one sequence of bytes.
+    ``advance`` is told of every batch: its number of texts.
     """
     names = json.dumps(list(class_names or ()), ensure_ascii=False, separators=(",", ":"))
     total = hashlib.sha256(hashlib.sha256(names.encode()).digest())
@@ -94,6 +114,7 @@ def content_digest(
             if batch.labels is not None:
                 labels.update(np.asarray(batch.labels, dtype=np.int8).tobytes())
             count += len(batch.texts)
+            advance(len(batch.texts))
         total.update(count.to_bytes(8, "little"))
         for part in (texts, lengths, labels):
             total.update(part.digest())

@@ -29,6 +29,7 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -54,12 +55,15 @@ _SHOUTED = 32
 """One in so many adjectives is in capitals."""
 
 
-def embedded_corpus(train_examples: int | None = None, test_examples: int | None = None) -> Corpus:
+def embedded_corpus(
+    train_examples: int | None = None, test_examples: int | None = None, *, progress: Any = None
+) -> Corpus:
     """The corpus with so many examples; its first rows are the same for any number.
 
     Args:
         train_examples: None or 0: 6,000.
         test_examples: None or 0: 1,500.
+        progress: Has ``start(description, total)``; None: silent.
     """
     counts: dict[Split, int] = {"train": train_examples or TRAIN_EXAMPLES, "test": test_examples or TEST_EXAMPLES}
 
@@ -67,7 +71,7 @@ def embedded_corpus(train_examples: int | None = None, test_examples: int | None
         for start in range(0, counts[split], BATCH_ROWS):
             yield embedded_reviews(split, start, min(start + BATCH_ROWS, counts[split]))
 
-    return make_corpus("embedded", CLASS_NAMES, read)
+    return make_corpus("embedded", CLASS_NAMES, read, progress=progress)
 
 
 def embedded_reviews(split: Split, start: int, stop: int) -> TextBatch:

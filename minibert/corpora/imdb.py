@@ -56,7 +56,7 @@ def read_imdb(settings: CorpusSettings, *, seed: int, data: Path | None = None, 
         read = open_archive(archive, cache_folder(), CLASS_NAMES, progress=progress)
     if settings.train_examples or settings.test_examples:
         read = _subset(read, settings, seed)
-    return make_corpus("imdb", CLASS_NAMES, read)
+    return make_corpus("imdb", CLASS_NAMES, read, progress=progress)
 
 
 def is_imdb_folder(path: Path) -> bool:

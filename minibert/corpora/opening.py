@@ -52,7 +52,7 @@ def open_corpus(
     if settings.name == "embedded":
         from minibert.corpora.embedded import embedded_corpus
 
-        return embedded_corpus(settings.train_examples, settings.test_examples)
+        return embedded_corpus(settings.train_examples, settings.test_examples, progress=progress)
     if settings.name == "imdb":
         from minibert.corpora.imdb import read_imdb
 

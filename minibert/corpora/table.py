@@ -80,7 +80,7 @@ def read_table(
     elif not (places == PLACE["test"]).any():
         raise CorpusError(f"{table.path}: a test split with rows is required to evaluate, but all rows are train")
     places = keep_examples(places, labels, settings, seed=seed)
-    return make_corpus(name, class_names, split_reader(scan.texts, labels, places))
+    return make_corpus(name, class_names, split_reader(scan.texts, labels, places), progress=progress)
 
 
 def _column(table: TableFile, wanted: str, candidates: tuple[str, ...], what: str) -> str | None:

@@ -1,0 +1,59 @@
+"""The classifier's stages: what they validate on, what they show, and logits that no batch size changes."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+
+from minibert.progress import Progress
+from minibert.scoring import score
+from minibert.settings import FinetuneSettings, RunSettings
+from minibert.training.finetune import ClassifierForward, finetune_stage
+from tests import small_models
+from tests.closeness import deviation
+
+RUN = RunSettings(finetune=FinetuneSettings(frozen_epochs=2, unfrozen_epochs=3, batch_size=8, classifier_size=6))
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return small_models.build_classifier()
+
+
+@pytest.fixture(scope="module")
+def forward(classifier):
+    return ClassifierForward(classifier)
+
+
+def test_logits_are_those_of_the_model_in_batches_of_any_size(classifier, forward):
+    ids, told = small_models.token_ids(), []
+    expected = classifier(ids.astype(np.int32), training=False).numpy()[:, 0]
+    for batch_size in (1, 8, 22, 100):
+        logits = forward.logits(ids, batch_size=batch_size, advance=told.append)
+        assert logits.dtype == np.float32
+        assert deviation(1 / (1 + np.exp(-logits.astype(np.float64))), expected) < 1e-6
+    assert sum(told) == 4 * len(ids)
+    assert told[22:25] == [8, 8, 6]
+    assert forward.logits(ids[:0], batch_size=8).shape == (0,)
+
+
+@pytest.mark.parametrize(("frozen", "name", "index", "epochs"), [(True, "frozen", 1, 2), (False, "unfrozen", 2, 3)])
+def test_a_stage_validates_on_the_test_split_and_shows_how_far_it_is(classifier, forward, frozen, name, index, epochs):
+    ids, labels, stream = small_models.token_ids(), small_models.labels(), io.StringIO()
+    stage = finetune_stage(
+        classifier,
+        train=(ids[:12], labels[:12]),
+        test=(ids[12:], labels[12:]),
+        settings=RUN,
+        frozen=frozen,
+        progress=Progress(stream=stream, interval_seconds=1e9),
+    )
+    assert (stage.name, stage.index, stage.epochs, stage.batches.steps_per_epoch) == (name, index, epochs, 2)
+    figures = stage.evaluate(2)
+    expected = score(forward.logits(ids[12:], batch_size=8), labels[12:])
+    assert figures == {"val_loss": pytest.approx(expected.loss), "val_accuracy": expected.accuracy}
+    assert stream.getvalue().startswith(
+        f"{name} 2/{epochs}, validation: done, 10/10, loss {expected.loss:.4f} accuracy {expected.accuracy:.4f}, "
+    )
