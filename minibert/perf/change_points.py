@@ -1,0 +1,176 @@
+"""Since when? Otava proposes where a series changed, and a second rule confirms it or does not.
+
+Apache Otava finds the split of a series that is least likely to be chance (E-divisive means with a
+t-test). It means well with few points and with normal noise; on a shared machine, whose times have
+heavy tails and spikes, its own answers were 10 to 20 false alarms in 1,000 points. So it is asked with a
+loose threshold, and of its proposals, the strongest first, those are confirmed that
+
+1. have at least `BEFORE` points before and `AFTER` points after them, up to the neighbouring changes;
+2. move the median by at least `LEAST_CHANGE`, and by `STANDARD_ERRORS` standard errors of the difference,
+   where the noise is the scaled median absolute deviation of all points from their segment's median;
+3. while there are fewer than `FEW_AFTER` points after, hold for every single one of them: each lies more
+   than half way from the old median to the new one.
+
+A proposal may be moved by up to `REACH` points to where it explains most. The figures were chosen by
+``python -m benchmarks.change_points``, which measures how often this is wrong.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minibert.errors import MinibertError
+
+WINDOW = 30
+"""Points that Otava looks at together, and that count on either side of a change."""
+PROPOSAL_P_VALUE = 0.1
+BEFORE, AFTER, FEW_AFTER = 8, 3, 6
+LEAST_CHANGE = 0.02
+STANDARD_ERRORS = 4.0
+REACH = 2
+LEAST_NOISE = 0.002
+"""Relative noise that is assumed at least, however still a short series is."""
+_NORMAL_MAD = 1.4826
+"""Standard deviation of a normal distribution by its median absolute deviation."""
+
+Propose = Callable[[Sequence[float]], list[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangePoint:
+    """A confirmed change: the first point that has it, and the medians on both sides.
+
+    ``noise`` is the relative noise of a single point.
+    """
+
+    index: int
+    before: float
+    after: float
+    noise: float
+
+    @property
+    def change(self) -> float:
+        """Relative change; above 0 is slower."""
+        return self.after / self.before - 1.0
+
+
+def find_change_points(values: Sequence[float], propose: Propose | None = None) -> list[ChangePoint]:
+    """Finds where a series of times changed for good.
+
+    Args:
+        values: Times, each finite and above 0, in the order of their commits.
+        propose: Gives indexes where the series may have changed; default: Otava.
+
+    Returns:
+        The confirmed changes in order; none in a series that is too short for one.
+
+    Determinism: the same values give the same changes.
+
+    Raises:
+        MinibertError: Otava is not installed.
+    """
+    propose = propose or require_otava()
+    if len(values) < BEFORE + AFTER:
+        return []
+    if not all(0 < value < math.inf for value in values):
+        raise ValueError("values: finite times above 0 are required")
+    logs = np.log(np.asarray(values, dtype=np.float64))
+    proposed = {near for index in propose(values) for near in range(index - REACH, index + REACH + 1)}
+    edges = _confirm(logs, proposed)
+    noise = float(np.expm1(_noise(logs, edges)))
+    medians = [float(np.exp(np.median(logs[a:b]))) for a, b in itertools.pairwise(edges)]
+    return [
+        ChangePoint(index=index, before=medians[i], after=medians[i + 1], noise=noise)
+        for i, index in enumerate(edges[1:-1])
+    ]
+
+
+def require_otava() -> Propose:
+    """Otava's proposals as a function.
+
+    Raises:
+        MinibertError: It is not installed.
+    """
+    try:
+        from otava.analysis import compute_change_points
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "otava":
+            raise
+        raise MinibertError(
+            "perf history: apache-otava is required to find change points, but it is not installed; it pins an old "
+            'NumPy, so give it an environment of its own and there: pip install "minibert[history]"'
+        ) from None
+
+    def propose(values: Sequence[float]) -> list[int]:
+        found: tuple[list[Any], Any] = compute_change_points(
+            list(values), window_len=WINDOW, max_pvalue=PROPOSAL_P_VALUE, min_magnitude=0.0
+        )
+        return [int(point.index) for point in found[0]]
+
+    return propose
+
+
+def _confirm(logs: np.ndarray, proposed: set[int]) -> list[int]:
+    """Edges of the segments: 0, each confirmed change in order, and the length."""
+    edges = [0, len(logs)]
+    while True:
+        splits = [split for index in sorted(proposed) if (split := _Split.at(logs, edges, index)) is not None]
+        if not splits:
+            return edges
+        best = max(splits, key=lambda split: split.explained)
+        widened = sorted([*edges, best.index])
+        if best.is_change(_noise(logs, widened)):
+            edges = widened
+        proposed = proposed - {best.index}
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The points on both sides of a proposal, within the segment that it would split."""
+
+    index: int
+    before: np.ndarray
+    after: np.ndarray
+
+    @classmethod
+    def at(cls, logs: np.ndarray, edges: list[int], index: int) -> _Split | None:
+        """None where there are too few points on a side."""
+        start = max((edge for edge in edges if edge <= index), default=0)
+        end = min((edge for edge in edges if edge > index), default=0)
+        if index - start < BEFORE or end - index < AFTER:
+            return None
+        return cls(index, logs[max(start, index - WINDOW) : index], logs[index : min(end, index + WINDOW)])
+
+    @property
+    def explained(self) -> float:
+        """How much nearer the points are to their own side's median than to that of both sides together."""
+        together = np.concatenate([self.before, self.after])
+        return _deviation(together) - _deviation(self.before) - _deviation(self.after)
+
+    def is_change(self, noise: float) -> bool:
+        old, new = float(np.median(self.before)), float(np.median(self.after))
+        move = new - old
+        error = noise * math.sqrt(1 / len(self.before) + 1 / len(self.after))
+        if abs(move) < max(math.log1p(LEAST_CHANGE), STANDARD_ERRORS * error):
+            return False
+        if len(self.after) >= FEW_AFTER:
+            return True
+        return bool(np.all((self.after - old) * math.copysign(1.0, move) > abs(move) / 2))
+
+
+def _deviation(logs: np.ndarray) -> float:
+    return float(np.abs(logs - np.median(logs)).sum())
+
+
+def _noise(logs: np.ndarray, edges: Sequence[int]) -> float:
+    """A single point's noise on the log scale; a median of every segment was taken from the same points."""
+    residuals = np.concatenate([logs[a:b] - np.median(logs[a:b]) for a, b in itertools.pairwise(edges)])
+    freedom = max(len(logs) - len(edges) + 1, 1)
+    deviation = float(np.median(np.abs(residuals)))
+    return max(_NORMAL_MAD * deviation * math.sqrt(len(logs) / freedom), LEAST_NOISE)

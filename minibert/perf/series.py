@@ -1,0 +1,82 @@
+"""Series: the times of one benchmark on one machine, in units of one control, commit by commit.
+
+What is put into one series can be compared. So another machine, another device, another control or
+no control at all is another series, and nothing is ever scaled from one into the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from minibert.perf.results import Commit, Result, Timing
+
+SECONDS = "seconds"
+"""The unit of a benchmark that had no control beside it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One record's value: the time by the control's, or in seconds where there was no control."""
+
+    value: float
+    low: float
+    high: float
+    seconds: float
+    commit: Commit
+    measured: str
+    environment: Mapping[str, Any]
+    counters: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Points that may be compared with each other."""
+
+    benchmark: str
+    machine: Mapping[str, Any]
+    device: str
+    unit: str
+    points: Sequence[Point]
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether the values are in units of a control that was timed beside the benchmark."""
+        return self.unit != SECONDS
+
+
+def make_series(results: Sequence[Result]) -> list[Series]:
+    """Puts results into series, by benchmark, machine, device and unit; points keep the results' order."""
+    points: dict[tuple[str, str, str, str], list[Point]] = {}
+    machines = {result.machine["identity"]: result.machine for result in results}
+    for result in results:
+        for timing in result.timings:
+            unit = SECONDS if timing.control is None else timing.control.name
+            key = (timing.name, result.machine["identity"], timing.device, unit)
+            points.setdefault(key, []).append(_point(result, timing))
+    return [
+        Series(benchmark=name, machine=machines[identity], device=device, unit=unit, points=found)
+        for (name, identity, device, unit), found in sorted(points.items(), key=lambda item: item[0])
+    ]
+
+
+def machine_name(machine: Mapping[str, Any]) -> str:
+    """A machine in a line: processor or GPU, cores, TensorFlow's build, and the short identity."""
+    gpus = machine.get("gpus") or []
+    parts = [*gpus, machine.get("cpu_model"), f"{machine.get('cores')} cores", machine.get("tensorflow")]
+    return ", ".join(str(part) for part in parts if part) + f" ({str(machine['identity'])[:6]})"
+
+
+def _point(result: Result, timing: Timing) -> Point:
+    scale = 1.0 if timing.control is None else timing.control.ratio / timing.median_seconds
+    return Point(
+        value=scale * timing.median_seconds,
+        low=scale * timing.q1_seconds,
+        high=scale * timing.q3_seconds,
+        seconds=timing.median_seconds,
+        commit=result.commit,
+        measured=result.measured,
+        environment=result.environment,
+        counters=timing.counters,
+    )
