@@ -118,8 +118,9 @@ def build_end_to_end(classifier: keras.Model, vocabulary: Vocabulary, settings: 
     # Older Keras does not know the length of what its text layer gives.
     token_ids = keras.layers.Reshape((settings.sequence_length,), name="token_ids")(encode(texts))
     model = EndToEndClassifier(texts, classifier(token_ids), name="end_to_end")
-    # SGD has no state, so a model that only evaluates carries none.
-    model.compile(optimizer="sgd", loss="binary_crossentropy", metrics=["accuracy"], jit_compile=False)
+    # SGD has no state, so a model that only evaluates carries none. Named, because Keras counts its names up.
+    sgd = keras.optimizers.SGD(name="sgd")
+    model.compile(optimizer=sgd, loss="binary_crossentropy", metrics=["accuracy"], jit_compile=False)
     return model
 
 

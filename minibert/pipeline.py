@@ -19,21 +19,21 @@ import tensorflow as tf
 from minibert.artifacts import remove_temporaries, replacing, sha256_of_file, write_bytes
 from minibert.end_to_end import build_end_to_end, evaluate_raw_text
 from minibert.errors import ArtifactError
-from minibert.fingerprints import TraceHeader, TraceWriter
+from minibert.fingerprints import STAGES, TraceHeader, TraceWriter, trace_name
 from minibert.model.encoder import build_masked_lm
 from minibert.model.heads import build_classifier
 from minibert.preparation import Prepared, Record, prepare
 from minibert.progress import Progress
 from minibert.record import earlier_record, metrics_csv, write_record
-from minibert.resuming import require_resumable, require_same_settings
+from minibert.resuming import computation_digests, require_resumable
 from minibert.settings import RunSettings
-from minibert.training.checkpoint import Checkpoint, newest_checkpoint, remove_checkpoints, write_checkpoint
+from minibert.training.checkpoint import FOLDER, Checkpoint, remove_checkpoints, write_checkpoint
+from minibert.training.execution import require_repeatable_execution
 from minibert.training.finetune import finetune_stage
 from minibert.training.loop import EpochTasks, Figures, Progression, Stage, stage_digests, train
 from minibert.training.pretrain import pretrain_stage
+from minibert.training.restoration import VOCABULARY, restore
 from minibert.training.state import set_optimizer, set_weights, state_digest, weight_arrays
-
-TRACES = "trace"
 
 
 def run(
@@ -50,7 +50,7 @@ def run(
         settings: What to compute, from `minibert.preset` for example.
         directory: Where to; it must not exist, or be empty, unless ``resume``.
         data: An archive, a folder or a table in place of the preset's corpus.
-        resume: Go on with the run in ``directory``; a complete one is left as it is.
+        resume: Go on with the run in ``directory``; a complete one is left as it is, if it is what is asked for.
         progress: Shows how far it is; None: silent.
 
     Returns:
@@ -59,8 +59,9 @@ def run(
     Raises:
         SettingsError: A setting does not fit, or the sample sentence has no single ``[mask]``.
         CorpusError: The data are not a corpus.
-        ArtifactError: The directory exists, or cannot be written.
-        ResumeError: What the run computes has changed since.
+        ArtifactError: The directory exists, or cannot be written, or a file of the run is not what it was.
+        ResumeError: What the run computes has changed since, or nothing is left to go on from.
+        RepeatabilityError: A training step could give different results when repeated.
 
     Determinism:
         The result depends on settings, corpus and the recorded environment only. TensorFlow's op
@@ -68,22 +69,30 @@ def run(
     """
     directory, shown = Path(directory), progress or Progress(quiet=True)
     earlier = earlier_record(directory, resume=resume)
-    if earlier is not None and earlier["status"] == "complete":
-        require_same_settings(earlier, settings.to_dict())
-        remove_checkpoints(directory)  # a run that is killed at its very end leaves them
-        shown.note(f"{directory} is complete; nothing is left to do")
-        return earlier
     prepared = prepare(settings, data=data, progress=shown)
     if earlier is not None:
         require_resumable(earlier, prepared.record)
+        if earlier["status"] == "complete":
+            remove_checkpoints(directory)  # a run that is killed at its very end leaves them
+            shown.note(f"{directory} is complete; nothing is left to do")
+            return earlier
         prepared.record["started"] = earlier["started"]
-    return execute(prepared, directory=directory, resume=earlier is not None, progress=shown)
+    return execute(prepared, directory=directory, earlier=earlier, progress=shown)
 
 
-def execute(prepared: Prepared, *, directory: Path, resume: bool = False, progress: Progress | None = None) -> Record:
-    """Trains what was prepared and writes the run directory; the rest is as in `run`."""
+def execute(
+    prepared: Prepared, *, directory: Path, earlier: Record | None = None, progress: Progress | None = None
+) -> Record:
+    """Trains what was prepared and writes the run directory.
+
+    Args:
+        prepared: The run.
+        directory: Where to.
+        earlier: The record of the run in ``directory`` that is gone on with; None: a new run.
+        progress: Shows how far it is.
+    """
     tf.config.experimental.enable_op_determinism()
-    return _Run(prepared, directory, progress or Progress(quiet=True)).execute(resume=resume)
+    return _Run(prepared, directory, progress or Progress(quiet=True)).execute(earlier)
 
 
 def fresh_stages(prepared: Prepared, *, checked: bool = True) -> Iterator[Stage]:
@@ -147,21 +156,23 @@ class _Run:
     def __init__(self, prepared: Prepared, directory: Path, progress: Progress) -> None:
         self._prepared, self._settings = prepared, prepared.settings
         self._record, self._directory, self._progress = prepared.record, directory, progress
+        self._computation = computation_digests(prepared.record)
         self._from: Checkpoint | None = None
 
-    def execute(self, *, resume: bool) -> Record:
+    def execute(self, earlier: Record | None) -> Record:
         """Runs what is left of the stages and writes the artifacts."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ArtifactError(f"{self._directory}: a folder cannot be made there: {error.strerror}") from error
-        if resume:
-            remove_temporaries(self._directory)
-            self._from = newest_checkpoint(self._directory, note=self._progress.note)
-            if self._from is not None:
-                self._record |= {name: self._from.state[name] for name in ("stages", "artifacts")}
+        if earlier is not None:
+            self._from = restore(self._directory, earlier, note=self._progress.note)
+        if self._from is not None:
+            self._record |= {name: self._from.state[name] for name in ("stages", "artifacts")}
+        for folder in (self._directory, self._directory / FOLDER):
+            remove_temporaries(folder)
         write_record(self._directory, self._record)
-        write_bytes(self._directory / "vocabulary.txt", self._prepared.examples.vocabulary.content)
+        write_bytes(self._directory / VOCABULARY, self._prepared.examples.vocabulary.content)
 
         masked_lm = _masked_lm(self._settings)
         if self._reaches(0):
@@ -178,9 +189,9 @@ class _Run:
     def _classify(self, masked_lm: keras.Model) -> None:
         """The two classifier stages and the raw-text model."""
         classifier = _classifier(self._settings, masked_lm)
-        for index, frozen in ((1, True), (2, False)):
+        for index, name in enumerate(STAGES[1:], start=1):
             if self._reaches(index):
-                self._train(_finetuning(self._prepared, classifier, frozen=frozen, progress=self._progress))
+                self._train(_finetuning(self._prepared, classifier, frozen=name == "frozen", progress=self._progress))
         self._save_model(classifier, "classifier.keras")
         model = build_end_to_end(classifier, self._prepared.examples.vocabulary, self._settings.text)
         self._record["stages"]["end_to_end"] = self._evaluate_raw_text(model)
@@ -190,8 +201,11 @@ class _Run:
         """The raw-text model's figures on the raw test texts."""
         started, corpus = time.perf_counter(), self._prepared.corpus
         task = self._progress.start("end to end on raw test texts", corpus.examples["test"])
-        figures = evaluate_raw_text(
-            model, corpus.batches("test"), batch_size=self._settings.finetune.batch_size, advance=task.advance
+        figures = require_repeatable_execution(
+            lambda: evaluate_raw_text(
+                model, corpus.batches("test"), batch_size=self._settings.finetune.batch_size, advance=task.advance
+            ),
+            "end to end",
         )
         task.finish()
         digest = state_digest(weight_arrays(model.get_layer("classifier").variables))
@@ -203,25 +217,25 @@ class _Run:
 
     def _train(self, stage: Stage) -> None:
         """Trains one stage from the checkpoint, if that is in it, and records its figures."""
-        progression = Progression()
+        progression, trace_sha256 = Progression(), None
         at = self._from
         if at is not None and at.stage == stage.name:
             weights, optimizer = _part(at, "weights/"), _part(at, "optimizer/")
             set_weights(stage.variables, weights, source="checkpoint")
             set_optimizer(stage.step.optimizer, optimizer, source="checkpoint")
-            progression = Progression(**at.state["progression"])
+            progression, trace_sha256 = Progression(**at.state["progression"]), at.trace_sha256
         task = EpochTasks(self._progress, stage, progression)
         stage.step.trace(stage.batches.batch(progression.step if progression.step < stage.steps else 0))
         header = TraceHeader(stage.name, tuple(stage.batches.batch(0)), tuple(stage.step.fingerprint_names))
-        name = f"{TRACES}/{stage.name}.trace"
-        trace = TraceWriter(self._directory / name, header, steps=progression.step)
+        name = trace_name(stage.name)
+        trace = TraceWriter(self._directory / name, header, steps=progression.step, sha256=trace_sha256)
         try:
             train(
                 stage,
                 progression,
                 trace=trace,
                 checkpoint_steps=self._settings.record.checkpoint_steps,
-                keep=lambda p: self._keep(stage, p),
+                keep=lambda p: self._keep(stage, p, trace.sha256),
                 advance=task.advance,
             )
         finally:
@@ -230,7 +244,7 @@ class _Run:
         self._note_artifact(name)
         self._note_stage(stage, progression)
 
-    def _keep(self, stage: Stage, progression: Progression) -> None:
+    def _keep(self, stage: Stage, progression: Progression, trace_sha256: str) -> None:
         """Writes a checkpoint, and the record if an epoch has ended."""
         arrays = {f"weights/{path}": value for path, value in weight_arrays(stage.variables).items()}
         arrays |= {f"optimizer/{path}": value for path, value in stage.optimizer_state().items()}
@@ -239,7 +253,8 @@ class _Run:
             "stages": self._record["stages"],
             "artifacts": self._record["artifacts"],
         }
-        checkpoint = Checkpoint(stage.index, stage.name, progression.step, arrays, state)
+        place = (stage.index, stage.name, progression.step)
+        checkpoint = Checkpoint(*place, arrays, state, self._computation, trace_sha256)
         write_checkpoint(self._directory, checkpoint, kept=self._settings.record.kept_checkpoints)
         if progression.step % stage.batches.steps_per_epoch == 0:
             self._note_stage(stage, progression)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+from minibert.checked import canonical_json
 from minibert.errors import ResumeError
 
-_PACKAGES = ("tensorflow", "keras", "keras-hub", "numpy")
+_PACKAGES = ("tensorflow", "tensorflow-cpu", "tensorflow-metal", "keras", "keras-hub", "keras-nlp", "numpy")
 _HARMLESS = ("PYTHONHASHSEED", "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES")
 """Variables that decide no bit: a run is on TensorFlow, and its devices are compared themselves."""
+_ENCODED = {"vocabulary": "vocabulary_sha256", "token ids": "ids_sha256"}
 
 
 def require_resumable(earlier: dict[str, Any], now: dict[str, Any]) -> None:
-    """Compares two records' inputs, code and package versions.
+    """Compares two records' inputs, code and environment.
 
     Args:
         earlier: The record in the run directory.
@@ -22,68 +25,80 @@ def require_resumable(earlier: dict[str, Any], now: dict[str, Any]) -> None:
     Raises:
         ResumeError: They differ; the message says in what.
     """
-    changes = [*changed_inputs(earlier, now), *changed_environment(earlier, now)]
+    changes = [*changed_inputs(earlier, now), *changed_encoding(earlier, now)]
+    changes += [*changed_code(earlier, now), *changed_environment(earlier, now)]
     if changes:
-        raise ResumeError("resume: what the run computes has changed: " + "; ".join(changes))
+        which = "the run is complete, but what it computes" if earlier["status"] == "complete" else "what the run computes"
+        raise ResumeError(f"resume: {which} has changed: " + "; ".join(changes))
 
 
-def require_same_settings(earlier: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Refuses to call a complete run the answer to other settings; what only the corpus decides, aside.
-
-    Raises:
-        ResumeError: They differ; the message says in what.
-    """
-    if settings["masking"]["vocabulary_size"] is None:
-        size = earlier["settings"]["masking"]["vocabulary_size"]
-        settings = {**settings, "masking": {**settings["masking"], "vocabulary_size": size}}
-    changes = list(_changed_settings(earlier["settings"], settings))
-    if changes:
-        raise ResumeError("resume: the run is complete, but what is asked for has changed: " + "; ".join(changes))
+def computation_digests(record: dict[str, Any]) -> dict[str, str]:
+    """SHA-256 of each part of a record that decides what is computed: a checkpoint says by them whose it is."""
+    parts = {
+        "settings": _deciding_settings(record["settings"]),
+        "corpus": {name: record["corpus"].get(name) for name in ("digest", *_ENCODED.values())},
+        "code": record["code"],
+        "environment": _deciding(record["environment"]),
+    }
+    return {name: hashlib.sha256(canonical_json(part).encode()).hexdigest() for name, part in parts.items()}
 
 
 def changed_inputs(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Every setting and corpus figure that differs, in words; what only the record is about, aside."""
-    yield from _changed_settings(earlier["settings"], now["settings"])
-    for name in ("digest", "vocabulary_sha256", "ids_sha256"):
-        if earlier["corpus"].get(name) != now["corpus"].get(name):
-            yield f"the corpus' {name} was {earlier['corpus'].get(name)} and is {now['corpus'].get(name)}"
-
-
-def _changed_settings(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    before, after = _flat(earlier), _flat(now)
+    """Every setting that differs, and the corpus, in words; what only the record is about, aside."""
+    before, after = _deciding_settings(earlier["settings"]), _deciding_settings(now["settings"])
     for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name) and not name.startswith("record.") and name != "preset":
+        if before.get(name) != after.get(name):
             yield f"setting {name} was {before.get(name)!r} and is {after.get(name)!r}"
+    if earlier["corpus"].get("digest") != now["corpus"].get("digest"):
+        yield f"the corpus' digest was {earlier['corpus'].get('digest')} and is {now['corpus'].get('digest')}"
 
 
-def changed_environment(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Everything that differs and may decide bits: modules, packages, Python, processor, threads, devices."""
+def changed_encoding(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """What was made of the corpus and differs, in words."""
+    for name in encoding_partings(earlier, now):
+        was, is_now = (record["corpus"].get(_ENCODED[name]) for record in (earlier, now))
+        yield f"the digest of the {name} was {was} and is {is_now}"
+
+
+def encoding_partings(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What was made of the corpus and differs: ``vocabulary``, ``token ids``."""
+    return [name for name, key in _ENCODED.items() if earlier["corpus"].get(key) != now["corpus"].get(key)]
+
+
+def _deciding_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    return {n: v for n, v in _flat(settings).items() if not n.startswith("record.") and n != "preset"}
+
+
+def changed_code(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """The modules that decide what is computed and differ, in one line."""
     modules = earlier["code"].keys() | now["code"].keys()
     changed = sorted(name for name in modules if earlier["code"].get(name) != now["code"].get(name))
     if changed:
         yield "the code of " + ", ".join(changed) + " changed"
-    before, after = earlier["environment"], now["environment"]
-    for name in _PACKAGES:
-        was, is_now = (environment["packages"].get(name) for environment in (before, after))
-        if was != is_now:
-            yield f"package {name} was {was} and is {is_now}"
-    one, two = _flat(_deciding(before)), _flat(_deciding(after))
-    for name in sorted(one.keys() | two.keys()):
+
+
+def changed_environment(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Everything that differs and may decide bits: packages, Python, processor, threads, devices, variables."""
+    one, two = (_deciding(record["environment"]) for record in (earlier, now))
+    for name in sorted(one.keys() | two.keys(), key=lambda name: (not name.startswith("package "), name)):
         if one.get(name) != two.get(name):
-            yield f"{name} was {one.get(name)!r} and is {two.get(name)!r}"
+            show = str if name.startswith("package ") else repr
+            yield f"{name} was {show(one.get(name))} and is {show(two.get(name))}"
 
 
 def _deciding(environment: dict[str, Any]) -> dict[str, Any]:
-    """The parts of an environment, besides packages, that may decide bits."""
-    variables = {k: v for k, v in environment.get("variables", {}).items() if k not in _HARMLESS}
-    return {
-        "python": environment.get("python"),
-        "machine": environment.get("platform", {}).get("machine"),
-        "cpu": environment.get("cpu"),
-        "threads": environment.get("threads"),
-        "devices": environment.get("devices"),
-        "variables": variables,
-    }
+    """The parts of an environment that may decide bits, by name."""
+    variables = {k: v for k, v in environment.get("variables", {}).items() if k not in _HARMLESS and v is not None}
+    return {f"package {name}": environment["packages"].get(name) for name in _PACKAGES} | _flat(
+        {
+            "python": environment.get("python"),
+            "machine": environment.get("platform", {}).get("machine"),
+            "cpu": environment.get("cpu"),
+            "threads": environment.get("threads"),
+            "devices": environment.get("devices"),
+            "variables": variables,
+        }
+    )
 
 
 def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minibert.errors import ArtifactError
+from minibert.errors import ArtifactError, ResumeError
 from minibert.training.checkpoint import (
     FOLDER,
     Checkpoint,
-    newest_checkpoint,
+    find_checkpoint,
     remove_checkpoints,
+    set_aside,
     write_checkpoint,
 )
 
@@ -31,13 +32,19 @@ def checkpoint(step: int, *, stage_index: int = 0, stage: str = "pretrain") -> C
         "optimizer/0001/empty": np.zeros((0, 4), dtype=np.float32),
     }
     state = {"progression": {"step": step, "sums": {"loss": math.pi * step, "count": 3.0}}, "stages": {"é\n": None}}
-    return Checkpoint(stage_index, stage, step, arrays, state)
+    return Checkpoint(stage_index, stage, step, arrays, state, {"settings": "é" * 64, "code": "1"}, f"{step:064x}")
+
+
+def newest(directory: Path) -> Checkpoint | None:
+    return find_checkpoint(directory).checkpoint
 
 
 def assert_same(read: Checkpoint | None, written: Checkpoint) -> None:
     assert read is not None
     assert (read.stage_index, read.stage, read.step) == (written.stage_index, written.stage, written.step)
-    assert read.state == written.state
+    assert (read.state, read.computation, read.trace_sha256) == (
+        written.state, written.computation, written.trace_sha256
+    )  # fmt: skip
     assert sorted(read.arrays) == sorted(written.arrays)
     for name, array in written.arrays.items():
         assert (read.arrays[name].dtype, read.arrays[name].shape) == (array.dtype, array.shape), name
@@ -52,7 +59,7 @@ def test_a_checkpoint_is_read_bit_for_bit(tmp_path):
     written = checkpoint(120, stage_index=1, stage="frozen")
     path = write_checkpoint(tmp_path, written, kept=2)
     assert path.name.startswith("1-frozen-00000120-")
-    assert_same(newest_checkpoint(tmp_path), written)
+    assert_same(newest(tmp_path), written)
 
 
 def test_equal_states_are_equal_files(tmp_path):
@@ -70,7 +77,7 @@ def test_the_newest_is_the_latest_stage_then_the_latest_step(tmp_path):
     order = [(0, "pretrain", 9), (0, "pretrain", 10), (0, "pretrain", 100), (1, "frozen", 5), (2, "unfrozen", 1)]
     for stage_index, stage, step in order:
         write_checkpoint(tmp_path, checkpoint(step, stage_index=stage_index, stage=stage), kept=10)
-        found = newest_checkpoint(tmp_path)
+        found = newest(tmp_path)
         assert found is not None
         assert (found.stage_index, found.stage, found.step) == (stage_index, stage, step)
 
@@ -82,9 +89,9 @@ def test_only_the_newest_are_kept(tmp_path):
 
 
 def test_there_may_be_none(tmp_path):
-    assert newest_checkpoint(tmp_path) is None
+    assert newest(tmp_path) is None
     (tmp_path / FOLDER).mkdir()
-    assert newest_checkpoint(tmp_path) is None
+    assert newest(tmp_path) is None
 
 
 def cut(content: bytes) -> bytes:
@@ -108,17 +115,30 @@ def lengthened(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [cut, emptied, flipped_first, flipped_last, lengthened])
-def test_a_damaged_one_is_named_and_the_one_before_it_is_used(tmp_path, damage):
-    write_checkpoint(tmp_path, checkpoint(1), kept=3)
-    write_checkpoint(tmp_path, checkpoint(2), kept=3)
-    path = write_checkpoint(tmp_path, checkpoint(3), kept=3)
-    path.write_bytes(damage(path.read_bytes()))
-    notes: list[str] = []
-    assert_same(newest_checkpoint(tmp_path, note=notes.append), checkpoint(2))
-    assert notes == [
-        f"{path}: damaged (its bytes do not have the digest of its name); the checkpoint before it is used"
-    ]
-    assert path.exists(), "a damaged file is left for whoever wants to look at it"
+def test_of_damaged_ones_the_one_before_them_is_found_and_nothing_is_changed(tmp_path, damage):
+    write_checkpoint(tmp_path, checkpoint(1), kept=4)
+    whole = write_checkpoint(tmp_path, checkpoint(2), kept=4)
+    paths = [write_checkpoint(tmp_path, checkpoint(step), kept=4) for step in (3, 4)]
+    for path in paths:
+        path.write_bytes(damage(path.read_bytes()))
+    before = files(tmp_path)
+    found = find_checkpoint(tmp_path)
+    assert_same(found.checkpoint, checkpoint(2))
+    assert (found.path, found.damaged) == (whole, tuple(reversed(paths)))
+    assert files(tmp_path) == before
+
+
+def test_damaged_ones_are_set_aside_and_not_found_again(tmp_path):
+    write_checkpoint(tmp_path, checkpoint(1), kept=2)
+    path = write_checkpoint(tmp_path, checkpoint(2), kept=2)
+    path.write_bytes(b"damaged")
+    set_aside(find_checkpoint(tmp_path).damaged)
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == b"damaged"
+    found = find_checkpoint(tmp_path)
+    assert_same(found.checkpoint, checkpoint(1))
+    assert found.damaged == ()
+    remove_checkpoints(tmp_path)
+    assert not (tmp_path / FOLDER).exists(), "once the run is complete, nobody wants to look at them"
 
 
 def test_every_byte_counts(tmp_path):
@@ -126,32 +146,67 @@ def test_every_byte_counts(tmp_path):
     content = path.read_bytes()
     for place in range(0, len(content), 17):
         path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
-        assert newest_checkpoint(tmp_path) is None, f"byte {place}"
+        with pytest.raises(ResumeError):
+            find_checkpoint(tmp_path)
 
 
 def test_a_renamed_one_is_not_believed(tmp_path):
     first = write_checkpoint(tmp_path, checkpoint(1), kept=2)
     second = write_checkpoint(tmp_path, checkpoint(2), kept=2)
     second.write_bytes(first.read_bytes())  # the older state under the newer name
-    notes: list[str] = []
-    assert_same(newest_checkpoint(tmp_path, note=notes.append), checkpoint(1))
-    assert len(notes) == 1
+    found = find_checkpoint(tmp_path)
+    assert_same(found.checkpoint, checkpoint(1))
+    assert found.damaged == (second,)
 
 
-def test_all_damaged_is_none(tmp_path):
-    for step in (1, 2):
-        path = write_checkpoint(tmp_path, checkpoint(step), kept=2)
+@pytest.mark.parametrize(
+    ("part", "other"), [("-00000001-", "-00000007-"), ("0-pretrain-", "0-frozen-"), ("0-pretrain-", "1-pretrain-")]
+)
+def test_a_whole_one_under_another_step_or_stage_is_not_believed(tmp_path, part, other):
+    path = write_checkpoint(tmp_path, checkpoint(1), kept=2)
+    path.rename(path.with_name(path.name.replace(part, other)))
+    with pytest.raises(ResumeError, match="every one is damaged"):
+        find_checkpoint(tmp_path)
+
+
+def test_all_damaged_is_an_error_that_names_them(tmp_path):
+    paths = [write_checkpoint(tmp_path, checkpoint(step), kept=3) for step in (1, 2, 3)]
+    set_aside(paths[:1])  # set aside by an earlier resume: it was there, so the run has begun
+    for path in paths[1:]:
         path.write_bytes(b"damaged")
-    notes: list[str] = []
-    assert newest_checkpoint(tmp_path, note=notes.append) is None
-    assert len(notes) == 2
+    before = files(tmp_path)
+    with pytest.raises(ResumeError) as caught:
+        find_checkpoint(tmp_path)
+    assert str(caught.value) == (
+        f"resume: a whole checkpoint is required, but every one is damaged: {paths[2]}, {paths[1]}, {paths[0]}.damaged"
+    )
+    assert files(tmp_path) == before
+    for path in paths[1:]:
+        path.unlink()
+    with pytest.raises(ResumeError, match=r"every one is damaged: .*00000001.*\.damaged$"):
+        find_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_the_one_just_written_is_never_removed(tmp_path, kept):
+    """Not even where files of later steps are there, damaged or not."""
+    for step in (8, 9):
+        write_checkpoint(tmp_path, checkpoint(step), kept=9).write_bytes(b"damaged")
+    later = files(tmp_path)
+    for step in range(1, 6):
+        path = write_checkpoint(tmp_path, checkpoint(step), kept=kept)
+        assert path.exists()
+        steps = [int(name.split("-")[2]) for name in files(tmp_path) if name not in later]
+        assert steps == list(range(max(step - kept + 1, 1), step + 1))
+    assert files(tmp_path)[-2:] == later
+    assert_same(newest(tmp_path), checkpoint(5))
 
 
 def test_files_of_others_are_left_alone(tmp_path):
     write_checkpoint(tmp_path, checkpoint(1), kept=2)
     for name in ("notes.txt", "9-x.safetensors", ".0-pretrain-00000009-abc.safetensors"):
         (tmp_path / FOLDER / name).write_bytes(b"mine")
-    assert_same(newest_checkpoint(tmp_path), checkpoint(1))
+    assert_same(newest(tmp_path), checkpoint(1))
     write_checkpoint(tmp_path, checkpoint(2), kept=1)
     remove_checkpoints(tmp_path)
     assert files(tmp_path) == [".0-pretrain-00000009-abc.safetensors", "9-x.safetensors", "notes.txt"]
@@ -189,7 +244,7 @@ def killed(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 setattr(*{"written": (artifacts.os, "fsync"), "synced": (Path, "replace")}[sys.argv[2]], killed)
-write_checkpoint(Path(sys.argv[1]), Checkpoint(0, "pretrain", 3, {"weights/a": np.zeros(9)}, {}), kept=2)
+write_checkpoint(Path(sys.argv[1]), Checkpoint(0, "pretrain", 3, {"weights/a": np.zeros(9)}, {}, {}, ""), kept=2)
 """
 
 
@@ -199,10 +254,10 @@ def test_one_killed_while_it_is_written_has_no_name(tmp_path, moment):
     write_checkpoint(tmp_path, checkpoint(2), kept=2)
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), moment], check=False)
     assert killed.returncode == -signal.SIGKILL
-    notes: list[str] = []
-    assert_same(newest_checkpoint(tmp_path, note=notes.append), checkpoint(2))
-    assert notes == []
+    found = find_checkpoint(tmp_path)
+    assert_same(found.checkpoint, checkpoint(2))
+    assert found.damaged == ()
     write_checkpoint(tmp_path, checkpoint(3), kept=2)
-    assert_same(newest_checkpoint(tmp_path), checkpoint(3))
+    assert_same(newest(tmp_path), checkpoint(3))
     remove_checkpoints(tmp_path)
     assert not (tmp_path / FOLDER).exists(), "what the killed process left is removed too"

@@ -20,8 +20,9 @@ import pytest
 
 from minibert import pipeline
 from minibert.errors import ArtifactError, ResumeError
+from minibert.fingerprints import read_trace
 from minibert.progress import Progress
-from minibert.record import read_record, write_record
+from minibert.record import read_record, record_settings, write_record
 from minibert.settings import RunSettings, replace_setting
 from minibert.streams import stream
 from minibert.training.checkpoint import FOLDER
@@ -160,11 +161,12 @@ class Stop(BaseException):
     """Stops a run where a signal would."""
 
 
-def stop_before(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    def stop(_: TrainingStep) -> None:
-        raise Stop
+def stopping(_: TrainingStep) -> None:
+    raise Stop
 
-    faults.before_step("pretrain", step, stop)(monkeypatch)
+
+def stop_before(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    faults.before_step("pretrain", step, stopping)(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +237,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
     (line,) = notes.lines
     assert line.startswith(f"{path}: damaged")
     assert line.endswith("the checkpoint before it is used")
+    assert not path.exists()
+    assert path.with_name(f"{path.name}.damaged").exists(), "it is kept for whoever wants to look at it"
 
 
 def test_from_the_checkpoint_before_a_damaged_one_the_bits_are_the_same(copy: Path, unlabelled_run: Path) -> None:
@@ -244,27 +248,137 @@ def test_from_the_checkpoint_before_a_damaged_one_the_bits_are_the_same(copy: Pa
     assert outcome(copy) == outcome(unlabelled_run)
 
 
-def test_without_a_whole_checkpoint_a_run_begins_anew(copy: Path, unlabelled_run: Path) -> None:
-    for path in (copy / FOLDER).glob("*.safetensors"):
-        path.write_bytes(b"")
-    notes = Notes()
-    resume(copy, progress=notes)
-    assert len(notes.lines) == 2
-    assert outcome(copy) == outcome(unlabelled_run)
+def test_before_its_first_checkpoint_a_run_begins_anew(stopped: Path, unlabelled_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        stop_before(monkeypatch, 2)
+        with pytest.raises(Stop):
+            pipeline.run(small_settings(), directory=run, data=stopped.parent / "texts.csv")
+    assert not (run / FOLDER).exists()
+    assert read_trace(run / "trace" / "pretrain.trace").rows["step"].tolist() == [0, 1]
+    resume(run)
+    assert outcome(run) == outcome(unlabelled_run)
 
 
-def test_a_trace_without_the_steps_of_its_checkpoint_is_named(copy: Path) -> None:
+# Damaged files: named, and nothing is changed
+
+
+def contents(directory: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def assert_left_as_it_is(directory: Path, kind: type[ArtifactError], message: str) -> None:
+    """Resuming is refused with this message, and no file is touched."""
+    before = contents(directory)
+    with pytest.raises(kind) as refusal:
+        resume(directory)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert contents(directory) == before
+
+
+def test_with_every_checkpoint_damaged_a_run_is_not_begun_anew(copy: Path) -> None:
+    paths = sorted((copy / FOLDER).glob("*.safetensors"))
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:-1])
+    for _ in range(2):  # the second time, too
+        assert_left_as_it_is(
+            copy, ResumeError, f"a whole checkpoint is required, but every one is damaged: {paths[1]}, {paths[0]}"
+        )
+
+
+def test_with_every_checkpoint_gone_a_run_is_not_begun_anew(copy: Path) -> None:
+    shutil.rmtree(copy / FOLDER)
+    assert_left_as_it_is(copy, ResumeError, "run.json has the stage 'pretrain', but there is none")
+
+
+def first_line_cut(content: bytes, rows: int) -> bytes:
+    return content[:40]
+
+
+def rows_cut(content: bytes, rows: int) -> bytes:
+    return content[: -rows * 2]
+
+
+def row_edited(content: bytes, rows: int) -> bytes:
+    place = content.index(b"\n") + 2 * rows
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def name_edited(content: bytes, rows: int) -> bytes:
+    return content.replace(b"activation word", b"activation wort", 1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (first_line_cut, "a fingerprint trace is required, but its first line is none"),
+        (rows_cut, "6 steps are required, but 5 are there"),
+        (row_edited, "of row 1 does not fit: it was edited"),
+        (name_edited, "field 'checksum' of row 0 does not fit: it was edited"),
+    ],
+)
+def test_a_damaged_trace_is_named(damage: Any, message: str, copy: Path) -> None:
     trace = copy / "trace" / "pretrain.trace"
-    trace.write_bytes(trace.read_bytes()[:-300])
-    with pytest.raises(ArtifactError, match=r"pretrain\.trace: 6 steps are required, but \d are there"):
-        resume(copy)
+    trace.write_bytes(damage(trace.read_bytes(), read_trace(trace).header.row.itemsize))
+    assert_left_as_it_is(copy, ArtifactError, f"{trace}: ")
+    assert_left_as_it_is(copy, ArtifactError, message)
+
+
+def test_a_trace_of_another_run_is_named(copy: Path, small_run: Path) -> None:
+    """Whole, with the same names: but not the trace up to the checkpoint."""
+    trace = copy / "trace" / "pretrain.trace"
+    shutil.copy(small_run / "trace" / "pretrain.trace", trace)
+    message = f"{trace}: the trace of the checkpoint after step 6 is required, but another is there"
+    assert_left_as_it_is(copy, ArtifactError, message)
+
+
+def test_a_damaged_vocabulary_is_named(copy: Path) -> None:
+    path = copy / "vocabulary.txt"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert_left_as_it_is(copy, ArtifactError, f"{path}: the record's field 'vocabulary_sha256' does not fit")
+
+
+def test_a_checkpoint_of_another_run_is_named(copy: Path) -> None:
+    """The record was exchanged for one of another learning rate, which is what is asked for."""
+    settings = replace_setting(small_settings(), "pretrain.learning_rate=0.1")
+    record = read_record(copy)
+    resolved = replace_setting(record_settings(record, copy), "pretrain.learning_rate=0.1")
+    write_record(copy, record | {"settings": resolved.to_dict(), "settings_digest": resolved.digest()})
+    before = contents(copy)
+    with pytest.raises(ResumeError) as refusal:
+        resume(copy, settings)
+    path = max((copy / FOLDER).glob("*.safetensors"))
+    assert str(refusal.value) == (
+        f"resume: a checkpoint of the run in run.json is required, but {path} is of one with other settings"
+    )
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_file_of_a_finished_stage_is_named(damage: str, small_run: Path, tmp_path: Path) -> None:
+    """Stopped in the second stage, with the first one's model and trace behind it."""
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        faults.before_step("frozen", 4, stopping)(monkeypatch)
+        with pytest.raises(Stop):
+            pipeline.run(small_settings(), directory=run)
+    for name in ("masked_lm.keras", "trace/pretrain.trace"):
+        path, content = run / name, (run / name).read_bytes()
+        path.write_bytes(content[:-1]) if damage == "cut" else path.unlink()
+        expected = "the checkpoint's field 'sha256' does not fit" if damage == "cut" else "but it is missing"
+        assert_left_as_it_is(run, ArtifactError, f"{path}: ")
+        assert_left_as_it_is(run, ArtifactError, expected)
+        path.write_bytes(content)
+    resume(run)
+    assert outcome(run) == outcome(small_run)
 
 
 # Refused
 
 
 def assert_refused(directory: Path, message: str, settings: RunSettings | None = None, data: Any = None) -> None:
-    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    before = contents(directory)
     with pytest.raises(ResumeError) as refusal:
         pipeline.run(
             settings or small_settings(),
@@ -275,7 +389,7 @@ def assert_refused(directory: Path, message: str, settings: RunSettings | None =
     assert str(refusal.value).startswith("resume: what the run computes has changed: ")
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
-    assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
+    assert contents(directory) == before
 
 
 @pytest.mark.parametrize(
@@ -367,6 +481,27 @@ def test_a_complete_run_is_left_as_it_is(unlabelled_run: Path, tmp_path: Path) -
     assert resume(copy, progress=notes) == read_record(unlabelled_run)
     assert notes.lines == [f"{copy} is complete; nothing is left to do"]
     assert outcome(copy) == before
+
+
+@pytest.mark.parametrize("change", ["settings", "code", "corpus"])
+def test_a_complete_run_is_not_the_answer_to_something_else(change: str, unlabelled_run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(unlabelled_run, tmp_path / "run"))
+    texts, settings = write_texts(tmp_path / "texts.csv"), small_settings()
+    if change == "settings":
+        settings, message = replace_setting(settings, "seed=1"), "setting seed was 0 and is 1"
+    elif change == "code":
+        record = read_record(copy)
+        record["code"]["masking.py"], message = "0", "the code of masking.py changed"
+        write_record(copy, record)
+    else:
+        texts.write_text(texts.read_text(encoding="utf-8").replace("awesome", "awful", 1), encoding="utf-8")
+        message = "the corpus' digest was "
+    before = contents(copy)
+    with pytest.raises(ResumeError) as refusal:
+        pipeline.run(settings, directory=copy, data=texts, resume=True)
+    assert str(refusal.value).startswith("resume: the run is complete, but what it computes has changed: ")
+    assert message in str(refusal.value)
+    assert contents(copy) == before
 
 
 # A disk that fills up

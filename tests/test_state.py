@@ -99,3 +99,22 @@ def test_an_optimizer_that_does_not_fit_is_refused(model):
     name = next(name for name in arrays if "one_kernel" in name)
     with pytest.raises(ArtifactError, match=r"some file: '.*one_kernel.*': shape \(3, 2\) is required, not \(1,\)"):
         set_optimizer(optimizer, {**arrays, name: np.zeros(1, np.float32)}, source="some file")
+
+
+def test_weights_of_one_path_keep_their_own_values():
+    """Keras' loader calls the feed-forward weights of all blocks the same."""
+    inputs = keras.Input((2,))
+    twins = [keras.Sequential([keras.layers.Dense(2, name="inner")], name=f"block_{n}") for n in range(3)]
+    both = keras.Model(inputs, twins[2](twins[1](twins[0](inputs))))
+    for variable in both.variables:
+        variable._path = variable.path.partition("/")[2]
+    arrays = weight_arrays(both.variables)
+    assert list(arrays) == ["inner/kernel", "inner/bias", "inner/kernel#2", "inner/bias#2", "inner/kernel#3",
+                            "inner/bias#3"]  # fmt: skip
+    before = state_digest(arrays)
+    both.variables[0].assign(np.zeros((2, 2)))
+    assert state_digest(weight_arrays(both.variables)) != before, "not only the last one counts"
+    set_weights(both.variables, arrays, source="checkpoint")
+    assert state_digest(weight_arrays(both.variables)) == before
+    with pytest.raises(ArtifactError, match="weight 'inner/kernel#2' is required, but it is missing"):
+        set_weights(both.variables, {n: v for n, v in arrays.items() if n != "inner/kernel#2"}, source="some file")

@@ -4,7 +4,8 @@
 
 A file appears under this name only when it is whole (written aside, synced, renamed), and it is read
 only if its bytes have the digest that its name states; a damaged one is named and the one before it
-is used. The format is safetensors: arrays and text, no code.
+is used. The format is safetensors: arrays and text, no code. The text says which computation the state
+belongs to, and the digest of the trace up to it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
-from minibert.artifacts import remove_temporaries, write_bytes, writing
+from minibert.artifacts import remove_temporaries, sync_folder, write_bytes, writing
+from minibert.errors import ResumeError
 
 FOLDER = "checkpoints"
+_FORMAT = 2
 _NAME = re.compile(r"(\d)-([a-z]+)-(\d{8})-([0-9a-f]{64})\.safetensors")
+_DAMAGED = ".damaged"
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Checkpoint:
         step: Steps done in it.
         arrays: ``weights/<path>`` and ``optimizer/<number>/<path>``.
         state: Plain values: the epoch's sums, and the record so far.
+        computation: Digests of settings, corpus, code and environment, by name: whose state it is.
+        trace_sha256: Digest of the stage's trace up to ``step``.
     """
 
     stage_index: int
@@ -44,44 +50,80 @@ class Checkpoint:
     step: int
     arrays: dict[str, np.ndarray]
     state: dict[str, Any]
+    computation: dict[str, str]
+    trace_sha256: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is left of a run.
+
+    Attributes:
+        path: The newest whole checkpoint's file; None: there is none, and never was.
+        checkpoint: What it holds.
+        damaged: Files that come after it and are not what their names say, the newest first.
+    """
+
+    path: Path | None
+    checkpoint: Checkpoint | None
+    damaged: tuple[Path, ...] = ()
 
 
 def write_checkpoint(directory: Path, checkpoint: Checkpoint, *, kept: int) -> Path:
-    """Writes a checkpoint, then removes all but the newest ``kept``.
+    """Writes a checkpoint, then removes all but ``kept`` of those up to it: never the one just written.
 
     Raises:
         ArtifactError: It cannot be written; the older ones are still there.
     """
     folder = directory / FOLDER
     with writing(folder):
-        folder.mkdir(exist_ok=True)
-    content = save(checkpoint.arrays, metadata={"minibert": json.dumps(checkpoint.state)})
+        if not folder.is_dir():
+            folder.mkdir()
+            sync_folder(directory)
+    content = save(checkpoint.arrays, metadata={"minibert": json.dumps(_described(checkpoint))})
     digest = hashlib.sha256(content).hexdigest()
     name = f"{checkpoint.stage_index}-{checkpoint.stage}-{checkpoint.step:08d}-{digest}.safetensors"
     write_bytes(folder / name, content)
-    for old in _files(directory)[:-kept]:
-        old.unlink(missing_ok=True)
+    older = [path for path in _files(directory) if path.name < name]
+    for path in older[: max(len(older) - kept + 1, 0)]:
+        path.unlink(missing_ok=True)
     return folder / name
 
 
-def newest_checkpoint(directory: Path, *, note: Callable[[str], None] = lambda line: None) -> Checkpoint | None:
-    """Reads the newest checkpoint that is whole; None if there is none.
+def find_checkpoint(directory: Path) -> Found:
+    """Finds the newest checkpoint that is whole; nothing is changed.
 
-    Args:
-        directory: The run directory.
-        note: Is told of each damaged file that is passed over.
+    Raises:
+        ResumeError: There are checkpoints, and all are damaged; the message names them.
     """
-    for path in reversed(_files(directory)):
+    files, damaged = _files(directory), []
+    for path in reversed(files):
         checkpoint = _read(path)
         if checkpoint is not None:
-            return checkpoint
-        note(f"{path}: damaged (its bytes do not have the digest of its name); the checkpoint before it is used")
-    return None
+            return Found(path, checkpoint, tuple(damaged))
+        damaged.append(path)
+    damaged += reversed(_set_aside(directory))
+    if damaged:
+        names = ", ".join(str(path) for path in damaged)
+        raise ResumeError(f"resume: a whole checkpoint is required, but every one is damaged: {names}")
+    return Found(None, None)
+
+
+def set_aside(damaged: Iterable[Path]) -> None:
+    """Renames damaged checkpoints to ``*.damaged``, for whoever wants to look at them.
+
+    Raises:
+        ArtifactError: One cannot be renamed.
+    """
+    for path in damaged:
+        with writing(path):
+            path.replace(path.with_name(path.name + _DAMAGED))
+            sync_folder(path.parent)
 
 
 def remove_checkpoints(directory: Path) -> None:
     """Removes all checkpoints, once a run is complete."""
-    for path in _files(directory):
+    for path in [*_files(directory), *_set_aside(directory)]:
         path.unlink(missing_ok=True)
     folder = directory / FOLDER
     remove_temporaries(folder)
@@ -91,11 +133,30 @@ def remove_checkpoints(directory: Path) -> None:
 
 def _files(directory: Path) -> list[Path]:
     """The checkpoint files, oldest first."""
-    folder = directory / FOLDER
-    return sorted(path for path in folder.glob("*.safetensors") if _NAME.fullmatch(path.name))
+    return sorted(path for path in (directory / FOLDER).glob("*.safetensors") if _NAME.fullmatch(path.name))
+
+
+def _set_aside(directory: Path) -> list[Path]:
+    """The damaged files, oldest first."""
+    found = (directory / FOLDER).glob(f"*.safetensors{_DAMAGED}")
+    return sorted(path for path in found if _NAME.fullmatch(path.name.removesuffix(_DAMAGED)))
+
+
+def _described(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All of a checkpoint but its arrays."""
+    return {
+        "format": _FORMAT,
+        "stage_index": checkpoint.stage_index,
+        "stage": checkpoint.stage,
+        "step": checkpoint.step,
+        "state": checkpoint.state,
+        "computation": checkpoint.computation,
+        "trace_sha256": checkpoint.trace_sha256,
+    }
 
 
 def _read(path: Path) -> Checkpoint | None:
+    """A checkpoint; None if its bytes do not have the digest of its name, or its content another name."""
     match = _NAME.fullmatch(path.name)
     assert match is not None
     try:
@@ -103,7 +164,9 @@ def _read(path: Path) -> Checkpoint | None:
         if hashlib.sha256(content).hexdigest() != match[4]:
             return None
         with safe_open(path, framework="numpy") as file:
-            state = json.loads((file.metadata() or {})["minibert"])
-        return Checkpoint(int(match[1]), match[2], int(match[3]), load(content), state)
-    except (OSError, ValueError, KeyError, SafetensorError):
+            fields = json.loads((file.metadata() or {})["minibert"])
+        found = Checkpoint(arrays=load(content), **{n: v for n, v in fields.items() if n != "format"})
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
+    named = (int(match[1]), match[2], int(match[3]))
+    return found if (found.stage_index, found.stage, found.step) == named else None

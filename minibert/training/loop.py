@@ -16,6 +16,7 @@ from minibert.batches import Arrays, Batches, Prefetch
 from minibert.errors import DivergenceError
 from minibert.fingerprints import TraceWriter
 from minibert.progress import Progress
+from minibert.training.execution import require_repeatable_execution
 from minibert.training.state import optimizer_arrays, state_digest, weight_arrays
 from minibert.training.step import TrainingStep
 
@@ -132,7 +133,7 @@ def _end_epoch(stage: Stage, progression: Progression) -> None:
         "steps": stage.batches.steps_per_epoch,
         "count": int(progression.sums["count"]),
         "seconds": progression.seconds,
-        **stage.evaluate(epoch),
+        **require_repeatable_execution(lambda: stage.evaluate(epoch), f"evaluation of {stage.name}"),
         "weights_sha256": state_digest(weight_arrays(stage.variables)),
     }
     figures["evaluation_seconds"] = time.perf_counter() - started

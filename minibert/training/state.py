@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,21 @@ Arrays = dict[str, np.ndarray]
 
 
 def weight_arrays(variables: Iterable[Any]) -> Arrays:
-    """Every weight by path; the seeds of Keras' own generators, which nothing here draws from, aside."""
-    return {v.path: np.asarray(v) for v in variables if "seed_generator" not in v.path}
+    """Every weight by name; the seeds of Keras' own generators, which nothing here draws from, aside."""
+    return {name: np.asarray(variable) for name, variable in _named(variables)}
+
+
+def _named(variables: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """Weights with their paths; the second of a path is ``path#2``.
+
+    A model that Keras has loaded calls the feed-forward weights of all blocks the same: under one name the last
+    would stand for all.
+    """
+    seen: dict[str, int] = {}
+    for variable in variables:
+        if "seed_generator" not in variable.path:
+            number = seen[variable.path] = seen.get(variable.path, 0) + 1
+            yield variable.path if number == 1 else f"{variable.path}#{number}", variable
 
 
 def optimizer_arrays(optimizer: Any) -> Arrays:
@@ -34,17 +47,15 @@ def state_digest(arrays: Arrays) -> str:
 
 
 def set_weights(variables: Iterable[Any], arrays: Arrays, *, source: str) -> None:
-    """Sets weights by path.
+    """Sets weights by the names that `weight_arrays` gives them.
 
     Raises:
         ArtifactError: A weight is missing or has another shape; the message names it and the source.
     """
-    for variable in variables:
-        if "seed_generator" in variable.path:
-            continue
-        if variable.path not in arrays:
-            raise ArtifactError(f"{source}: weight {variable.path!r} is required, but it is missing")
-        _assign(variable, arrays[variable.path], source)
+    for name, variable in _named(variables):
+        if name not in arrays:
+            raise ArtifactError(f"{source}: weight {name!r} is required, but it is missing")
+        _assign(variable, arrays[name], source)
 
 
 def set_optimizer(optimizer: Any, arrays: Arrays, *, source: str) -> None:
