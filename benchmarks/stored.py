@@ -108,4 +108,4 @@ def conditions_line(found: Sequence[Mapping[str, Any]]) -> str:
         versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
         sets = f" ({', '.join(one['instruction_sets'])})" if one["instruction_sets"] else ""
         sentences.append(f"{one['processor']}{sets}, {one['cores']} cores{device}; {versions}; {one['date']}.")
-    return " ".join(sentences)
+    return " ".join(dict.fromkeys(sentences))
