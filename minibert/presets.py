@@ -178,6 +178,8 @@ class PublishedFigures:
     """
 
     notebook: str
+    examples: Mapping[str, int]
+    """How many texts of each split the notebook has: what a corpus of its kind is told by."""
     machine: str = "Apple M1, Metal, 8 GB"
     pretrain_losses: tuple[float, ...] = ()
     pretrain_step_milliseconds: tuple[float, float] | None = None
@@ -194,6 +196,7 @@ class PublishedFigures:
 PUBLISHED: Mapping[str, PublishedFigures] = {
     "imdb": PublishedFigures(
         notebook="notebook 1, IMDb",
+        examples={"train": 25_000, "test": 25_000},
         first_epoch_predictions=(("movie", 0.044), ("this", 0.040), ("i", 0.040), ("a", 0.029), ("is", 0.024)),
         frozen_validation_accuracies=(0.6478, 0.6511, 0.6598, 0.6440, 0.6383),
         frozen_step_milliseconds=34,
@@ -205,6 +208,7 @@ PUBLISHED: Mapping[str, PublishedFigures] = {
     ),
     "amazon": PublishedFigures(
         notebook="notebook 2, Amazon",
+        examples={"train": 40_000, "test": 10_000},
         pretrain_losses=(7.4093, 6.5568, 6.2563, 6.0063, 5.8242),
         pretrain_step_milliseconds=(237, 285),
         frozen_validation_accuracies=(0.6158, 0.6210, 0.5971, 0.6280, 0.5593),

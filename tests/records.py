@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from minibert.environment import describe_environment
-from minibert.presets import resolve_settings
+from minibert.presets import PUBLISHED, resolve_settings
 
 DIGEST = "3f2a9c0d1e4b5a69788796a5b4c3d2e1f00112233445566778899aabbccddeef"
 
@@ -46,12 +46,16 @@ def made_up_record(preset: str = "amazon", *, epochs: int = 5, labelled: bool = 
 
 
 def _corpus(name: str, *, labelled: bool) -> dict[str, Any]:
+    """As many texts as the preset's notebook has, or else as notebook 2."""
+    examples = PUBLISHED[name if name in PUBLISHED else "amazon"].examples
     return {
         "name": name,
         "digest": DIGEST,
         "class_names": ["negative", "positive"] if labelled else None,
-        "examples": {"train": 40_000, "test": 10_000},
-        "class_counts": {"train": [20_034, 19_966], "test": [4_962, 5_038]} if labelled else None,
+        "examples": dict(examples),
+        "class_counts": {"train": [20_034, examples["train"] - 20_034], "test": [4_962, examples["test"] - 4_962]}
+        if labelled
+        else None,
         "vocabulary_size": 30_000,
         "vocabulary_sha256": DIGEST,
         "tokens": 3_812_345,

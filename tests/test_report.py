@@ -23,7 +23,7 @@ from minibert.record import write_record
 from minibert.report import figures as write
 from minibert.report import render_report, summarize, write_report
 from minibert.report.charts import Chart, Series, integer_ticks, line_chart, nice_ticks
-from minibert.report.comparison import compare
+from minibert.report.comparison import compare, compare_speed, why_not_compared
 from minibert.report.markup import Markup, element, escape, table
 from tests.records import made_up_record
 
@@ -256,6 +256,89 @@ def test_a_line_is_broken_where_a_value_is_missing() -> None:
     assert Page(line_chart(chart)).names().count("polyline") == 2
 
 
+def not_as_published(record: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The record with ``stage__field`` settings changed, or ``corpus`` figures."""
+    for key, value in changes.items():
+        stage, _, field = key.partition("__")
+        (record["settings"][stage] if field else record["corpus"])[field or key] = value
+    return record
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"text__sequence_length": 64}, "text.sequence_length is 64, not 128"),
+        ({"masking__static": False}, "masking.static is false, not true"),
+        ({"masking__protected_ids": [0, 1]}, "masking.protected_ids is [0, 1], not [0, 1, 2]"),
+        ({"model__heads": 2, "pretrain__epochs": 1}, "model.heads is 2, not 4 (and 1 more setting)"),
+        ({"model__heads": 2, "pretrain__epochs": 1, "finetune__frozen_epochs": 1}, "(and 2 more settings)"),
+        ({"examples": {"train": 800, "test": 200}},
+         "the corpus has 800 train and 200 test texts, not 40,000 train and 10,000 test"),
+        ({"examples": {}}, "the corpus has no texts, not 40,000 train"),
+        ({"class_names": None}, "the corpus has no labels"),
+        ({"model__heads": 2, "examples": {"train": 1}}, "model.heads is 2, not 4; the corpus has 1 train texts"),
+    ],
+)  # fmt: skip
+def test_another_recipe_or_corpus_is_not_compared_and_a_line_says_why(changes: dict[str, Any], reason: str) -> None:
+    record = not_as_published(made_up_record("amazon"), **changes)
+    why = why_not_compared(record)
+    assert why is not None
+    assert why.startswith("Not compared with notebook 2, Amazon: ")
+    assert reason in why
+    assert compare(record) == compare_speed(record) == []
+    text = Page(render_report(record)).text
+    assert text.count(why) == 1
+    for told in ("0.8196", "the notebook's own run", "one unseeded run", "Milliseconds a step"):
+        assert told not in text
+    summary = summarize(record, Path("runs/x"), Path("runs/x/report.html"))
+    assert summary.count(why) == 1
+    assert "0.8196" not in summary
+
+
+def test_what_decides_no_figure_keeps_the_comparison() -> None:
+    record = not_as_published(
+        made_up_record("imdb"),
+        corpus__class_names=["bad", "good"],
+        corpus__text_column="body",
+        masking__vocabulary_size=29_998,
+        pretrain__sample_sentence="[mask]",
+        pretrain__top_k=3,
+        record__checkpoint_steps=7,
+        name="table",
+        class_names=["bad", "good"],
+    )
+    record["settings"]["seed"] = 8
+    assert why_not_compared(record) is None
+    assert len(compare(record)) > 5
+    text = Page(render_report(record)).text
+    assert "the corpus has as many texts as the notebook's, 25,000 train and 25,000 test." in text
+
+
+def test_a_preset_without_a_notebook_gives_no_reason() -> None:
+    for name in ("tiny", "jokes"):
+        assert why_not_compared(made_up_record(name)) is None
+        assert "ompared" not in summarize(made_up_record(name), Path("x"), Path("x/report.html"))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0, 1))
+@example([0.5], 0.5)
+@example([1.0, 1.0], 1.0)
+@example([0.0], 0.0)
+def test_an_accuracys_axis_ends_at_one(values: list[float], level: float) -> None:
+    series = [Series(name="a", points=list(enumerate(values, 1)))]
+    chart = Chart(title="t", x_label="", y_label="", series=series, levels=[(level, "always")], y_end=1.0)
+    page = Page(line_chart(chart))
+    marks = [float(text) for text in re.findall(r'text-anchor="end"[^>]*>(-?[0-9.e-]+)</text>', line_chart(chart))]
+    assert max(marks) == 1.0
+    assert min(marks) >= 0.0
+    assert page.names().count("circle") == len(values)
+
+
+def test_an_axis_that_a_value_exceeds_does_not_end_below_it() -> None:
+    series = [Series(name="a", points=[(1, 0.5), (2, 3.0)])]
+    assert ">3" in line_chart(Chart(title="t", x_label="", y_label="", series=series, y_end=1.0))
+
+
 def test_the_comparison_has_every_published_figure() -> None:
     rows = compare(made_up_record("amazon"))
     published = PUBLISHED["amazon"]
@@ -291,9 +374,11 @@ def test_the_summary_stands_beside_the_notebook() -> None:
     assert "pretrain: loss, epoch 5" in lines
     assert "epoch 4" not in lines
     assert "minibert classify" in lines
+    assert "\n  texts: 40,000 train, 10,000 test (amazon; classes 0 = negative, 1 = positive)\n" in lines
     lines = summarize(made_up_record("jokes", labelled=False), Path("runs/x"), Path("runs/x/report.html"))
     assert "notebook" not in lines
     assert "classify" not in lines
+    assert "(jokes; no labels)" in lines
 
 
 def test_a_report_is_written_beside_its_record_and_replaced_whole(tmp_path: Path) -> None:

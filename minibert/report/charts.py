@@ -47,6 +47,8 @@ class Chart:
     levels: Sequence[tuple[float, str]] = ()
     boundaries: Sequence[tuple[float, str, str]] = ()
     """Where one stage ends and the next begins, and the names of both."""
+    y_end: float | None = None
+    """Where the values end by their nature, such as 1 for an accuracy; the axis ends there too."""
 
 
 def line_chart(chart: Chart) -> Markup:
@@ -54,7 +56,7 @@ def line_chart(chart: Chart) -> Markup:
     drawn = [series for series in chart.series if series.finite()]
     if not drawn:
         return element("p", f"{chart.title}: nothing to draw yet.", class_="quiet")
-    scale = _Scale.around([p for s in drawn for p in s.finite()], [level for level, _ in chart.levels])
+    scale = _Scale.around([p for s in drawn for p in s.finite()], [level for level, _ in chart.levels], chart.y_end)
     alternative = f"{chart.title}. " + " ".join(
         f"{s.name}: {', '.join(decimal(y) for _, y in s.finite())}." for s in drawn
     )
@@ -109,11 +111,14 @@ class _Scale:
     y_ticks: tuple[float, ...]
 
     @classmethod
-    def around(cls, points: Sequence[tuple[float, float]], levels: Sequence[float]) -> _Scale:
+    def around(
+        cls, points: Sequence[tuple[float, float]], levels: Sequence[float], y_end: float | None = None
+    ) -> _Scale:
         xs, ys = [x for x, _ in points], [y for _, y in points] + list(levels)
         low, high = min(ys), max(ys)
         room = (high - low) * 0.04 or abs(high) * 0.1 or 0.5
-        ticks = nice_ticks(max(low - room, 0.0) if low >= 0 else low - room, high + room)
+        top = high + room if y_end is None or high > y_end else y_end
+        ticks = nice_ticks(max(low - room, 0.0) if low >= 0 else low - room, top)
         alone = 0.5 if min(xs) == max(xs) else 0.0
         return cls(min(xs) - alone, max(xs) + alone, tuple(ticks))
 

@@ -1,18 +1,26 @@
 """A run's figures beside those that a notebook published.
 
 Nothing in the notebooks is seeded and each shows one run, so a difference is between two draws: it
-says how near this run came, never that one of them is wrong.
+says how near this run came, never that one of them is wrong. Figures are compared only where the same
+was computed: with the preset's recipe, on a corpus with as many texts as the notebook's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minibert.presets import PUBLISHED, PublishedFigures
+from minibert.presets import PRESETS, PUBLISHED, PublishedFigures
 
 ONE_DRAW = "The notebook is one unseeded run, so its figures are one draw: expect to be near them, not on them."
+
+
+_RECIPE = ("text", "masking", "model", "pretrain", "finetune")
+"""The stages whose settings decide a figure; which texts they are applied to is told by their numbers."""
+_HARMLESS = ("masking.vocabulary_size", "pretrain.sample_sentence", "pretrain.top_k")
+"""What the corpus decides, and what decides no loss and no accuracy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +40,61 @@ class Comparison:
 
 
 def published_figures(record: dict[str, Any]) -> PublishedFigures | None:
-    """The notebook that this run's preset reproduces, if there is one."""
+    """What the notebook of this run's preset shows, if there is one and this run can be compared with it."""
+    return None if why_not_compared(record) else _of_preset(record)
+
+
+def why_not_compared(record: dict[str, Any]) -> str | None:
+    """Why a run of a notebook's preset is not compared with the notebook; None: it is, or there is no notebook."""
+    published = _of_preset(record)
+    if published is None:
+        return None
+    reasons = [*_other_recipe(record), *_other_corpus(record, published)]
+    return f"Not compared with {published.notebook}: {'; '.join(reasons)}." if reasons else None
+
+
+def why_compared(record: dict[str, Any]) -> str:
+    """On what ground a run is compared with a notebook, in a sentence."""
+    published = _of_preset(record)
+    assert published is not None
+    counts = _counts(published.examples)
+    return f"The recipe is the preset's, and the corpus has as many texts as the notebook's, {counts}."
+
+
+def _of_preset(record: dict[str, Any]) -> PublishedFigures | None:
     return PUBLISHED.get(str(record.get("settings", {}).get("preset")))
+
+
+def _other_recipe(record: dict[str, Any]) -> Iterator[str]:
+    """The settings that differ from the preset's: the first by value, the number of the others."""
+    settings = record["settings"]
+    usual = json.loads(PRESETS[settings["preset"]]().canonical_json())
+    changed = [
+        f"{stage}.{name} is {_shown(settings[stage].get(name))}, not {_shown(value)}"
+        for stage in _RECIPE
+        for name, value in usual[stage].items()
+        if f"{stage}.{name}" not in _HARMLESS and settings[stage].get(name) != value
+    ]
+    if changed:
+        others = len(changed) - 1
+        yield changed[0] + (f" (and {others} more setting{'s' if others > 1 else ''})" if others else "")
+
+
+def _other_corpus(record: dict[str, Any], published: PublishedFigures) -> Iterator[str]:
+    corpus = record.get("corpus") or {}
+    found = corpus.get("examples") or {}
+    if found != published.examples:
+        yield f"the corpus has {_counts(found)} texts, not {_counts(published.examples)}"
+    elif corpus.get("class_names") is None:
+        yield "the corpus has no labels"
+
+
+def _counts(examples: Mapping[str, int]) -> str:
+    return " and ".join(f"{count:,} {split}" for split, count in examples.items()) or "no"
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
 
 
 def stage_of(record: dict[str, Any], name: str) -> dict[str, Any]:
@@ -47,7 +108,7 @@ def epochs_of(record: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def compare(record: dict[str, Any]) -> list[Comparison]:
-    """Every figure that a notebook has published for this preset, with this run's beside it."""
+    """Every figure that a notebook has published for this preset, with this run's beside it; none if not comparable."""
     published = published_figures(record)
     if published is None:
         return []
@@ -61,9 +122,9 @@ def compare(record: dict[str, Any]) -> list[Comparison]:
                    published=published.unfrozen_first_validation_accuracy),
         Comparison(stage="unfrozen", figure="validation loss, epoch 1", here=unfrozen.get("val_loss"),
                    published=published.unfrozen_first_validation_loss),
-        Comparison(stage="end to end", figure="accuracy on raw test text", here=end.get("accuracy"),
+        Comparison(stage="end_to_end", figure="accuracy on raw test text", here=end.get("accuracy"),
                    published=published.end_to_end_accuracy),
-        Comparison(stage="end to end", figure="loss on raw test text", here=end.get("loss"),
+        Comparison(stage="end_to_end", figure="loss on raw test text", here=end.get("loss"),
                    published=published.end_to_end_loss),
     ]  # fmt: skip
 

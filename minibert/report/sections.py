@@ -15,6 +15,8 @@ from minibert.report.comparison import (
     published_figures,
     stage_of,
     step_milliseconds,
+    why_compared,
+    why_not_compared,
 )
 from minibert.report.markup import Content, Markup, element, escape, section, table
 from minibert.report.summary import STAGES, total_seconds
@@ -187,7 +189,8 @@ def _classifier_chart(record: dict[str, Any], title: str, key: str, y_label: str
                 points.append((len(frozen) + 1, published.unfrozen_first_validation_accuracy))
             lines.append(Series(name="notebook", points=points, role="published"))
     joined = [(len(frozen) + 0.5, "frozen", "unfrozen")] if frozen and unfrozen else []
-    return Chart(title=title, x_label="epoch", y_label=y_label, series=lines, levels=levels, boundaries=joined)
+    return Chart(title=title, x_label="epoch", y_label=y_label, series=lines, levels=levels, boundaries=joined,
+                 y_end=1.0 if key == "accuracy" else None)  # fmt: skip
 
 
 def _majority(record: dict[str, Any]) -> list[tuple[float, str]]:
@@ -199,17 +202,20 @@ def _majority(record: dict[str, Any]) -> list[tuple[float, str]]:
 def beside_the_notebook(record: dict[str, Any]) -> Markup | None:
     """This run's figures beside the published ones, and the speed of both."""
     published, rows = published_figures(record), compare(record)
+    refused = why_not_compared(record)
+    if refused is not None:
+        return section("Beside the notebook", element("p", refused))
     if published is None:
         return None
     cells = [
-        (STAGE_NAMES.get(row.stage, row.stage), row.figure, figures.decimal(row.here),
+        (STAGE_NAMES[row.stage], row.figure, figures.decimal(row.here),
          "not shown" if row.published is None else figures.decimal(row.published), figures.signed(row.difference))
         for row in rows
     ]  # fmt: skip
     speeds = [(STAGE_NAMES[name], figures.decimal(here, 1), shown) for name, here, shown in compare_speed(record)]
     return section(
         f"Beside {published.notebook}",
-        element("p", ONE_DRAW),
+        element("p", why_compared(record), " ", ONE_DRAW),
         table(("figure", "this run", "notebook", "difference"), cells, numeric=(1, 2, 3), grouped=True),
         element("h3", "Milliseconds a step"),
         element("p", f"The notebook ran on another machine ({published.machine}); this is no race.", class_="quiet"),

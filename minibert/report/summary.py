@@ -7,8 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from minibert.report.comparison import ONE_DRAW, Comparison, compare, epochs_of, published_figures, stage_of
-from minibert.report.figures import NOTHING, decimal, duration, signed
+from minibert.report.comparison import (
+    ONE_DRAW,
+    Comparison,
+    compare,
+    epochs_of,
+    published_figures,
+    stage_of,
+    why_not_compared,
+)
+from minibert.report.figures import NOTHING, count, decimal, duration, signed
 
 STAGES = ("encode", "pretrain", "frozen", "unfrozen", "end_to_end")
 """A run's stages in the order in which they happen."""
@@ -23,28 +31,58 @@ def summarize(record: dict[str, Any], directory: Path, page: Path) -> str:
     """The run's figures, the notebook's beside them, where the artifacts are and what to try next."""
     settings = record["settings"]
     head = f"{settings['preset']}, seed {settings['seed']}: {record['status']} in {duration(total_seconds(record))}"
-    lines = [head, "", *_figures(record), "", *_places(record, directory, page), "", *_next_commands(record, directory)]
+    lines = [
+        head,
+        *_corpus(record),
+        "",
+        *_figures(record),
+        "",
+        *_places(record, directory, page),
+        "",
+        *_next_commands(record, directory),
+    ]
     return "\n".join(lines)
+
+
+def _corpus(record: dict[str, Any]) -> Iterator[str]:
+    """Which texts were used, and how many: a preset or a setting may have taken a part."""
+    found = record.get("corpus") or {}
+    texts = ", ".join(f"{count(n)} {split}" for split, n in (found.get("examples") or {}).items() if n)
+    if texts:
+        names = found.get("class_names")
+        classes = (
+            "; no labels" if names is None else "; classes " + ", ".join(f"{i} = {n}" for i, n in enumerate(names))
+        )
+        yield _plain(f"  texts: {texts} ({found.get('name')}{classes})")
 
 
 def _figures(record: dict[str, Any]) -> Iterator[str]:
     published = published_figures(record)
     rows = _last_of_each(compare(record)) if published is not None else list(_own_figures(record))
-    width = max((len(f"{row.stage}: {row.figure}") for row in rows), default=0)
+    titles = [f"{row.stage.replace('_', ' ')}: {row.figure}" for row in rows]
+    width = max(map(len, titles), default=0)
     if published is not None:
         yield f"  {'':{width}}  this run  {published.notebook}"
-    for row in rows:
-        line = f"  {f'{row.stage}: {row.figure}':{width}}  {decimal(row.here):>8}"
+    for title, row in zip(titles, rows, strict=True):
+        line = f"  {title:{width}}  {decimal(row.here):>8}"
         if published is not None:
             shown = "not shown" if row.published is None else f"{decimal(row.published)} ({signed(row.difference)})"
             line += f"  {shown}"
         yield line.rstrip()
     if published is not None:
         yield f"  {ONE_DRAW}"
+    refused = why_not_compared(record)
+    if refused is not None:
+        yield f"  {refused}"
     predictions = (epochs_of(record, "pretrain") or [{}])[-1].get("predictions") or []
     if predictions:
         words = ", ".join(f"{p['token']} {p['probability']:.3f}" for p in predictions)
-        yield f"  [mask]: {''.join(c if c.isprintable() else ' ' for c in words)}"
+        yield _plain(f"  [mask]: {words}")
+
+
+def _plain(line: str) -> str:
+    """Words and names are a corpus': control characters must not reach a terminal."""
+    return "".join(c if c.isprintable() else " " for c in line)
 
 
 def _last_of_each(rows: list[Comparison]) -> list[Comparison]:
@@ -68,7 +106,7 @@ def _own_figures(record: dict[str, Any]) -> Iterator[Comparison]:
     end = stage_of(record, "end_to_end")
     for key in ("accuracy", "loss"):
         if key in end:
-            yield Comparison(stage="end to end", figure=f"{key} on raw test text", here=end[key], published=None)
+            yield Comparison(stage="end_to_end", figure=f"{key} on raw test text", here=end[key], published=None)
 
 
 def _places(record: dict[str, Any], directory: Path, page: Path) -> Iterator[str]:
