@@ -152,7 +152,7 @@ class Trial:
         found = self._estimate(figures)
         if self._is_same(found):
             return self._made(SAME, f"{self._bound(found)}{'; ' if reason else ''}{reason}")
-        if found.high < self._far:
+        if found.high < self._far and self._claim != SLOWER:
             return self._made(SAME, f"not slower, and how much faster is open; {self._bound(found)}")
         return self._made(UNPROVEN, reason or "the scatter is too large to tell")
 

@@ -1,0 +1,255 @@
+"""From timed blocks to an interval, and from intervals to a verdict."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minibert.errors import MinibertError
+from minibert.perf.decision import FASTER, SAME, SLOWER, UNPROVEN, Rules, Trial
+from minibert.perf.pair import CONTROL, Block, PairTimes, time_pair
+from minibert.perf.statistics import OTHERS_LIMIT, PairFigure, detectable_change, estimate, pair_figure
+
+RULES = Rules()
+BUSY = OTHERS_LIMIT + 0.2
+
+
+def block(ratio: float, *, control: float = 1.0, others: float | None = 0.0, base: float = 0.01) -> Block:
+    return Block(base, base * ratio, 0.005, 0.005 * control, others)
+
+
+def pair(*blocks: Block) -> PairTimes:
+    return PairTimes("masking", blocks, 6, 3.0)
+
+
+def figure(percent: float, *, control: float = 0.0, trouble: str = "") -> PairFigure:
+    return PairFigure(math.log1p(percent / 100), math.log1p(control / 100), 0.01, 0.0101, 8, 0, 3.0, trouble)
+
+
+def after(trial: Trial, *percents: float, **more: Any) -> Trial:
+    for percent in percents:
+        if trial.is_open:
+            trial.add(figure(percent, **more))
+    return trial
+
+
+# A pair of processes
+
+
+def test_a_pair_is_the_median_of_its_blocks() -> None:
+    found = pair_figure(pair(block(1.04), block(1.05), block(9.0), block(1.06), block(0.2)))
+    assert found.log_ratio == pytest.approx(math.log(1.05))
+    assert (found.blocks, found.discarded, found.trouble) == (5, 0, "")
+    assert found.base_seconds == 0.01
+
+
+def test_blocks_in_which_others_took_the_cores_do_not_count() -> None:
+    found = pair_figure(pair(block(1.0), block(1.0), block(1.0), block(5.0, others=BUSY), block(5.0, others=BUSY)))
+    assert (found.log_ratio, found.blocks, found.discarded) == (0.0, 3, 2)
+
+
+def test_a_pair_that_is_mostly_disturbed_proves_nothing() -> None:
+    found = pair_figure(pair(*[block(1.0)] * 3, *[block(1.5, others=BUSY)] * 4))
+    assert found.trouble == "other processes took the cores in 4 of 7 blocks"
+
+
+def test_where_nobody_knows_of_others_every_block_counts() -> None:
+    assert pair_figure(pair(*[block(1.1, others=None)] * 4)).blocks == 4
+
+
+@pytest.mark.parametrize("seconds", [0.0, -0.01, math.nan, math.inf])
+def test_a_time_that_is_no_positive_number_proves_nothing(seconds: float) -> None:
+    good = block(1.0)
+    bad = Block(seconds, 0.01, 0.005, 0.005, 0.0)
+    found = pair_figure(pair(good, good, good, bad))
+    assert found.trouble == "a time that is not a positive number came"
+    assert found.log_ratio == 0.0
+
+
+class FakeWorker:
+    """Answers turns from a clock of its own that drifts."""
+
+    def __init__(self, side: str, clock: list[float], orders: list[tuple[str, str]], factor: float = 1.0) -> None:
+        self.side, self._clock, self._orders, self._factor = side, clock, orders, factor
+
+    def ask(self, order: str, **arguments: Any) -> dict[str, Any]:
+        self._orders.append((self.side, arguments["name"]))
+        self._clock[0] += 1
+        drift = 1.0 + 0.01 * self._clock[0]
+        factor = 1.0 if arguments["name"] == CONTROL else self._factor
+        seconds = arguments["steps"] * 0.02 * factor * drift
+        return {"seconds": seconds, "busy_seconds": 0.5 * seconds + 0.1 * seconds, "own_seconds": 0.5 * seconds}
+
+
+def timed(factor: float = 1.0) -> tuple[PairTimes, list[tuple[str, str]]]:
+    clock, orders = [0.0], []
+    base, head = FakeWorker("base", clock, orders), FakeWorker("head", clock, orders, factor)
+    times = time_pair(base, head, "masking", seconds=3.0, step_seconds=0.02, control_seconds=0.005, cores=2)
+    return times, orders
+
+
+def test_one_side_steps_at_a_time_in_the_order_a_b_b_a() -> None:
+    times, orders = timed()
+    assert orders[:6] == [
+        ("base", "masking"),
+        ("head", "masking"),
+        ("head", "masking"),
+        ("base", "masking"),
+        ("head", CONTROL),
+        ("base", CONTROL),
+    ]
+    assert [side for side, _ in orders[6:10]] == ["head", "base", "base", "head"]
+    assert times.steps == 3
+    assert len(times.blocks) >= 4
+
+
+def test_a_steady_drift_falls_out_of_a_block() -> None:
+    times, _ = timed(1.05)
+    for each in times.blocks:
+        assert each.head_seconds / each.base_seconds == pytest.approx(1.05, rel=1e-9)
+        assert each.others_rate == pytest.approx(0.05)
+
+
+# Intervals
+
+
+@given(st.lists(st.floats(-0.2, 0.2, allow_subnormal=False), min_size=2, max_size=12))
+def test_an_interval_holds_its_mean_and_is_finite(values: list[float]) -> None:
+    found = estimate(values, confidence=0.99)
+    assert found.low <= found.log_ratio + 1e-12
+    assert found.high >= found.log_ratio - 1e-12
+    assert math.isfinite(found.low)
+    assert math.isfinite(found.high)
+    assert math.isfinite(detectable_change(found, threshold=0.025, confidence=0.99))
+
+
+def test_equal_values_have_an_interval_without_width() -> None:
+    found = estimate([0.01] * 10, confidence=0.99)
+    assert (found.low, found.high, found.standard_error) == (pytest.approx(0.01), pytest.approx(0.01), 0.0)
+
+
+@pytest.mark.parametrize("count", [4, 10])
+def test_an_interval_covers_the_truth_as_often_as_it_says(count: int) -> None:
+    generator = np.random.Generator(np.random.PCG64(1))
+    missed = 0
+    for _ in range(200):
+        found = estimate(list(generator.normal(0.0, 0.01, count)), confidence=0.95)
+        missed += not found.low <= 0 <= found.high
+    assert missed <= 18  # 10 are expected; more than 18 come by chance once in 150
+
+
+@pytest.mark.parametrize("values", [[0.1], [], [0.1, math.nan], [0.1, math.inf]])
+def test_an_interval_needs_two_finite_values(values: list[float]) -> None:
+    with pytest.raises((MinibertError, ValueError)):
+        estimate(values, confidence=0.99)
+
+
+def test_one_stored_process_widens_the_interval() -> None:
+    values = [0.010, 0.012, 0.008, 0.011]
+    alone, beside_one = estimate(values, confidence=0.99), estimate(values, confidence=0.99, base=[0.3])
+    beside_four = estimate(values, confidence=0.99, base=[0.301, 0.299, 0.302, 0.298])
+    assert beside_one.high - beside_one.low > 2 * (alone.high - alone.low)
+    assert beside_four.high - beside_four.low < beside_one.high - beside_one.low
+
+
+def test_more_scatter_detects_less() -> None:
+    quiet, noisy = (
+        estimate([0.001, -0.001, 0.0, 0.0005], confidence=0.99),
+        estimate([0.02, -0.02, 0.0, 0.01], confidence=0.99),
+    )
+    small, large = (detectable_change(found, threshold=0.025, confidence=0.99) for found in (quiet, noisy))
+    assert 0.025 < small < 0.03
+    assert large > 0.05
+
+
+# Verdicts
+
+
+def test_no_change_is_the_same_after_the_fewest_pairs() -> None:
+    trial = after(Trial(RULES), 0.1, -0.1, 0.2, 0.0)
+    assert not trial.is_open
+    assert trial.end("").verdict == SAME
+    assert trial.end("").reason == "a slowdown of 5.0% is ruled out"
+
+
+def test_a_slowdown_is_called_one_only_after_a_repeat() -> None:
+    trial = after(Trial(RULES), 5.0, 5.2, 4.9, 5.1)
+    assert trial.is_open
+    after(trial, 5.0, 5.1, 5.2)
+    assert trial.is_open
+    decision = after(trial, 4.9).end("")
+    assert decision.verdict == SLOWER
+    assert decision.repeat is not None
+    assert decision.repeat.pairs == 4
+    assert decision.found is not None
+    assert decision.found.pairs == 8
+
+
+def test_a_change_that_does_not_come_again_is_none() -> None:
+    decision = after(Trial(RULES), 3.0, 3.1, 2.9, 3.0, 0.0, 0.1, -0.1, 0.0).end("")
+    assert decision.verdict == SAME
+    assert "a repeat did not confirm the change" in decision.reason
+
+
+def test_a_change_that_comes_again_the_other_way_is_not_confirmed() -> None:
+    decision = after(Trial(RULES), *[9.0, 9.1, 8.9, 9.0], *[-9.0, -9.1, -8.9, -9.0] * 3).end("")
+    assert decision.verdict == UNPROVEN
+
+
+def test_a_speedup_is_called_one() -> None:
+    assert after(Trial(RULES), *[-8.0, -8.1, -7.9, -8.0] * 2).end("").verdict == FASTER
+
+
+def test_a_slowdown_below_the_threshold_is_none() -> None:
+    assert after(Trial(RULES), 1.9, 2.0, 2.1, 2.0).end("").verdict == SAME
+
+
+def test_scatter_takes_more_pairs_and_is_unproven_in_the_end() -> None:
+    trial = after(Trial(RULES), *[-9.0, 12.0] * 5)
+    assert len(trial.first) == RULES.most_pairs
+    assert trial.end("").verdict == UNPROVEN
+
+
+def test_a_control_that_moved_makes_every_answer_unproven() -> None:
+    for percent in (0.0, 6.0, -6.0):
+        percents = [percent, percent + 0.1, percent - 0.1, percent] * 5
+        decision = after(Trial(RULES), *percents, control=3.0).end("")
+        assert decision.verdict == UNPROVEN
+        assert decision.reason == "the control workload moved by +3.0%: the machine changed"
+
+
+def test_pairs_that_prove_nothing_end_as_unproven() -> None:
+    trial = after(Trial(RULES), *[0.0] * 20, trouble="other processes took the cores in 4 of 7 blocks")
+    assert not trial.is_open
+    decision = trial.end("")
+    assert decision.verdict == UNPROVEN
+    assert decision.reason == "other processes took the cores in 4 of 7 blocks, in 6 pairs of processes"
+
+
+def test_the_time_limit_ends_an_open_answer_as_unproven() -> None:
+    trial = after(Trial(RULES), 5.0, 5.1)
+    decision = trial.end("the time limit of 60 s of stepping is reached")
+    assert decision.verdict == UNPROVEN
+    assert "2 pairs of processes are too few" in decision.reason
+
+
+def test_a_claim_without_its_repeat_is_unproven() -> None:
+    decision = after(Trial(RULES), 9.0, 9.1, 8.9, 9.0, 9.0).end("the time limit is reached")
+    assert (decision.verdict, decision.reason) == (UNPROVEN, "the time limit is reached")
+
+
+@pytest.mark.parametrize(("percent", "verdict"), [(0.0, SAME), (5.0, SLOWER), (10.0, SLOWER), (-10.0, FASTER)])
+def test_with_the_scatter_of_a_quiet_machine_the_verdict_is_right(percent: float, verdict: str) -> None:
+    generator = np.random.Generator(np.random.PCG64(2))
+    wrong = 0
+    for _ in range(100):
+        trial = Trial(RULES)
+        while trial.is_open:
+            trial.add(figure(percent + float(generator.normal(0.0, 0.5))))
+        wrong += trial.end("").verdict != verdict
+    assert wrong == 0
