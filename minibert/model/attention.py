@@ -13,52 +13,59 @@ from typing import Any
 import keras
 from keras import ops
 
-from minibert.model.backend import compiled, matmul
+from minibert.model.backend import compiled, matmul, matmul_and_bias
 
 
 @compiled
-def _softmax(scores: Any) -> Any:
-    exponential = ops.exp(scores - ops.max(scores, axis=-1, keepdims=True))
-    return exponential / ops.sum(exponential, axis=-1, keepdims=True)
+def _exponential(scores: Any, largest: Any, scale: Any) -> Any:
+    return ops.exp((scores - largest) * scale)
 
 
-@compiled
-def _scores_gradient(probabilities: Any, probabilities_gradient: Any) -> Any:
-    along = ops.sum(probabilities * probabilities_gradient, axis=-1, keepdims=True)
-    return probabilities * (probabilities_gradient - along)
-
-
-def attend(query: Any, key: Any, value: Any, bias: Any = None) -> Any:
+def attend(query: Any, key: Any, value: Any, *, scale: float, bias: Any = None) -> Any:
     """Softmax attention, with the gradient written out.
 
+    The (sequence, sequence) matrices are most of its memory traffic, so they are touched as little as the
+    formula allows: the softmax's division and the scale are applied to what the products give, and the
+    gradient's subtraction is one more column of a product.
+
     Args:
-        query: (batch, heads, sequence, key size), already divided by the root of the key size.
+        query: (batch, heads, sequence, key size).
         key: Of the same shape.
         value: Of the same shape.
-        bias: Added to the scores, (batch, 1, 1, sequence), or None.
+        scale: What the scores are multiplied by, above 0: 1 by the root of the key size.
+        bias: Added to the scaled scores, (batch, 1, 1, sequence), or None.
 
     Returns:
         The shape of ``value``.
 
-    Source: Vaswani et al. 2017, section 3.2.1. With P the probabilities, the gradient of the scores is
-    P (dP - sum(P dP)).
+    Source: Vaswani et al. 2017, section 3.2.1. With E = exp(scores - max), t its row sums, O the output and
+    d = upstream / t, the gradient of the unscaled scores is scale E (d V^T - sum(d O)), and V's is E^T d.
     """
 
     @ops.custom_gradient
     def attention(query: Any, key: Any, value: Any) -> tuple[Any, Any]:
         scores = matmul(query, key, transpose_b=True)
-        probabilities = _softmax(scores if bias is None else scores + bias)
+        if bias is not None:
+            scores = scores + bias * (1.0 / scale)
+        exponential = _exponential(scores, ops.max(scores, axis=-1, keepdims=True), ops.cast(scale, scores.dtype))
+        total = ops.sum(exponential, axis=-1, keepdims=True)
+        outputs = matmul(exponential, value) / total
 
         def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
-            upstream = arguments[0] if upstream is None else upstream
-            scores_gradient = _scores_gradient(probabilities, matmul(upstream, value, transpose_b=True))
+            upstream = (arguments[0] if upstream is None else upstream) / total
+            scaled = upstream * scale
+            along = ops.sum(scaled * outputs, axis=-1, keepdims=True)
+            ones = ops.ones_like(along)
+            scores_gradient = exponential * matmul(
+                ops.concatenate([scaled, -along], axis=-1), ops.concatenate([value, ones], axis=-1), transpose_b=True
+            )
             return (
                 matmul(scores_gradient, key),
                 matmul(scores_gradient, query, transpose_a=True),
-                matmul(probabilities, upstream, transpose_a=True),
+                matmul(exponential, upstream, transpose_a=True),
             )
 
-        return matmul(probabilities, value), gradient
+        return outputs, gradient
 
     return attention(query, key, value)
 
@@ -100,15 +107,16 @@ class SelfAttention(keras.layers.Layer):
         length, hidden = inputs.shape[1], inputs.shape[2]
         size = hidden // self.heads
         rows = ops.reshape(inputs, (-1, hidden))
-        projected = ops.matmul(rows, self.qkv_kernel) + self.qkv_bias
+        projected = matmul_and_bias(rows, self.qkv_kernel, self.qkv_bias)
         split = ops.transpose(ops.reshape(projected, (-1, length, 3, self.heads, size)), (2, 0, 3, 1, 4))
         query, key, value = ops.unstack(split, axis=0)
         bias = None
         if padding_mask is not None:
             bias = (1.0 - ops.cast(padding_mask, inputs.dtype))[:, None, None, :] * -1e9
-        attended = attend(query * (1.0 / size**0.5), key, value, bias)
+        attended = attend(query, key, value, scale=1.0 / size**0.5, bias=bias)
         joined = ops.reshape(ops.transpose(attended, (0, 2, 1, 3)), (-1, hidden))
-        return ops.reshape(ops.matmul(joined, self.output_kernel) + self.output_bias, (-1, length, hidden))
+        outputs = matmul_and_bias(joined, self.output_kernel, self.output_bias)
+        return ops.reshape(outputs, (-1, length, hidden))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The input's shape."""

@@ -33,9 +33,22 @@ def matmul(a: Any, b: Any, *, transpose_a: bool = False, transpose_b: bool = Fal
     return ops.matmul(a, b)
 
 
+def matmul_and_bias(rows: Any, kernel: Any, bias: Any) -> Any:
+    """(rows, m) by (m, n), plus a bias (n,): TensorFlow has one kernel for both, and one for the bias' gradient."""
+    product = ops.matmul(rows, kernel)
+    return tf.nn.bias_add(product, bias) if BACKEND == "tensorflow" else product + bias
+
+
 def read(weight: Any) -> Any:
     """A weight's value as a tensor: TensorFlow's custom gradients do not take variables."""
     return tf.convert_to_tensor(weight) if BACKEND == "tensorflow" else ops.convert_to_tensor(weight)
+
+
+def take_each(matrix: Any, columns: Any) -> Any:
+    """The element of each row in the column given for it: (rows, columns) and int (rows,) to (rows,)."""
+    if BACKEND == "tensorflow":
+        return tf.gather(matrix, columns, axis=1, batch_dims=1)
+    return ops.take_along_axis(matrix, columns[:, None], axis=1)[:, 0]
 
 
 def after(tensor: Any, before: Any) -> Any:

@@ -15,10 +15,16 @@ from typing import Any
 import keras
 from keras import ops
 
-from minibert.model.backend import halves, philox_words
+from minibert.model.backend import compiled, halves, philox_words
 from minibert.streams import stream
 
 _scope = threading.local()
+
+
+@compiled
+def _dropped(inputs: Any, drawn: Any, below: Any, scale: Any) -> Any:
+    """0 where what was drawn is below the threshold, else the input times the scale."""
+    return ops.where(drawn >= below, inputs * scale, ops.zeros_like(inputs))
 
 
 class DropoutStream:
@@ -45,14 +51,33 @@ class DropoutStream:
     def __exit__(self, *_: object) -> None:
         _scope.stream = self._before
 
-    def kept(self, layer: str, shape: tuple[Any, ...], rate: float) -> Any:
-        """Which elements stay: bool, of the given shape."""
+    def drawn(self, layer: str, shape: tuple[Any, ...]) -> Any:
+        """What is drawn for each element: uint16, of the given shape."""
         key = stream(self._seed, "dropout", self._stage, layer).key[0]
         count = 1
         for size in shape:
             count = count * size
-        drawn = halves(philox_words(key, self._step, (count + 1) // 2))[:count]
-        return ops.reshape(ops.greater_equal(drawn, ops.cast(round(rate * 65536), "uint16")), shape)
+        return ops.reshape(halves(philox_words(key, self._step, (count + 1) // 2))[:count], shape)
+
+
+def drop(inputs: Any, drawn: Any, rate: float) -> Any:
+    """Sets elements to 0 and scales the others by 1 / (1 - rate).
+
+    Args:
+        inputs: Floating point, any shape.
+        drawn: uint16 of the same shape: elements below ``round(rate * 65536)`` are dropped.
+        rate: At least 0, below 1.
+    """
+    below, scale = ops.cast(round(rate * 65536), "uint16"), ops.cast(1.0 / (1.0 - rate), inputs.dtype)
+
+    @ops.custom_gradient
+    def dropout(inputs: Any) -> tuple[Any, Any]:
+        def gradient(*arguments: Any, upstream: Any = None) -> Any:
+            return _dropped(arguments[0] if upstream is None else upstream, drawn, below, scale)
+
+        return _dropped(inputs, drawn, below, scale), gradient
+
+    return dropout(inputs)
 
 
 @keras.saving.register_keras_serializable(package="minibert")
@@ -68,5 +93,4 @@ class StreamDropout(keras.layers.Dropout):
         active = getattr(_scope, "stream", None)
         if active is None or not training or self.rate == 0:
             return super().call(inputs, training=bool(training))
-        kept = active.kept(self.name, tuple(ops.shape(inputs)), self.rate)
-        return inputs * (ops.cast(kept, inputs.dtype) * (1.0 / (1.0 - self.rate)))
+        return drop(inputs, active.drawn(self.name, tuple(ops.shape(inputs))), self.rate)

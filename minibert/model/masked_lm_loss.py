@@ -3,8 +3,9 @@
     hidden rows (rows, hidden) -> logits (rows, vocabulary) -> one loss per row
 
 The vocabulary projection is most of a training step, and the framework's cross-entropy reads and
-writes the (rows, vocabulary) logits many times over. Here the products are left to the framework
-and what stands between them is compiled into few passes, over chunks of rows that stay in cache.
+writes the (rows, vocabulary) logits many times over. Here they are read for the maximum, turned into
+exponentials in one compiled pass, summed, and from then on only read by matrix products: the division
+by the sum and the label's own term are taken out of the matrix and applied to what the products give.
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ from typing import Any
 
 from keras import ops
 
-from minibert.model.backend import after, compiled, matmul, read
+from minibert.model.backend import after, compiled, matmul, matmul_and_bias, read, take_each
 
-CHUNKS = 4
-"""Chunks of equal size that the rows are cut into."""
+CHUNKS = 2
+"""Chunks of equal size that the rows are cut into: they bound the memory, and few large products are faster."""
 
 
 @compiled
-def _chunk_loss(logits: Any, bias: Any, labels: Any, weight: Any) -> tuple[Any, Any]:
-    """Per-row losses (rows,) and the gradient of their weighted sum by the logits (rows, vocabulary)."""
-    logits = logits + bias
-    largest = ops.max(logits, axis=-1, keepdims=True)
-    exponential = ops.exp(logits - largest)
-    total = ops.sum(exponential, axis=-1, keepdims=True)
-    is_label = ops.arange(logits.shape[-1], dtype="int32")[None, :] == labels[:, None]
-    label_logit = ops.sum(ops.where(is_label, logits, 0.0), axis=-1)
-    loss = (ops.log(total)[:, 0] + largest[:, 0] - label_logit) * weight
-    gradient = exponential * (weight[:, None] / total) - ops.where(is_label, weight[:, None], 0.0)
-    return loss, gradient
+def _exponential(logits: Any, largest: Any) -> Any:
+    return ops.exp(logits - largest)
+
+
+@compiled
+def _sum_of_chunks(parts: list[Any], of_labels: Any, upstream: Any) -> Any:
+    """((a + b) - labels' part) * upstream in one pass, the chunks always added in the same order."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return (total - of_labels) * upstream
 
 
 def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any) -> Any:
@@ -50,45 +51,51 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
     Determinism:
         Gradients of the chunks are added in a fixed order.
 
-    Source: sparse categorical cross-entropy from logits; its gradient is softmax(logits) - one-hot(label).
+    Source: sparse categorical cross-entropy from logits; its gradient by the logits is
+    weight * (softmax - one-hot(label)). With E = exp(logits - max), t its row sums and s = weight / t, the
+    gradients are s (E kernel^T) - weight kernel[:, label] by the hidden rows, (s hidden)^T E less
+    weight * hidden added up by label for the kernel, and s^T E less weight added up by label for the bias.
     """
 
     @ops.custom_gradient
     def loss(hidden: Any, kernel: Any, bias: Any) -> tuple[Any, Any]:
-        sums: list[Any] = []
+        losses: list[Any] = []
         gradients: list[tuple[Any, Any, Any]] = []
         rows = zip(*(ops.split(part, CHUNKS, axis=0) for part in (hidden, labels, weight)), strict=True)
         for chunk_hidden, chunk_labels, chunk_weight in rows:
             if gradients:
                 chunk_hidden = after(chunk_hidden, gradients[-1][1])
-            logits = ops.matmul(chunk_hidden, kernel)
-            row_losses, logits_gradient = _chunk_loss(logits, bias, chunk_labels, chunk_weight)
-            sums.append(ops.sum(row_losses))
+            logits = matmul_and_bias(chunk_hidden, kernel, bias)
+            largest = ops.max(logits, axis=-1, keepdims=True)
+            exponential = _exponential(logits, largest)
+            total = ops.sum(exponential, axis=-1, keepdims=True)
+            label_logits = take_each(logits, chunk_labels)
+            losses.append((ops.log(total)[:, 0] + largest[:, 0] - label_logits) * chunk_weight)
+            scale = chunk_weight[:, None] / total
             gradients.append(
                 (
-                    matmul(logits_gradient, kernel, transpose_b=True),
-                    matmul(chunk_hidden, logits_gradient, transpose_a=True),
-                    ops.sum(logits_gradient, axis=0),
+                    matmul(exponential, kernel, transpose_b=True) * scale,
+                    matmul(chunk_hidden * scale, exponential, transpose_a=True),
+                    matmul(scale, exponential, transpose_a=True)[0],
                 )
             )
 
         def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
             upstream = arguments[0] if upstream is None else upstream
             by_hidden, by_kernel, by_bias = zip(*gradients, strict=True)
+            label_columns = ops.transpose(ops.take(kernel, labels, axis=1))
+            weighted = hidden * weight[:, None]
             return (
-                ops.concatenate(by_hidden, axis=0) * upstream,
-                _in_order(by_kernel) * upstream,
-                _in_order(by_bias) * upstream,
+                (ops.concatenate(by_hidden, axis=0) - label_columns * weight[:, None]) * upstream,
+                _sum_of_chunks(list(by_kernel), ops.transpose(_by_label(weighted, labels, kernel)), upstream),
+                _sum_of_chunks(list(by_bias), _by_label(weight, labels, kernel), upstream),
             )
 
-        return _in_order(sums), gradient
+        return ops.sum(ops.concatenate(losses, axis=0)), gradient
 
     return loss(hidden, read(kernel), read(bias))
 
 
-def _in_order(parts: Any) -> Any:
-    """((a + b) + c) + d: always in this order."""
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
+def _by_label(values: Any, labels: Any, kernel: Any) -> Any:
+    """The sum of the rows' values for each label: (vocabulary, ...)."""
+    return ops.segment_sum(values, labels, num_segments=kernel.shape[1])
