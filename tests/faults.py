@@ -242,7 +242,7 @@ def three_consumers(patch: Patch) -> None:
             tf.transpose(tf.reshape(tf.matmul(inputs, kernel) + bias, shape), (0, 2, 1, 3))
             for kernel, bias in zip(kernels, biases, strict=True)
         ]
-        attended = attention.attend(parts[0] * (1.0 / size**0.5), parts[1], parts[2])
+        attended = attention.attend(*parts, scale=1.0 / size**0.5)
         joined = tf.reshape(tf.transpose(attended, (0, 2, 1, 3)), (-1, hidden))
         projected = tf.matmul(joined, self.output_kernel) + self.output_bias
         return tf.reshape(projected, (-1, inputs.shape[1], hidden))

@@ -290,3 +290,22 @@ def adam(value: np.ndarray, gradients: Sequence[np.ndarray], learning_rate: floa
         corrected = learning_rate * np.sqrt(1.0 - 0.999**number) / (1.0 - 0.9**number)
         value -= corrected * first / (np.sqrt(second) + 1e-7)
     return value
+
+
+def farm_hash_64(data: bytes) -> int:
+    """FarmHash's Fingerprint64 of 8 to 16 bytes, from its published source (farmhashna::HashLen0to16)."""
+    assert 8 <= len(data) <= 16
+    k2, word = 0x9AE16A3B2F90404F, 2**64
+
+    def rotated(x: int, bits: int) -> int:
+        return ((x >> bits) | (x << (64 - bits))) % word
+
+    mul = (k2 + 2 * len(data)) % word
+    a = (int.from_bytes(data[:8], "little") + k2) % word
+    b = int.from_bytes(data[-8:], "little")
+    c, d = (rotated(b, 37) * mul + a) % word, ((rotated(a, 25) + b) % word) * mul % word
+    first = ((c ^ d) * mul) % word
+    first ^= first >> 47
+    second = ((d ^ first) * mul) % word
+    second ^= second >> 47
+    return second * mul % word

@@ -12,7 +12,7 @@ from minibert.batches import MaskedLMBatches
 from minibert.model.heads import ClassifierObjective, MaskedLMObjective
 from minibert.settings import ModelSettings
 from minibert.training.state import optimizer_arrays, set_optimizer, set_weights, state_digest, weight_arrays
-from minibert.training.step import TrainingStep
+from minibert.training.step import TrainingStep, fingerprint
 from tests import oracles, small_models
 from tests.closeness import deviation
 from tests.executed_graphs import racing_nodes
@@ -113,7 +113,7 @@ def test_fingerprints_change_no_weight(run):
     assert bare.digests() == digests
 
 
-def test_fingerprints_are_sums_of_bits_named_in_the_order_of_computation(run):
+def test_fingerprints_are_hashes_of_bytes_named_in_the_order_of_computation(run):
     batch = small_models.masked_lm_batches().batch(0)
     before = weight_arrays(run.objective.variables)
     result = run.step(0, batch)
@@ -128,9 +128,43 @@ def test_fingerprints_are_sums_of_bits_named_in_the_order_of_computation(run):
     assert gradients[-1] == "gradient word_embedding/embeddings"
     after = {v.path: v.numpy() for v in run.objective.variables}
     for path, value in after.items():
-        assert found[f"weight {path}"] == int(np.sum(value.view(np.int32), dtype=np.int32)), path
+        assert found[f"weight {path}"] == farm_hash(value), path
     words = before["word_embedding/embeddings"][batch["token_ids"]]
-    assert found["activation word_embedding"] == int(np.sum(words.view(np.int32), dtype=np.int32))
+    assert found["activation word_embedding"] == farm_hash(words)
+
+
+def farm_hash(array: np.ndarray) -> int:
+    """Of the array's bytes as a string: the low 32 bits, signed."""
+    return int(np.asarray(tf.fingerprint(tf.constant([array.tobytes()]))[0, :4]).view(np.int32)[0])
+
+
+CHANGES = {
+    "doubled": lambda x: x * 2,
+    "negated": lambda x: -x,
+    "transposed": lambda x: x.T.copy().reshape(x.shape),
+    "rows in another order": lambda x: x[::-1],
+    "two values swapped": lambda x: np.concatenate([x.reshape(-1)[[1, 0]], x.reshape(-1)[2:]]).reshape(x.shape),
+    "one ulp more and one less": lambda x: (x.view(np.int32) + np.array([[1], [-1], [0]], np.int32)).view(np.float32),
+    "all a bit larger": lambda x: np.nextafter(x, np.float32(np.inf)),
+    "minus zero": lambda x: np.where(x == 0, np.float32(-0.0), x),
+    "shifted by one place": lambda x: np.roll(x, 1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("columns", [2, 512])
+def test_every_kind_of_change_changes_the_fingerprint(change, columns):
+    value = np.arange(3 * columns, dtype=np.float32).reshape(3, columns)
+    changed = CHANGES[change](value)
+    assert changed.shape == value.shape
+    assert fingerprint(tf.constant(changed)).numpy() != fingerprint(tf.constant(value)).numpy()
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_the_fingerprint_is_farmhash(count):
+    value = np.arange(1, count + 1, dtype=np.float32) / 3
+    known = oracles.farm_hash_64(value.tobytes()) & 0xFFFFFFFF
+    assert int(fingerprint(tf.constant(value)).numpy()) % 2**32 == known
 
 
 def test_one_ulp_of_one_weight_changes_the_fingerprint(run):

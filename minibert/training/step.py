@@ -139,7 +139,7 @@ class TrainingStep:
         named |= {f"gradient {name}": value for name, value in reversed(list(zip(names, gradients, strict=True)))}
         named |= {f"weight {name}": variable for name, variable in zip(names, variables, strict=True)}
         self.fingerprint_names = list(named)
-        return metrics, tf.stack([_fingerprint(tf.convert_to_tensor(value)) for value in named.values()])
+        return metrics, tf.stack([fingerprint(tf.convert_to_tensor(value)) for value in named.values()])
 
     def _apply(self, gradients: list[Any]) -> None:
         self.optimizer.apply(gradients, self.objective.variables)
@@ -150,7 +150,7 @@ def _tensors(batch: Arrays) -> dict[str, Any]:
     return {name: tf.convert_to_tensor(value) for name, value in batch.items() if name != "example_ids"}
 
 
-def _fingerprint(tensor: Any) -> Any:
+def fingerprint(tensor: Any) -> Any:
     """The low 32 bits of the FarmHash64 of a tensor's bytes, int32: any changed, moved or scaled value changes it.
 
     Source: Pike and Alakuijala, FarmHash (github.com/google/farmhash); ``tf.fingerprint`` computes it at the
