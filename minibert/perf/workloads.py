@@ -186,8 +186,13 @@ class Prediction:
         _require(close and bool(np.isfinite(again).all()), "prediction: a logit depends on its place in the batch")
 
     def subject(self) -> dict[str, Any]:
-        """Ids and logits, and the model's size."""
-        return {"arrays": [self._ids, self._logits], "model": self._classifier, "ids": self._ids[:32]}
+        """Ids and logits, the model's size, and the traced graph."""
+        found = {"arrays": [self._ids, self._logits], "model": self._classifier, "ids": self._ids[:32]}
+        function = getattr(self._forward, "_function", None)
+        if function is None:
+            return found
+        graph, traces = function.get_concrete_function().graph, function.experimental_get_tracing_count()
+        return {**found, "graph": graph, "traces": traces}
 
 
 def _built_stage(stage: str, settings: Any) -> tuple[Any, Any]:
