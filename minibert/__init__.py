@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from minibert.errors import MinibertError
     from minibert.inference import classify, evaluate, fill_mask
     from minibert.masking import MaskedTokens, mask_tokens
-    from minibert.pipeline import run
     from minibert.presets import preset
     from minibert.report import write_report
+    from minibert.running import run
     from minibert.settings import (
         CorpusSettings,
         FinetuneSettings,
@@ -70,7 +70,7 @@ _SOURCES = {
     "mask_tokens": ("minibert.masking", "mask_tokens"),
     "open_corpus": ("minibert.corpora", "open_corpus"),
     "preset": ("minibert.presets", "preset"),
-    "run": ("minibert.pipeline", "run"),
+    "run": ("minibert.running", "run"),
     "verify_run": ("minibert.verify", "verify"),  # minibert.verify is the module
     "write_report": ("minibert.report", "write_report"),
     "MaskedTokens": ("minibert.masking", "MaskedTokens"),

@@ -29,14 +29,12 @@ def run(options: Namespace) -> int:
     earlier_record(directory, resume=options.resume)
     _require_backend()
 
-    from minibert import pipeline, report
+    from minibert import report, running
     from minibert.progress import Progress
 
     with Progress(quiet=options.quiet) as progress:
-        record = pipeline.run(
-            settings, directory=directory, data=options.data, resume=options.resume, progress=progress
-        )
-    page = report.write_report(directory)
+        record = running.run(settings, directory=directory, data=options.data, resume=options.resume, progress=progress)
+    page = directory / report.PAGE_NAME
     _print_json(record) if options.json else print(report.summarize(record, directory, page))
     return 0
 

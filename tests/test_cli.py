@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -213,6 +214,15 @@ def test_settings_may_stand_before_and_behind_the_preset(
     assert main(["run", *words, "--out", str(tmp_path / "out")]) == 0
     settings = calls[0]["settings"]
     assert (settings.preset, settings.pretrain.epochs, settings.model.heads) == ("tiny", 1, 2)
+
+
+def test_a_run_from_python_writes_the_same_report(place: PlaceModule, tmp_path: Path) -> None:
+    place("pipeline", run=fake_run([]))
+    record = minibert.run(minibert.preset("tiny"), directory=tmp_path / "one")
+    assert record["settings"]["preset"] == "tiny"
+    assert main(["run", "tiny", "--out", str(tmp_path / "two"), "--quiet"]) == 0
+    pages = [(tmp_path / name / "report.html").read_text(encoding="utf-8") for name in ("one", "two")]
+    assert pages[0] == pages[1]
 
 
 def test_run_prints_the_record_as_json(place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -572,10 +582,20 @@ def test_what_a_failing_import_wrote_is_shown_and_a_good_one_is_silent(tmp_path:
         assert bool(done.stderr) == bool(shown)
 
 
+def commands_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Every command that can be called; ``perf`` has commands of its own."""
+    for group in parser._subparsers._group_actions:  # type: ignore[union-attr]
+        for name, subparser in (group.choices or {}).items():
+            if subparser._subparsers is None:
+                yield name, subparser
+            else:
+                yield from ((f"{name} {inner}", found) for inner, found in commands_of(subparser))
+
+
 def test_every_command_has_a_function_and_a_description() -> None:
-    parser = build_parser()
-    found = parser._subparsers._group_actions[0].choices  # type: ignore[union-attr]
-    assert list(found) == ["run", "fill-mask", "classify", "evaluate", "presets", "report", "doctor", "verify"]
+    found = dict(commands_of(build_parser()))
+    names = ["run", "fill-mask", "classify", "evaluate", "presets", "report", "doctor", "verify"]
+    assert [name for name in found if not name.startswith("perf ")] == names
     for name, subparser in found.items():
         assert subparser.get_default("command") is not None, name
         assert subparser.description, name

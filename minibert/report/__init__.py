@@ -3,7 +3,7 @@
 Both are made from a run's record alone; nothing here trains, and nothing here loads TensorFlow.
 """
 
-from minibert.report.page import render_report, write_report
+from minibert.report.page import PAGE_NAME, render_report, write_report
 from minibert.report.summary import summarize
 
-__all__ = ["render_report", "summarize", "write_report"]
+__all__ = ["PAGE_NAME", "render_report", "summarize", "write_report"]
