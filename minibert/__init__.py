@@ -8,7 +8,7 @@ Examples:
     >>> import minibert
     >>> settings = minibert.preset("tiny")
     >>> settings.model.hidden_size
-    32
+    64
 """
 
 from __future__ import annotations

@@ -19,6 +19,12 @@ from minibert.errors import DeviceError
 
 NOTEBOOK_1_MEMORY_BYTES = 3_000_000_000
 """What the `imdb` preset may need."""
+PYTHON_VERSIONS = ((3, 10), (3, 13))
+"""The first and the last that TensorFlow has wheels for; `requires-python` in pyproject.toml says the same."""
+TENSORFLOW_VERSIONS = ((2, 18), (2, 21))
+"""The first and the last that were tried, with their bits; pyproject.toml says the same."""
+OLDEST_KERAS = (3, 5)
+"""As in pyproject.toml."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,10 @@ def _version(text: str | None) -> tuple[int, int]:
     return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 0)
 
 
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
 def _error(finding: str, remedy: str) -> Finding:
     return Finding(level="error", finding=finding, remedy=remedy)
 
@@ -81,9 +91,11 @@ def _note(finding: str, remedy: str) -> Finding:
 
 
 def _judge_python(environment: dict[str, Any]) -> Iterator[Finding]:
-    version = environment["python"]
-    if not (3, 10) <= _version(version) <= (3, 13):
-        yield _error(f"Python {version}: TensorFlow has no release for it", "use Python 3.10 to 3.13")
+    version, (first, last) = environment["python"], PYTHON_VERSIONS
+    if not first <= _version(version) <= last:
+        yield _error(
+            f"Python {version}: TensorFlow has no release for it", f"use Python {_dotted(first)} to {_dotted(last)}"
+        )
 
 
 def _judge_packages(environment: dict[str, Any]) -> Iterator[Finding]:
@@ -91,11 +103,15 @@ def _judge_packages(environment: dict[str, Any]) -> Iterator[Finding]:
     tensorflow = packages.get("tensorflow") or packages.get("tensorflow-cpu")
     if tensorflow is None:
         yield _error("TensorFlow is not installed", "pip install tensorflow")
-    elif _version(tensorflow) < (2, 16):
-        yield _error(f"TensorFlow {tensorflow} comes with Keras 2", "pip install 'tensorflow>=2.16'")
+    else:
+        yield from _judge_tensorflow(tensorflow)
     for name in ("keras", "numpy", "pyarrow"):
         if packages.get(name) is None:
             yield _error(f"{name} is not installed", f"pip install {name}")
+    keras = packages.get("keras")
+    if keras is not None and _version(keras) < OLDEST_KERAS:
+        yield _error(f"Keras {keras} is older than what minibert is tested with",
+                     f"pip install 'keras>={_dotted(OLDEST_KERAS)}'")  # fmt: skip
     hub, nlp = packages.get("keras-hub"), packages.get("keras-nlp")
     if nlp is not None and hub is not None and _version(nlp) != _version(hub):
         yield _warning(f"keras-nlp {nlp} is an alias of keras-hub, but keras-hub is {hub}",
@@ -103,6 +119,16 @@ def _judge_packages(environment: dict[str, Any]) -> Iterator[Finding]:
     if packages.get("datasets") is None:
         yield _note("datasets is not installed: the amazon preset cannot fetch its reviews",
                     "pip install datasets, or pass --data")  # fmt: skip
+
+
+def _judge_tensorflow(version: str) -> Iterator[Finding]:
+    first, last = TENSORFLOW_VERSIONS
+    remedy = f"pip install 'tensorflow>={_dotted(first)},<{last[0]}.{last[1] + 1}'"
+    if _version(version) < (2, 16):
+        yield _error(f"TensorFlow {version} comes with Keras 2", remedy)
+    elif not first <= _version(version) <= last:
+        age = "older" if _version(version) < first else "newer"
+        yield _error(f"TensorFlow {version} is {age} than what minibert is tested with", remedy)
 
 
 def _judge_metal(environment: dict[str, Any]) -> Iterator[Finding]:

@@ -58,8 +58,10 @@ def mask_tokens(
     Args:
         token_ids: Integers, (examples, sequence), or (sequence,) for a single example.
         seed: The root seed, 0 or more.
-        settings: Rates, protected ids and the vocabulary's size; its ``static`` makes every epoch 0.
-        epoch: Which pass over the corpus the masks are for, 0 or more.
+        settings: Rates, protected ids and the vocabulary's size.
+        epoch: Which pass over the corpus the masks are for, 0 or more. It is looked at only where
+            ``settings.static`` is False: with static masks, which are the default as in the notebooks, every
+            epoch gives the masks of epoch 0.
         example_ids: The identity of each example, (examples,), 0 or more; None: 0, 1, 2, ...
 
     Returns:
@@ -69,7 +71,8 @@ def mask_tokens(
         SettingsError: An argument has the wrong shape, type or range.
 
     Determinism:
-        A pure function of (seed, epoch, example id, position, token id, settings).
+        A pure function of (seed, epoch, example id, position, token id, settings); of epoch 0 for any epoch
+        where ``settings.static``.
 
     Source: ``get_masked_input_and_labels`` of both notebooks; Devlin et al. 2019, section 3.1.
     """

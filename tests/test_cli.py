@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import doctest
 import errno
 import io
 import json
@@ -599,3 +600,8 @@ def test_every_command_has_a_function_and_a_description() -> None:
     for name, subparser in found.items():
         assert subparser.get_default("command") is not None, name
         assert subparser.description, name
+
+
+def test_the_packages_own_example_is_true() -> None:
+    results = doctest.testmod(minibert)
+    assert (results.failed, results.attempted) == (0, 3)

@@ -240,6 +240,32 @@ def test_a_review_of_endless_length_is_refused_before_it_is_read(tmp_path, monke
         opened(path)
 
 
+@pytest.mark.parametrize("layout", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("kind", ["name", "link"])
+def test_a_header_of_endless_length_is_refused_before_it_is_read(kind, layout, tmp_path):
+    """tarfile reads a long name or pax records whole, and an archive of some kilobytes can unpack to any length."""
+    endless = "aclImdb/" + "x" * imdb_archive.LONGEST_HEADER_BYTES
+    bad = member(endless) if kind == "name" else member("aclImdb/x", b"", type=tarfile.SYMTYPE, linkname=endless)
+    whole = tar_bytes([*members(FILES), bad], format=layout)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(whole))
+    with pytest.raises(
+        CorpusError, match=r"a\.tar\.gz: .*headers of 1048576 bytes or less are required, but one has 10"
+    ):
+        opened(tmp_path / "a.tar.gz")
+    allowed = tar_bytes([*members(FILES), member("aclImdb/" + "x" * 3000)], format=layout)
+    (tmp_path / "b.tar.gz").write_bytes(gzip.compress(allowed))
+    assert opened(tmp_path / "b.tar.gz").examples == {"train": 10, "test": 10}
+
+
+def test_headers_upon_headers_are_refused(tmp_path):
+    info = tarfile.TarInfo("aclImdb/x")
+    info.pax_headers = {"comment": "x"}
+    about_the_next = info.tobuf(tarfile.PAX_FORMAT)[:-512]
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(about_the_next * 5000 + tar_bytes(members(FILES))))
+    with pytest.raises(CorpusError, match=r"a\.tar\.gz: a header for each member is required"):
+        opened(tmp_path / "a.tar.gz")
+
+
 @pytest.mark.parametrize("folder", ["train/pos", "train/neg", "test/pos", "test/neg"])
 def test_a_folder_without_reviews_is_named(folder, tmp_path):
     files = {name: text for name, text in FILES.items() if not name.startswith(folder)}

@@ -7,6 +7,7 @@ import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,7 +62,25 @@ def test_a_healthy_environment_has_no_finding() -> None:
         ({("python",): "3.14.0"}, "error", "Python 3.14.0: TensorFlow has no release", "3.10 to 3.13"),
         ({("python",): "3.9.1"}, "error", "Python 3.9.1", "3.10 to 3.13"),
         ({("packages", "tensorflow"): None}, "error", "TensorFlow is not installed", "pip install tensorflow"),
-        ({("packages", "tensorflow"): "2.15.0"}, "error", "TensorFlow 2.15.0 comes with Keras 2", ">=2.16"),
+        (
+            {("packages", "tensorflow"): "2.15.0"},
+            "error",
+            "TensorFlow 2.15.0 comes with Keras 2",
+            "'tensorflow>=2.18,<2.22'",
+        ),
+        (
+            {("packages", "tensorflow"): "2.16.2"},
+            "error",
+            "TensorFlow 2.16.2 is older than",
+            "'tensorflow>=2.18,<2.22'",
+        ),
+        (
+            {("packages", "tensorflow"): "2.22.0rc0"},
+            "error",
+            "TensorFlow 2.22.0rc0 is newer",
+            "'tensorflow>=2.18,<2.22'",
+        ),
+        ({("packages", "keras"): "3.4.1"}, "error", "Keras 3.4.1 is older than", "pip install 'keras>=3.5'"),
         ({("packages", "pyarrow"): None}, "error", "pyarrow is not installed", "pip install pyarrow"),
         ({("packages", "keras-hub"): "0.30.0"}, "warning", "alias of keras-hub", "the same version"),
         ({("packages", "datasets"): None}, "note", "datasets is not installed", "--data"),
@@ -81,6 +100,19 @@ def test_a_healthy_environment_has_no_finding() -> None:
 def test_each_fault_is_found_alone(changes: dict[Any, Any], level: str, finding: str, remedy: str) -> None:
     found = [f for f in doctor.judge(changed(changes)) if finding in f.finding]
     assert [(f.level, remedy in f.remedy) for f in found] == [(level, True)]
+
+
+@pytest.mark.parametrize("version", ["2.18.0", "2.18.1", "2.19.1", "2.20.0", "2.21.0"])
+def test_every_version_that_is_allowed_is_healthy(version: str) -> None:
+    assert list(doctor.judge(changed({("packages", "tensorflow"): version}))) == []
+
+
+def test_the_versions_are_those_that_the_package_asks_for() -> None:
+    project = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    (first, last), python = doctor.TENSORFLOW_VERSIONS, doctor.PYTHON_VERSIONS
+    assert f'"tensorflow>={first[0]}.{first[1]},<{last[0]}.{last[1] + 1}"' in project
+    assert f'requires-python = ">={python[0][0]}.{python[0][1]},<{python[1][0]}.{python[1][1] + 1}"' in project
+    assert '"keras>={}.{}"'.format(*doctor.OLDEST_KERAS) in project
 
 
 def test_metal_as_it_should_be_is_no_error() -> None:

@@ -39,8 +39,13 @@ from minibert.corpora.imdb_layout import (
 )
 from minibert.errors import CorpusError
 
+LONGEST_HEADER_BYTES = 2**20
+"""A longer header is no file's name or time; tarfile would read it into memory whole."""
+
 _SCHEMA = pa.schema([("text", pa.string()), ("label", pa.int8())])
 _PROGRESS_REVIEWS = 500
+_ABOUT_THE_NEXT = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+                   tarfile.SOLARIS_XHDTYPE)  # fmt: skip
 _Reader = Callable[[Split], Iterator[TextBatch]]
 
 
@@ -175,6 +180,8 @@ def _reviews(path: Path) -> Iterator[tuple[Review, bytes]]:
     except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, _DamagedHeaderError) as error:
         raise CorpusError(f"{path}: a whole gzip-compressed tar archive is required, but this one is truncated or "
                           f"damaged ({error})") from None  # fmt: skip
+    except RecursionError:  # tarfile reads the header behind a header within itself
+        raise CorpusError(f"{path}: a header for each member is required, but there are headers upon headers") from None
 
 
 def _checked_parts(path: Path, member: tarfile.TarInfo) -> tuple[str, ...]:
@@ -209,7 +216,20 @@ class _DamagedHeaderError(Exception):
 
 
 class _StrictHeader(tarfile.TarInfo):
-    """tarfile takes a damaged header behind the first for the archive's end, and says nothing."""
+    """A header that is damaged or huge is an error.
+
+    tarfile takes a damaged one behind the first for the archive's end, and says nothing; and it reads what
+    is no file but says something about the next one (a long name, pax records) to its end, however long.
+    """
+
+    @classmethod
+    def frombuf(cls, buffer: Any, encoding: str, errors: str) -> Any:
+        """Reads one block of 512 bytes."""
+        header = super().frombuf(buffer, encoding, errors)
+        if header.type in _ABOUT_THE_NEXT and header.size > LONGEST_HEADER_BYTES:
+            raise _DamagedHeaderError(f"headers of {LONGEST_HEADER_BYTES} bytes or less are required, but one "
+                                      f"has {header.size}")  # fmt: skip
+        return header
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
