@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -24,7 +25,7 @@ from minibert.model.encoder import build_masked_lm
 from minibert.model.heads import build_classifier
 from minibert.preparation import Prepared, Record, prepare
 from minibert.progress import Progress
-from minibert.record import earlier_record, metrics_csv, write_record
+from minibert.record import OTHER_TIMES, earlier_record, metrics_csv, write_record
 from minibert.resuming import computation_digests, require_resumable
 from minibert.settings import RunSettings
 from minibert.training.checkpoint import FOLDER, Checkpoint, remove_checkpoints, write_checkpoint
@@ -157,6 +158,7 @@ class _Run:
         self._prepared, self._settings = prepared, prepared.settings
         self._record, self._directory, self._progress = prepared.record, directory, progress
         self._computation = computation_digests(prepared.record)
+        self._times: dict[str, dict[str, float]] = {}
         self._from: Checkpoint | None = None
 
     def execute(self, earlier: Record | None) -> Record:
@@ -174,10 +176,13 @@ class _Run:
         write_record(self._directory, self._record)
         write_bytes(self._directory / VOCABULARY, self._prepared.examples.vocabulary.content)
 
-        masked_lm = _masked_lm(self._settings)
+        with self._timed("pretrain", "building_seconds"):
+            masked_lm = _masked_lm(self._settings)
         if self._reaches(0):
-            self._train(_pretraining(self._prepared, masked_lm))
-            self._save_model(masked_lm, "masked_lm.keras")
+            with self._timed("pretrain", "building_seconds"):
+                stage = _pretraining(self._prepared, masked_lm)
+            self._train(stage)
+            self._save_model(masked_lm, "masked_lm.keras", stage="pretrain")
         if self._prepared.corpus.labelled:
             self._classify(masked_lm)
         self._record["status"] = "complete"
@@ -191,11 +196,14 @@ class _Run:
         classifier = _classifier(self._settings, masked_lm)
         for index, name in enumerate(STAGES[1:], start=1):
             if self._reaches(index):
-                self._train(_finetuning(self._prepared, classifier, frozen=name == "frozen", progress=self._progress))
-        self._save_model(classifier, "classifier.keras")
-        model = build_end_to_end(classifier, self._prepared.examples.vocabulary, self._settings.text)
+                with self._timed(name, "building_seconds"):
+                    stage = _finetuning(self._prepared, classifier, frozen=name == "frozen", progress=self._progress)
+                self._train(stage)
+        self._save_model(classifier, "classifier.keras", stage="unfrozen")
+        with self._timed("end_to_end", "building_seconds"):
+            model = build_end_to_end(classifier, self._prepared.examples.vocabulary, self._settings.text)
         self._record["stages"]["end_to_end"] = self._evaluate_raw_text(model)
-        self._save_model(model, "end_to_end.keras")
+        self._save_model(model, "end_to_end.keras", stage="end_to_end")
 
     def _evaluate_raw_text(self, model: keras.Model) -> Figures:
         """The raw-text model's figures on the raw test texts."""
@@ -225,10 +233,13 @@ class _Run:
             set_optimizer(stage.step.optimizer, optimizer, source="checkpoint")
             progression, trace_sha256 = Progression(**at.state["progression"]), at.trace_sha256
         task = EpochTasks(self._progress, stage, progression)
-        stage.step.trace(stage.batches.batch(progression.step if progression.step < stage.steps else 0))
+        with self._timed(stage.name, "building_seconds"):
+            stage.step.trace(stage.batches.batch(progression.step if progression.step < stage.steps else 0))
         header = TraceHeader(stage.name, tuple(stage.batches.batch(0)), tuple(stage.step.fingerprint_names))
         name = trace_name(stage.name)
         trace = TraceWriter(self._directory / name, header, steps=progression.step, sha256=trace_sha256)
+        accounted = _trained_seconds(progression) + self._times_of(stage.name)["writing_seconds"]
+        started = time.perf_counter()
         try:
             train(
                 stage,
@@ -241,11 +252,19 @@ class _Run:
         finally:
             trace.close()
             task.finish()
+        accounted -= _trained_seconds(progression) + self._times_of(stage.name)["writing_seconds"]
+        self._times_of(stage.name)["waiting_seconds"] += max(time.perf_counter() - started + accounted, 0.0)
         self._note_artifact(name)
         self._note_stage(stage, progression)
 
     def _keep(self, stage: Stage, progression: Progression, trace_sha256: str) -> None:
         """Writes a checkpoint, and the record if an epoch has ended."""
+        with self._timed(stage.name, "writing_seconds"):
+            self._write_checkpoint(stage, progression, trace_sha256)
+            if progression.step % stage.batches.steps_per_epoch == 0:
+                self._note_stage(stage, progression)
+
+    def _write_checkpoint(self, stage: Stage, progression: Progression, trace_sha256: str) -> None:
         arrays = {f"weights/{path}": value for path, value in weight_arrays(stage.variables).items()}
         arrays |= {f"optimizer/{path}": value for path, value in stage.optimizer_state().items()}
         state = {
@@ -256,27 +275,47 @@ class _Run:
         place = (stage.index, stage.name, progression.step)
         checkpoint = Checkpoint(*place, arrays, state, self._computation, trace_sha256)
         write_checkpoint(self._directory, checkpoint, kept=self._settings.record.kept_checkpoints)
-        if progression.step % stage.batches.steps_per_epoch == 0:
-            self._note_stage(stage, progression)
 
     def _note_stage(self, stage: Stage, progression: Progression) -> None:
         self._record["stages"][stage.name] = {
             "epochs": progression.epochs,
             "steps": progression.step,
             "seconds": sum(e["seconds"] + e["evaluation_seconds"] for e in progression.epochs),
+            **self._times_of(stage.name),
             **stage_digests(stage),
         }
         write_record(self._directory, self._record)
 
-    def _save_model(self, model: keras.Model, name: str) -> None:
+    def _times_of(self, stage: str) -> dict[str, float]:
+        """A stage's seconds outside its steps and evaluations, by kind; those of a resumed stage go on."""
+        if stage not in self._times:
+            before = self._record["stages"].get(stage, {})
+            self._times[stage] = {kind: before.get(kind, 0.0) for kind in OTHER_TIMES}
+        return self._times[stage]
+
+    @contextmanager
+    def _timed(self, stage: str, kind: str) -> Iterator[None]:
+        """Adds the time of a block to a stage's seconds of this kind."""
+        started = time.perf_counter()
+        yield
+        self._times_of(stage)[kind] += time.perf_counter() - started
+        if stage in self._record["stages"]:
+            self._record["stages"][stage] |= self._times_of(stage)
+
+    def _save_model(self, model: keras.Model, name: str, *, stage: str) -> None:
         path = self._directory / name
-        with replacing(path) as temporary:
+        with self._timed(stage, "writing_seconds"), replacing(path) as temporary:
             model.save(temporary)
         self._note_artifact(name)
 
     def _note_artifact(self, name: str) -> None:
         path = self._directory / name
         self._record["artifacts"][name] = {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
+
+
+def _trained_seconds(progression: Progression) -> float:
+    """What a stage's steps and evaluations took so far."""
+    return progression.seconds + sum(e["seconds"] + e["evaluation_seconds"] for e in progression.epochs)
 
 
 def _part(checkpoint: Checkpoint, prefix: str) -> dict[str, np.ndarray]:

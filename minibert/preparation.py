@@ -60,6 +60,7 @@ def prepare(settings: RunSettings, *, data: Path | str | None = None, progress: 
     """
     started = time.perf_counter()
     corpus = open_corpus(settings.corpus, seed=settings.seed, data=Path(data) if data else None, progress=progress)
+    reading_seconds = time.perf_counter() - started
     examples = encode_corpus(corpus, settings, progress=progress)
     asked, size = settings.masking.vocabulary_size, len(examples.vocabulary)
     if asked is not None and asked != size:
@@ -68,7 +69,8 @@ def prepare(settings: RunSettings, *, data: Path | str | None = None, progress: 
     settings = dataclasses.replace(settings, masking=masking)
     sentence = settings.pretrain.sample_sentence
     sample_ids(sentence, examples.vocabulary, settings.text, argument="pretrain.sample_sentence")
-    record = _new_record(settings, corpus, examples, data=data, seconds=time.perf_counter() - started)
+    times = {"seconds": time.perf_counter() - started, "reading_seconds": reading_seconds}
+    record = _new_record(settings, corpus, examples, data=data, times=times)
     return Prepared(settings, corpus, examples, record)
 
 
@@ -90,7 +92,7 @@ def prepare_again(
 
 
 def _new_record(
-    settings: RunSettings, corpus: Corpus, examples: Examples, *, data: Path | str | None, seconds: float
+    settings: RunSettings, corpus: Corpus, examples: Examples, *, data: Path | str | None, times: dict[str, float]
 ) -> Record:
     return {
         "format": FORMAT,
@@ -109,6 +111,6 @@ def _new_record(
         },
         "environment": describe_environment(),
         "code": code_digests(),
-        "stages": {"encode": {"seconds": seconds}},
+        "stages": {"encode": times},
         "artifacts": {},
     }

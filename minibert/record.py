@@ -34,6 +34,9 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "stages": dict,
     "artifacts": dict,
 }
+OTHER_TIMES = ("building_seconds", "waiting_seconds", "writing_seconds")
+"""What a stage spends outside its ``seconds`` (steps and evaluations): building and tracing the model; waiting
+for the next batch, and showing progress; writing checkpoints, the record and models."""
 _DIGESTS = ("field_digests", "record_digest")
 _COMPUTING = (
     *("checked.py", "settings.py", "streams.py", "text.py", "masking.py", "batches.py", "examples.py", "scoring.py"),

@@ -22,7 +22,7 @@ from minibert.artifacts import sha256_of_file
 from minibert.corpora.embedded import embedded_reviews
 from minibert.errors import ArtifactError, CorpusError, MinibertError, SettingsError
 from minibert.preparation import prepare, prepare_again
-from minibert.record import read_record
+from minibert.record import OTHER_TIMES, read_record
 from minibert.settings import RunSettings, replace_setting
 from minibert.training.checkpoint import FOLDER
 from minibert.verify import verify
@@ -83,6 +83,19 @@ def test_every_stage_has_its_epochs_and_digests(small_run: Path) -> None:
     assert stages["end_to_end"]["weights_sha256"] == stages["unfrozen"]["weights_sha256"]
     assert all(len(epoch["predictions"]) == 5 for epoch in stages["pretrain"]["epochs"])
     assert len({epoch["weights_sha256"] for name in STAGES for epoch in stages[name]["epochs"]}) == 10
+
+
+def test_a_stages_time_outside_its_steps_is_recorded_by_kind(small_run: Path) -> None:
+    stages = read_record(small_run)["stages"]
+    assert 0 < stages["encode"]["reading_seconds"] <= stages["encode"]["seconds"]
+    for name in (*STAGES, "end_to_end"):
+        assert all(stages[name][kind] >= 0 for kind in OTHER_TIMES)
+        assert stages[name]["building_seconds"] > 0
+    for name in STAGES:  # each writes checkpoints
+        assert stages[name]["writing_seconds"] > 0
+        assert stages[name]["waiting_seconds"] > 0
+        spent = sum(epoch["seconds"] + epoch["evaluation_seconds"] for epoch in stages[name]["epochs"])
+        assert stages[name]["seconds"] == pytest.approx(spent)
 
 
 def test_an_epoch_of_pretraining_counts_every_selected_token_once(small_run: Path) -> None:
