@@ -20,12 +20,13 @@ from benchmarks.workloads import PREPARED_BATCHES
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
 @pytest.mark.parametrize("step", ["frozen", "unfrozen"])
 @pytest.mark.parametrize("side", [OURS, "notebook"])
-def test_classifier_step(benchmark: Any, side: str, step: str, shape: str) -> None:
+def test_classifier_step(benchmark: Any, device: str, side: str, step: str, shape: str) -> None:
     steps = Steps(side, shape, step)
     reference = None if side == "notebook" else Steps("notebook", shape, step)
+    steps.check_device(device)
     facts = step_facts(shape, step)
 
-    time_beside(benchmark, steps, reference, facts, warm_up=2 * PREPARED_BATCHES)
+    time_beside(benchmark, steps, reference, facts, warm_up=2 * PREPARED_BATCHES, side=side, device=device)
 
     assert np.isfinite(steps.losses).all()
     if step == "unfrozen":  # a new head on a frozen encoder that has learned nothing need not get anywhere

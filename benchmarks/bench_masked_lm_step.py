@@ -20,13 +20,14 @@ from benchmarks.workloads import PREPARED_BATCHES
 @pytest.mark.benchmark(group="masked-LM step")
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
 @pytest.mark.parametrize("side", SIDES)
-def test_masked_lm_step(benchmark: Any, side: str, shape: str) -> None:
+def test_masked_lm_step(benchmark: Any, device: str, side: str, shape: str) -> None:
     require_installed(side)
     steps = Steps(side, shape, "masked_lm")
     reference = None if side == "notebook" else Steps("notebook", shape, "masked_lm")
+    steps.check_device(device)
     facts = step_facts(shape, "masked_lm")
 
-    time_beside(benchmark, steps, reference, facts, warm_up=2 * PREPARED_BATCHES)
+    time_beside(benchmark, steps, reference, facts, warm_up=2 * PREPARED_BATCHES, side=side, device=device)
 
     steps.check()
     if side == OURS:

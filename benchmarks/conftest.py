@@ -1,15 +1,59 @@
-"""What every benchmark shares: TensorFlow's settings, and a table of throughput after pytest-benchmark's own."""
+"""What every benchmark shares: TensorFlow's settings, the device, and a table of throughput.
+
+    pytest benchmarks --device cuda --require-device
+
+On another device than the CPU a training step's first losses are compared with the CPU's before its time
+counts; a device that is missing leaves everything out, aloud, or fails with ``--require-device``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
+
+import pytest
+
+from benchmarks.workers import DEVICES, claim_tensorflow_device
+from minibert.errors import DeviceError
 
 # Before anything imports TensorFlow or Keras.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
+_MISSING = pytest.StashKey[str]()
 _COLUMNS = "{:<44}{:>14}{:>12}{:>14}{:>12}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", choices=DEVICES, default="cpu", help="where to train (default: cpu)")
+    with contextlib.suppress(ValueError):  # the tests' own, where both are run at once
+        parser.addoption("--require-device", nargs="?", const=True, default=False, help="fail where it is missing")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    device = config.getoption("--device")
+    if device == "cpu":
+        return
+    try:
+        claim_tensorflow_device(device)
+    except DeviceError as error:
+        if config.getoption("--require-device") in (True, device):
+            raise pytest.UsageError(str(error)) from None
+        config.stash[_MISSING] = str(error)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    reason = config.stash.get(_MISSING, None)
+    if reason is not None:
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason=f"not run: {reason}"))
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> str:
+    """``cpu``, ``cuda`` or ``metal``."""
+    return str(request.config.getoption("--device"))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workers import NEEDED, SIDES, peak_bytes
+from benchmarks.peers import require_same_losses
+from benchmarks.workers import NEEDED, OURS, SIDES, Worker, environment, peak_bytes
 from benchmarks.workloads import PREPARED_BATCHES, SHAPES, batches_of, selected_rows, shape_settings
-from minibert.environment import available_cores, describe_environment
 
 ROUNDS = 15
 
@@ -35,7 +35,16 @@ def seconds_of(work: Work) -> float:
     return time.perf_counter() - start
 
 
-def time_beside(benchmark: Any, work: Work, reference: Work | None, facts: dict[str, Any], *, warm_up: int = 1) -> Any:
+def time_beside(
+    benchmark: Any,
+    work: Work,
+    reference: Work | None,
+    facts: dict[str, Any],
+    *,
+    warm_up: int = 1,
+    side: str = OURS,
+    device: str = "cpu",
+) -> Any:
     """Times ``work``, each round right after one call of ``reference``; the result of the last call.
 
     Args:
@@ -44,6 +53,8 @@ def time_beside(benchmark: Any, work: Work, reference: Work | None, facts: dict[
         reference: The notebook's version; None where that is what is timed.
         facts: What one call processes, ``tokens`` among them: goes into ``extra_info``.
         warm_up: Calls of each before the first round, the very first aside, where anything is timed.
+        side: One of `benchmarks.workers.SIDES`: what `extra_info` says about versions and compiling.
+        device: One of `benchmarks.workers.DEVICES`.
     """
     first_call_seconds = seconds_of(work)
     for _ in range(warm_up if benchmark.enabled else 0):
@@ -57,15 +68,11 @@ def time_beside(benchmark: Any, work: Work, reference: Work | None, facts: dict[
             of_reference.append(seconds_of(reference))
 
     result = benchmark.pedantic(work, setup=run_reference, rounds=ROUNDS, warmup_rounds=0)
-    described = describe_environment()
     benchmark.extra_info.update(
         facts,
         first_call_seconds=round(first_call_seconds, 3),
         peak_bytes=peak_bytes(),
-        threads=described["threads"],
-        cores=available_cores(),
-        device="cpu",
-        versions=described["packages"],
+        **environment(side, device),
     )
     if benchmark.stats is not None:  # None where benchmarks run once, untimed
         seconds = benchmark.stats.stats.data
@@ -86,6 +93,7 @@ class Steps:
     """
 
     def __init__(self, side: str, shape: str, step: str) -> None:
+        self.side, self.shape, self.step = side, shape, step
         module, name = SIDES[side]
         self.workload = getattr(importlib.import_module(module), name)(shape_settings(shape), step)
         self.losses: list[float] = []
@@ -93,6 +101,19 @@ class Steps:
     def __call__(self) -> float:
         self.losses.append(self.workload(len(self.losses)))
         return self.losses[-1]
+
+    def check_device(self, device: str) -> None:
+        """On another device than the CPU, our first losses are the CPU's; called before anything is timed.
+
+        Raises:
+            DeviceError: They are not.
+        """
+        if device == "cpu" or self.side != OURS:
+            return
+        while len(self.losses) < 2 * PREPARED_BATCHES:
+            self()
+        with Worker(OURS, self.shape) as on_cpu:
+            require_same_losses(device, self.losses, on_cpu.ask("prepare", self.step)["losses"])
 
     def check(self) -> None:
         """The step trains: on the same batches the loss is lower the next time."""
