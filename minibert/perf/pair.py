@@ -6,6 +6,7 @@ The control runs once on each side within every block, in the same order.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -75,8 +76,7 @@ def time_pair(
         control_seconds: About how long one step of the control takes.
         cores: Cores that the processes may use.
     """
-    steps = max(1, round(TURN_SECONDS / step_seconds))
-    control_steps = max(1, round(CONTROL_SECONDS / control_seconds))
+    steps, control_steps = _steps(TURN_SECONDS, step_seconds), _steps(CONTROL_SECONDS, control_seconds)
     blocks: list[Block] = []
     stepped = 0.0
     while len(blocks) < FEWEST_BLOCKS or stepped < seconds:
@@ -86,6 +86,11 @@ def time_pair(
         blocks.append(_block(base, turns, steps, controls, control_steps, cores))
         stepped += sum(answer["seconds"] for _, answer in turns)
     return PairTimes(name, tuple(blocks), steps, stepped)
+
+
+def _steps(turn_seconds: float, step_seconds: float) -> int:
+    """Steps in a turn; one, if nobody knows how long it takes."""
+    return max(1, round(turn_seconds / step_seconds)) if 0 < step_seconds < math.inf else 1
 
 
 def _block(base: Asked, turns: list[Any], steps: int, controls: list[Any], control_steps: int, cores: int) -> Block:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -78,19 +79,24 @@ class Worker:
             self._close_files()
             raise WorkerError(f"{side}: {words[0]} does not start: {error.strerror or error}", has_ended=True) from None
         self._lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            assert self._process.stdin is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError):  # what it was not told can no longer matter
             self._process.stdin.close()  # its next read ends it
+        try:
             self._process.wait(20)
-        except (OSError, subprocess.TimeoutExpired):
+        except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._reader.join()
+        self._process.stdout.close()
         self._close_files()
 
     def send(self, order: str, **arguments: Any) -> None:

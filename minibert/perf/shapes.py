@@ -9,7 +9,6 @@ import dataclasses
 
 import numpy as np
 
-from minibert.batches import Arrays, ClassifierBatches, MaskedLMBatches
 from minibert.presets import preset
 from minibert.settings import RunSettings, TextSettings
 
@@ -18,6 +17,7 @@ STEPS = ("frozen", "unfrozen", "masked_lm")
 """The training steps, by the memory that they need."""
 PREPARED_BATCHES = 4
 
+Arrays = dict[str, np.ndarray]
 _FORMS = ("word{}", "Word{}", "word{},", "WORD{}!", "<br />word{}.", '"word{}"')
 
 
@@ -60,6 +60,8 @@ def shape_labels(token_ids: np.ndarray) -> np.ndarray:
 
 def masked_lm_batches(settings: RunSettings) -> list[Arrays]:
     """Prepared batches of the masked language model, as a run makes them."""
+    from minibert.batches import MaskedLMBatches  # the gate's worker must start where this one is broken
+
     made = MaskedLMBatches(
         shape_token_ids(settings),
         seed=settings.seed,
@@ -71,6 +73,8 @@ def masked_lm_batches(settings: RunSettings) -> list[Arrays]:
 
 def classifier_batches(settings: RunSettings) -> list[Arrays]:
     """Prepared batches of the classifier."""
+    from minibert.batches import ClassifierBatches
+
     token_ids = shape_token_ids(settings)
     made = ClassifierBatches(
         token_ids,
