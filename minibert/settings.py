@@ -30,6 +30,7 @@ from minibert.mask_word import require_one_mask
 
 __all__ = [
     "PUNCTUATION",
+    "TRAINING_STAGES",
     "CorpusSettings",
     "FinetuneSettings",
     "MaskingSettings",
@@ -44,6 +45,8 @@ __all__ = [
     "valid_settings",
 ]
 
+TRAINING_STAGES = ("pretrain", "frozen", "unfrozen")
+"""What is trained, in order: the masked language model, the classifier on a frozen encoder, and all of it."""
 PUNCTUATION = "!#$%&'()*+,-./:;<=>?@\\^_`{|}~"
 """What the notebooks strip: ASCII punctuation without ``[``, ``]`` and the double quote."""
 

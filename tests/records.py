@@ -31,7 +31,10 @@ def made_up_record(preset: str = "amazon", *, epochs: int = 5, labelled: bool = 
         "corpus": _corpus(preset, labelled=labelled),
         "environment": describe_environment(),
         "code": {},
-        "stages": {"encode": {"seconds": 4.2}, "pretrain": _stage([_pretrain_epoch(n) for n in range(epochs)])},
+        "stages": {
+            "encode": {"seconds": 4.2, "reading_seconds": 1.1},
+            "pretrain": _stage([_pretrain_epoch(n) for n in range(epochs)]),
+        },
         "artifacts": {"masked_lm.keras": {"sha256": DIGEST, "bytes": 7_923_411}},
     }
     if labelled:
@@ -40,6 +43,7 @@ def made_up_record(preset: str = "amazon", *, epochs: int = 5, labelled: bool = 
             "unfrozen": _stage([_classifier_epoch(n, frozen=False) for n in range(epochs)]),
             "end_to_end": {
                 "loss": 0.7011, "accuracy": 0.8218, "examples": 10_000, "seconds": 6.3, "weights_sha256": DIGEST,
+                "building_seconds": 0.7, "waiting_seconds": 0.0, "writing_seconds": 0.4,
             },
         }  # fmt: skip
     return record
@@ -70,6 +74,9 @@ def _stage(epochs: list[dict[str, Any]]) -> dict[str, Any]:
         "epochs": epochs,
         "steps": sum(epoch["steps"] for epoch in epochs),
         "seconds": sum(epoch["seconds"] for epoch in epochs) + 2.0,
+        "building_seconds": 3.5,
+        "waiting_seconds": 0.25,
+        "writing_seconds": 1.5,
         "weights_sha256": DIGEST,
         "optimizer_sha256": DIGEST,
     }

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from minibert.errors import ArtifactError
 from minibert.presets import PUBLISHED
-from minibert.record import write_record
+from minibert.record import OTHER_TIMES, write_record
 from minibert.report import figures as write
-from minibert.report import render_report, summarize, write_report
+from minibert.report import render_report, summarize, times, write_report
 from minibert.report.charts import Chart, Series, integer_ticks, line_chart, nice_ticks
 from minibert.report.comparison import compare, compare_speed, why_not_compared
 from minibert.report.markup import Markup, element, escape, table
@@ -148,6 +148,40 @@ def test_a_run_that_is_not_finished_says_how_far_it_is() -> None:
     assert "This run is not finished: 5 of 5 epochs of classifier, frozen are done." in text
     text = Page(render_report(RECORDS["nothing yet"])).text
     assert "no epoch has ended yet" in text
+
+
+def test_the_time_is_all_accounted_for_by_stage_and_by_kind() -> None:
+    record = made_up_record()
+    encode, pretrain = times.seconds_by_kind(record, "encode"), times.seconds_by_kind(record, "pretrain")
+    assert list(encode) == list(pretrain) == list(times.KINDS)
+    assert list(encode.values()) == [4.2, 0, 0, 0, 0]
+    assert list(pretrain.values()) == [3.5, 112 + 113 + 114 + 115 + 116, 2.0, 0.25, 1.5]
+    assert list(times.seconds_by_kind(record, "end_to_end").values()) == [0.7, 0, 6.3, 0, 0.4]
+    whole = sum(
+        stage["seconds"] + sum(stage.get(kind, 0) for kind in OTHER_TIMES) for stage in record["stages"].values()
+    )
+    assert times.total_seconds(record) == pytest.approx(whole)
+    page = Page(render_report(record))
+    bars = [attributes for name, attributes in page.elements if name == "div" and attributes.get("class") == "stack"]
+    assert len(bars) == 2
+    widths = [
+        float(str(a["style"]).removeprefix("width:").rstrip("%"))
+        for n, a in page.elements
+        if n == "span" and "style" in a
+    ]
+    assert sum(widths) == pytest.approx(200, abs=0.1)
+    for kind in times.KINDS:
+        assert kind in page.text
+
+
+def test_a_record_that_says_less_of_its_times_is_shown_with_what_it_says() -> None:
+    record = made_up_record()
+    for stage in record["stages"].values():
+        for kind in OTHER_TIMES:
+            stage.pop(kind, None)
+    assert times.seconds_by_kind(record, "pretrain")["training"] == 570
+    assert "Where the time went" in Page(render_report(record)).text
+    assert times.where_the_time_went(RECORDS["nothing yet"]) is None
 
 
 def test_a_run_without_labels_has_no_classifier() -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from minibert.presets import PRESETS, PUBLISHED, PublishedFigures
+from minibert.report.stages import epochs_of, stage_of
+from minibert.report.times import step_milliseconds
 
 ONE_DRAW = "The notebook is one unseeded run, so its figures are one draw: expect to be near them, not on them."
 
@@ -97,16 +99,6 @@ def _shown(value: Any) -> str:
     return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
 
 
-def stage_of(record: dict[str, Any], name: str) -> dict[str, Any]:
-    """A stage's part of the record; empty where the run has not come to it."""
-    return record.get("stages", {}).get(name) or {}
-
-
-def epochs_of(record: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """A stage's finished epochs."""
-    return stage_of(record, name).get("epochs") or []
-
-
 def compare(record: dict[str, Any]) -> list[Comparison]:
     """Every figure that a notebook has published for this preset, with this run's beside it; none if not comparable."""
     published = published_figures(record)
@@ -141,13 +133,6 @@ def compare_speed(record: dict[str, Any]) -> list[tuple[str, float | None, str]]
         "unfrozen": f"{published.unfrozen_step_milliseconds:g}",
     }
     return [(stage, step_milliseconds(stage_of(record, stage)), text) for stage, text in shown.items()]
-
-
-def step_milliseconds(stage: dict[str, Any]) -> float | None:
-    """Mean time of a training step in a stage's finished epochs, evaluation not included."""
-    epochs = stage.get("epochs") or []
-    steps = sum(epoch.get("steps") or 0 for epoch in epochs)
-    return 1000 * sum(epoch.get("seconds") or 0.0 for epoch in epochs) / steps if steps else None
 
 
 def _by_epoch(

@@ -8,10 +8,8 @@ from typing import Any
 
 from minibert.presets import PRESETS
 from minibert.report import figures
-from minibert.report.comparison import stage_of
 from minibert.report.markup import Content, Markup, element, escape, facts, section, table
-from minibert.report.sections import STAGE_NAMES
-from minibert.report.summary import STAGES
+from minibert.report.stages import STAGE_NAMES, STAGES, stage_of
 
 
 def corpus(record: dict[str, Any]) -> Markup | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from minibert.artifacts import write_bytes
 from minibert.record import read_record
-from minibert.report import inputs, sections
+from minibert.report import inputs, sections, times
 from minibert.report.markup import Markup, element, escape
 
 PAGE_NAME = "report.html"
@@ -43,7 +43,7 @@ def render_report(record: dict[str, Any]) -> str:
         sections.language_model(record),
         sections.classifier(record),
         sections.beside_the_notebook(record),
-        sections.where_the_time_went(record),
+        times.where_the_time_went(record),
         inputs.corpus(record),
         inputs.settings(record),
         inputs.environment(record),

@@ -1,4 +1,4 @@
-"""The parts of the page that show what was learned: figures, curves, predictions, comparison, time."""
+"""The parts of the page that show what was learned: figures, curves, predictions, comparison."""
 
 from __future__ import annotations
 
@@ -11,26 +11,16 @@ from minibert.report.comparison import (
     ONE_DRAW,
     compare,
     compare_speed,
-    epochs_of,
     published_figures,
-    stage_of,
-    step_milliseconds,
     why_compared,
     why_not_compared,
 )
 from minibert.report.markup import Content, Markup, element, escape, section, table
-from minibert.report.summary import STAGES, total_seconds
+from minibert.report.stages import STAGE_NAMES, epochs_of, stage_of
+from minibert.report.times import total_seconds
 
 MOST_EPOCHS_IN_TABLE = 12
 MOST_RANKS_IN_TABLE = 10
-
-STAGE_NAMES = {
-    "encode": "encode texts",
-    "pretrain": "masked LM",
-    "frozen": "classifier, frozen",
-    "unfrozen": "classifier, unfrozen",
-    "end_to_end": "end to end",
-}
 
 
 def headline(record: dict[str, Any]) -> Markup:
@@ -221,26 +211,3 @@ def beside_the_notebook(record: dict[str, Any]) -> Markup | None:
         element("p", f"The notebook ran on another machine ({published.machine}); this is no race.", class_="quiet"),
         table(("stage", "this run", "notebook"), speeds, numeric=(1, 2)),
     )
-
-
-def where_the_time_went(record: dict[str, Any]) -> Markup | None:
-    """A bar of the stages, and each with its share and its mean step."""
-    total = total_seconds(record)
-    times = [(name, float(stage_of(record, name).get("seconds") or 0.0)) for name in STAGES if stage_of(record, name)]
-    if not total > 0:
-        return None
-    bar = element("div", (_segment(name, seconds / total) for name, seconds in times if seconds > 0),
-                  class_="stack", role="img", aria_label="share of each stage in the time")  # fmt: skip
-    rows = [
-        ([element("i", class_=f"key {name}"), STAGE_NAMES[name]], figures.duration(seconds),
-         figures.percent(seconds / total), figures.count(stage_of(record, name).get("steps")),
-         figures.decimal(step_milliseconds(stage_of(record, name)), 1))
-        for name, seconds in times
-    ]  # fmt: skip
-    return section("Where the time went", bar,
-                   table(("stage", "time", "share", "steps", "ms a step"), rows, numeric=(1, 2, 3, 4)))  # fmt: skip
-
-
-def _segment(name: str, share: float) -> Markup:
-    label = f"{STAGE_NAMES[name].removeprefix('classifier, ')} {figures.percent(share)}"
-    return element("span", label if share > 0.13 else "", class_=name, style=f"width:{100 * share:.3f}%", title=label)

@@ -11,20 +11,12 @@ from minibert.report.comparison import (
     ONE_DRAW,
     Comparison,
     compare,
-    epochs_of,
     published_figures,
-    stage_of,
     why_not_compared,
 )
 from minibert.report.figures import NOTHING, count, decimal, duration, signed
-
-STAGES = ("encode", "pretrain", "frozen", "unfrozen", "end_to_end")
-"""A run's stages in the order in which they happen."""
-
-
-def total_seconds(record: dict[str, Any]) -> float:
-    """What all stages took together."""
-    return float(sum(stage_of(record, name).get("seconds") or 0.0 for name in STAGES))
+from minibert.report.stages import epochs_of, stage_of
+from minibert.report.times import total_seconds
 
 
 def summarize(record: dict[str, Any], directory: Path, page: Path) -> str:
