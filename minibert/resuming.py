@@ -28,7 +28,9 @@ def require_resumable(earlier: dict[str, Any], now: dict[str, Any]) -> None:
     changes = [*changed_inputs(earlier, now), *changed_encoding(earlier, now)]
     changes += [*changed_code(earlier, now), *changed_environment(earlier, now)]
     if changes:
-        which = "the run is complete, but what it computes" if earlier["status"] == "complete" else "what the run computes"
+        which = (
+            "the run is complete, but what it computes" if earlier["status"] == "complete" else "what the run computes"
+        )
         raise ResumeError(f"resume: {which} has changed: " + "; ".join(changes))
 
 

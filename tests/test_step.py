@@ -12,7 +12,7 @@ from minibert.batches import MaskedLMBatches
 from minibert.model.heads import ClassifierObjective, MaskedLMObjective
 from minibert.settings import ModelSettings
 from minibert.training.state import optimizer_arrays, set_optimizer, set_weights, state_digest, weight_arrays
-from minibert.training.step import TrainingStep, fingerprint
+from minibert.training.step import TURNS, TrainingStep, fingerprint
 from tests import oracles, small_models
 from tests.closeness import deviation
 from tests.executed_graphs import racing_nodes
@@ -157,14 +157,32 @@ def test_every_kind_of_change_changes_the_fingerprint(change, columns):
     value = np.arange(3 * columns, dtype=np.float32).reshape(3, columns)
     changed = CHANGES[change](value)
     assert changed.shape == value.shape
-    assert fingerprint(tf.constant(changed)).numpy() != fingerprint(tf.constant(value)).numpy()
+    assert fingerprint(tf.constant(changed), 0).numpy() != fingerprint(tf.constant(value), 0).numpy()
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_the_fingerprint_is_farmhash(count):
     value = np.arange(1, count + 1, dtype=np.float32) / 3
     known = oracles.farm_hash_64(value.tobytes()) & 0xFFFFFFFF
-    assert int(fingerprint(tf.constant(value)).numpy()) % 2**32 == known
+    assert int(fingerprint(tf.constant(value), 0).numpy()) % 2**32 == known
+
+
+@pytest.mark.parametrize("rows", [1, 3, 32, 70])
+def test_a_large_tensor_is_fingerprinted_by_turns_and_no_row_is_left_out(rows):
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 2, 2_049]), tf.TensorSpec([], tf.int64)])
+    def of_step(value, step):
+        return fingerprint(value, step)
+
+    healthy = np.random.Generator(np.random.PCG64(0)).standard_normal((rows, 2, 2_049)).astype(np.float32)
+    before = [int(of_step(healthy, step)) for step in range(TURNS)]
+    size = -(-rows // TURNS)
+    assert before == [farm_hash(healthy[turn * size : (turn + 1) * size]) for turn in range(TURNS)]
+    assert before == [int(of_step(healthy, step)) for step in range(TURNS, 2 * TURNS)]
+    for row in range(rows):
+        changed = healthy.copy()
+        changed[row, 1, 7] = np.nextafter(changed[row, 1, 7], np.float32(np.inf))
+        seen = [turn for turn in range(TURNS) if int(of_step(changed, turn)) != before[turn]]
+        assert seen == [row // size]
 
 
 def test_one_ulp_of_one_weight_changes_the_fingerprint(run):
