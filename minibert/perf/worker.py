@@ -41,12 +41,16 @@ class Server:
         self._workloads: dict[str, Any] = {}
         self._numbers: dict[str, int] = {}
 
-    def build(self, name: str) -> dict[str, Any]:
-        """Builds a workload, runs it until it is warm, and checks what it computes."""
+    def build(self, name: str, workload: str | None = None) -> dict[str, Any]:
+        """Builds a workload, and runs it until it is warm.
+
+        Args:
+            name: What it is called from now on.
+            workload: What is built; default: the workload of this name.
+        """
         if name != CONTROL:
             _as_in_a_run()
-        workload = self._make(name)
-        self._workloads[name], self._numbers[name] = workload, 0
+        self._workloads[name], self._numbers[name] = self._make(workload or name), 0
         started = time.perf_counter()
         self.step(name)
         first_call_seconds = time.perf_counter() - started

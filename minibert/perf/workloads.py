@@ -257,4 +257,8 @@ def build(name: str) -> Any:
     Raises:
         KeyError: There is none of this name.
     """
-    return Control() if name == CONTROL else BUILDERS[name]()
+    from minibert.perf.error_study.injection import StudyStep, is_study
+
+    if name == CONTROL:
+        return Control()
+    return StudyStep(name) if is_study(name) else BUILDERS[name]()

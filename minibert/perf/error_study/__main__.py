@@ -1,0 +1,72 @@
+"""``python -m minibert.perf.error_study``: measures within the time that it is given, or replays."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from minibert.artifacts import write_bytes
+from minibert.errors import MinibertError
+from minibert.perf.decision import Rules
+from minibert.perf.error_study.collect import Study
+from minibert.perf.error_study.power_curve import power_curve
+from minibert.perf.error_study.recording import Recording, read_recording, write_recording
+from minibert.perf.error_study.replay import Rates, as_table, rates
+from minibert.perf.gate_commands import own_files
+from minibert.perf.trees import checkout_root, working_side
+from minibert.progress import Progress
+
+GATES = 1_000
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the study, or replays one; prints a table of its rates."""
+    options = _parser().parse_args(words)
+    try:
+        recordings = _measured(options) if options.replay is None else [read_recording(p) for p in options.replay]
+        rules = Rules(threshold=options.threshold)
+        found: dict[str, list[Rates]] = {}
+        for recording in recordings:
+            levels = [rates(recording, level, gates=options.gates, rules=rules) for level in recording.levels]
+            found[recording.header["neighbour"]] = levels
+            print(as_table(recording.header["neighbour"], levels))
+        if options.picture is not None:
+            write_bytes(options.picture, power_curve(found, threshold=rules.threshold).encode())
+    except MinibertError as error:
+        print(f"error study: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m minibert.perf.error_study", description="How often is the gate wrong?"
+    )
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--minutes", type=float, help="measure for so long")
+    way.add_argument("--replay", type=Path, nargs="+", metavar="FILE", help="what was measured earlier")
+    parser.add_argument("--neighbour", choices=("none", "busy"), default="none", help="what else the machine does")
+    parser.add_argument("--out", type=Path, help="where the timings are written")
+    parser.add_argument("--picture", type=Path, help="where the power curve is written, as SVG")
+    parser.add_argument("--gates", type=int, default=GATES, help=f"gates that are drawn (default: {GATES:,})")
+    parser.add_argument("--threshold", type=float, default=Rules().threshold, help="the gate's")
+    return parser
+
+
+def _measured(options: argparse.Namespace) -> list[Recording]:
+    root = checkout_root(Path.cwd())
+    with tempfile.TemporaryDirectory(prefix="minibert-study-") as name, Progress() as progress:
+        side = working_side(root, Path(name) / "tree")
+        recording = Study(side.tree, own_files(Path(name)), progress).collect(
+            minutes=options.minutes, kind=options.neighbour
+        )
+    if options.out is not None:
+        write_recording(options.out, recording)
+    return [recording]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
