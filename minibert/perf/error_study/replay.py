@@ -19,7 +19,6 @@ from minibert.perf.decision import SLOWER, UNPROVEN, Decision, Rules, Trial
 from minibert.perf.error_study.recording import Recording
 from minibert.perf.statistics import PairFigure, pair_figure
 
-
 _COLUMNS = (
     *("neighbour", "extra work", "measured", "called slower", "same or faster", "unproven"),
     *("separate gates: slower", "95 % bounds", "stepping"),
