@@ -25,6 +25,7 @@ from minibert.model.encoder import build_masked_lm
 from minibert.model.heads import build_classifier
 from minibert.preparation import Prepared, Record, prepare
 from minibert.progress import Progress
+from minibert.quiet import quiet_compiler
 from minibert.record import OTHER_TIMES, earlier_record, metrics_csv, write_record
 from minibert.resuming import computation_digests, require_resumable
 from minibert.settings import RunSettings
@@ -93,6 +94,7 @@ def execute(
         progress: Shows how far it is.
     """
     tf.config.experimental.enable_op_determinism()
+    quiet_compiler(tf)
     return _Run(prepared, directory, progress or Progress(quiet=True)).execute(earlier)
 
 
@@ -104,6 +106,7 @@ def fresh_stages(prepared: Prepared, *, checked: bool = True) -> Iterator[Stage]
         checked: Whether a step that may race is refused; False serves to study one.
     """
     tf.config.experimental.enable_op_determinism()
+    quiet_compiler(tf)
     masked_lm = _masked_lm(prepared.settings)
     yield _pretraining(prepared, masked_lm, checked=checked)
     if prepared.corpus.labelled:

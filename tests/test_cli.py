@@ -562,27 +562,6 @@ def test_verify_returns_the_verdict_as_exit_code(
     ]
 
 
-# What TensorFlow says
-
-
-def test_what_a_failing_import_wrote_is_shown_and_a_good_one_is_silent(tmp_path: Path) -> None:
-    for body, code, shown in (("", 0, ""), ("raise RuntimeError('broken')", 1, "from C++")):
-        (tmp_path / "tensorflow.py").write_text(f"import os\nos.write(2, b'from C++')\n{body}\n")
-        program = (
-            "from minibert.quiet import quiet_tensorflow; quiet_tensorflow(); quiet_tensorflow(); import tensorflow"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == code
-        assert done.stderr.startswith(shown)
-        assert bool(done.stderr) == bool(shown)
-
-
 def commands_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """Every command that can be called; ``perf`` has commands of its own."""
     for group in parser._subparsers._group_actions:  # type: ignore[union-attr]
