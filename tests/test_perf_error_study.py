@@ -1,0 +1,151 @@
+"""The gate's own errors: what was measured is replayed through the gate's own decision."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from minibert.errors import ArtifactError
+from minibert.perf.decision import SAME, SLOWER, UNPROVEN, Rules
+from minibert.perf.error_study.__main__ import main
+from minibert.perf.error_study.injection import is_study
+from minibert.perf.error_study.power_curve import power_curve
+from minibert.perf.error_study.recording import Recording, read_recording, write_recording
+from minibert.perf.error_study.replay import as_table, clopper_pearson, rates
+from minibert.perf.pair import Block
+from minibert.perf.statistics import pair_figure
+
+RULES = Rules()
+
+
+def made_up(pairs: int = 40, *, scatter: float = 0.005, others: float = 0.01, neighbour: str = "none") -> Recording:
+    """Pairs whose processes differ by chance, and whose head does what a level says."""
+    generator = np.random.Generator(np.random.PCG64(5))
+    recording = Recording({"neighbour": neighbour, "steps": 5, "products": {"0": 0, "5": 71, "10": 142}, "machine": {}})
+    for _ in range(pairs):
+        factor = math.exp(generator.normal(0.0, scatter))
+        recording.pairs.append({
+            level: [
+                Block(0.013, 0.013 * factor * (1 + float(level) / 100) * math.exp(generator.normal(0, 0.01)), 0.0045,
+                      0.0045, others)
+                for _ in range(6)
+            ]
+            for level in recording.header["products"]
+        })  # fmt: skip
+    return recording
+
+
+def test_what_is_written_is_read_back_to_the_microsecond(tmp_path: Path) -> None:
+    recording, path = made_up(3), tmp_path / "study.jsonl"
+    write_recording(path, recording)
+    again = read_recording(path)
+    assert again.header == recording.header
+    assert again.levels == ["0", "5", "10"]
+    for one, two in zip(recording.pairs, again.pairs, strict=True):
+        for level in recording.levels:
+            for block, other in zip(one[level], two[level], strict=True):
+                assert other.base_seconds == pytest.approx(block.base_seconds, abs=1e-6)
+                assert other.head_seconds == pytest.approx(block.head_seconds, abs=1.1e-6)
+                assert other.others_rate == block.others_rate
+
+
+def test_an_unknown_share_of_others_stays_unknown(tmp_path: Path) -> None:
+    recording, path = made_up(2), tmp_path / "study.jsonl"
+    recording.pairs = [{"0": [Block(0.013, 0.013, 0.0045, 0.0045, None)] * 4}] * 2
+    write_recording(path, recording)
+    assert read_recording(path).pairs[0]["0"][0].others_rate is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "no JSON\n",
+        "[]\n",
+        '{"benchmarks": []}\n',
+        '{"kind": "minibert perf error study", "format": 2, "products": {"0": 0}}\n',
+        '{"kind": "minibert perf error study", "format": 1, "products": {}}\n',
+        '{"kind": "minibert perf error study", "format": 1, "products": {"0": 0}}\n{"levels": {"0": "1,2"}}\n',
+    ],
+)
+def test_a_file_that_is_no_study_is_an_error(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "study.jsonl"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ArtifactError, match="the timings of a study of errors are required"):
+        read_recording(path)
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "low", "high"),
+    # R: binom.test(count, total)$conf.int
+    [(0, 10, 0.0, 0.3084971), (10, 10, 0.6915029, 1.0), (1, 20, 0.001265089, 0.2487328), (5, 10, 0.187086, 0.812914)],
+)
+def test_bounds_are_those_of_clopper_and_pearson(count: int, total: int, low: float, high: float) -> None:
+    assert clopper_pearson(count, total) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_a_replay_finds_what_was_planted_and_says_the_same_every_time() -> None:
+    recording = made_up()
+    found = {level: rates(recording, level, gates=60, rules=RULES) for level in recording.levels}
+    assert found["0"].rate(SAME) == 1.0
+    assert found["5"].rate(SLOWER) == found["10"].rate(SLOWER) == 1.0
+    assert found["5"].ratio == pytest.approx(0.05, abs=0.005)
+    assert found["0"].separate[SAME] == 10  # 40 pairs, 4 for each gate
+    assert found["5"].separate[SLOWER] == 5
+    assert found["5"].bounds(SLOWER) == clopper_pearson(5, 5)
+    assert rates(recording, "5", gates=60, rules=RULES) == found["5"]
+    assert "5 of 5" in as_table("none", list(found.values()))
+
+
+def test_beside_a_neighbour_every_gate_is_unproven() -> None:
+    recording = made_up(12, others=0.4, neighbour="busy")
+    assert all(rates(recording, level, gates=10, rules=RULES).rate(UNPROVEN) == 1.0 for level in recording.levels)
+
+
+def test_too_few_pairs_are_unproven() -> None:
+    found = rates(made_up(3), "10", gates=5, rules=RULES)
+    assert found.rate(UNPROVEN) == 1.0
+    assert found.separate.total() == 0
+    assert found.bounds(SLOWER) == (0.0, 1.0)
+
+
+def test_the_power_curve_is_a_picture_with_both_curves() -> None:
+    found = {
+        kind: [rates(recording, level, gates=10, rules=RULES) for level in recording.levels]
+        for kind, recording in (("none", made_up(20)), ("busy", made_up(20, others=0.5, neighbour="busy")))
+    }
+    picture = ElementTree.fromstring(power_curve(found, threshold=0.025))
+    lines = [each for each in picture.iter() if each.tag.endswith("polyline")]
+    assert [line.get("class") for line in lines] == ["none", "busy"]
+    assert "5 %: 100.0%" in (picture.get("aria-label") or "")
+
+
+def test_a_replay_from_the_command_line_prints_its_table_and_draws(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, picture = tmp_path / "study.jsonl", tmp_path / "power.svg"
+    write_recording(path, made_up(20))
+    assert main(["--replay", str(path), "--gates", "10", "--picture", str(picture)]) == 0
+    assert capsys.readouterr().out.count("\n| none |") == 3
+    assert picture.read_text(encoding="utf-8").startswith("<svg")
+    assert main(["--replay", str(tmp_path / "nothing.jsonl")]) == ArtifactError.exit_code
+    assert "nothing.jsonl" in capsys.readouterr().err
+
+
+def test_a_workload_of_the_study_is_told_by_its_name() -> None:
+    assert is_study("study[137]")
+    assert not is_study("masking")
+
+
+def test_a_figure_of_a_recorded_pair_counts_its_stepping(tmp_path: Path) -> None:
+    recording = made_up(1)
+    figure: Any = pair_figure(recording.times("0")[0])
+    blocks = recording.pairs[0]["0"]
+    assert figure.stepping_seconds == pytest.approx(sum(10 * (b.base_seconds + b.head_seconds) for b in blocks))
+    assert json.dumps(recording.header)
