@@ -1,0 +1,261 @@
+"""How fast is a finished run's ``classify``, the first answer included, beside the notebook's ``evaluate``?
+
+    python -m benchmarks.classify --run runs/imdb-seed0 --data imdb.parquet
+    python -m benchmarks.classify --run runs/tiny-seed0                      on the embedded corpus
+
+Each side is a fresh Python process. The first answer is the class of one review, from the start of the
+process on: imports, loading the model, tracing. Then both classify the same reviews, in turns, and the
+ratio is that of reviews a second, pair by pair. Ours is `minibert.classify` on the run directory, which
+loads and checks the run's files anew in every call; the notebook's is a Keras model with its text layer
+inside, with the run's vocabulary and weights, that evaluates a DataFrame in batches of 32. Both must give
+the same accuracy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers_table import quartiles
+from benchmarks.stored import conditions, conditions_line
+from benchmarks.workers import peak_bytes
+from minibert.errors import MinibertError, SettingsError
+
+SIDES = ("minibert", "notebook")
+REVIEWS, PAIRS, BATCH_SIZE = 2_000, 7, 32
+_MODEL, _REVIEWS = "notebook.keras", "reviews.json"
+
+
+def write_notebook_model(run: Path, path: Path) -> None:
+    """Writes the notebook's end-to-end model with a run's vocabulary and weights; in a process of its own."""
+    from minibert.quiet import quiet_tensorflow
+
+    quiet_tensorflow()
+    import keras
+
+    from benchmarks import notebook_models, notebook_text
+    from minibert.record import NAME, read_record, record_settings
+    from minibert.text import Vocabulary
+
+    settings, words = record_settings(read_record(run), run / NAME), Vocabulary.read(run / "vocabulary.txt").words
+    ours = keras.models.load_model(run / "masked_lm.keras", compile=False)
+    trained = keras.models.load_model(run / "classifier.keras", compile=False)
+    masked_lm = notebook_models.build_masked_lm(settings)
+    notebook_models.copy_weights(ours, masked_lm)
+    copy_encoder(trained.get_layer("encoder"), ours, masked_lm)
+    classifier = notebook_models.build_classifier(masked_lm, settings, frozen=True)
+    for layer, name in zip(classifier.layers[-2:], ("hidden", "logits"), strict=True):
+        layer.set_weights(trained.get_layer(name).get_weights())
+    encode = keras.layers.TextVectorization(
+        output_mode="int",
+        standardize=notebook_text.standardize,
+        output_sequence_length=settings.text.sequence_length,
+        vocabulary=list(words[2:]),
+    )
+    texts = keras.Input((), dtype="string")
+    model = keras.Model(texts, classifier(encode(texts)))
+    model.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"], jit_compile=False)
+    model.save(path)
+
+
+def copy_encoder(trained: Any, ours: Any, notebook: Any) -> None:
+    """The encoder went on to be trained with the classifier: its weights, by way of our masked language model."""
+    from benchmarks import notebook_models
+
+    values = {weight.path: np.asarray(weight) for weight in trained.weights}
+    for weight in ours.weights:
+        if weight.path in values and "seed_generator" not in weight.path:
+            weight.assign(values[weight.path])
+    notebook_models.copy_weights(ours, notebook)
+
+
+class Notebook:
+    """The notebook's last cells: load the model, evaluate the raw table."""
+
+    def __init__(self, run: Path, folder: Path) -> None:
+        from minibert.quiet import quiet_tensorflow
+
+        quiet_tensorflow()
+        import keras
+        import keras_nlp  # noqa: F401  the notebook imports it, and its layer is registered by that
+
+        from benchmarks import notebook_text  # noqa: F401  registers the standardization
+
+        self._model = keras.models.load_model(folder / _MODEL)
+
+    def accuracy(self, texts: list[str], labels: list[int]) -> float:
+        """Evaluates the texts."""
+        import tensorflow as tf
+
+        given = tf.constant(texts), tf.constant(labels, tf.float32)
+        return float(self._model.evaluate(*given, batch_size=BATCH_SIZE, verbose=0)[1])
+
+
+class Minibert:
+    """`minibert.classify`."""
+
+    def __init__(self, run: Path, folder: Path) -> None:
+        from minibert.quiet import quiet_tensorflow
+
+        quiet_tensorflow()
+        import minibert
+
+        self._run, self._classify = run, minibert.classify
+
+    def accuracy(self, texts: list[str], labels: list[int]) -> float:
+        """The share of texts whose class is their label."""
+        found = self._classify(self._run, texts)
+        return float(np.mean([answer.label == label for answer, label in zip(found, labels, strict=True)]))
+
+
+def _serve(connection: Any, side: str, run: Path, folder: Path, started: float) -> None:
+    texts, labels = json.loads((folder / _REVIEWS).read_text(encoding="utf-8"))
+    made: Any = {"minibert": Minibert, "notebook": Notebook}[side](run, folder)
+    made.accuracy(texts[:1], labels[:1])
+    connection.send((time.time() - started, None))
+    while connection.recv():
+        began = time.perf_counter()
+        accuracy = made.accuracy(texts, labels)
+        connection.send((time.perf_counter() - began, accuracy))
+    connection.send((float(peak_bytes()), None))
+
+
+class Side:
+    """One side's process.
+
+    Attributes:
+        first_seconds: From the start of the process to the class of one review.
+    """
+
+    def __init__(self, side: str, run: Path, folder: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        arguments = (theirs, side, run, folder, time.time())
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self._process.start()
+        theirs.close()
+        self.first_seconds = float(self._connection.recv()[0])
+
+    def turn(self) -> tuple[float, float]:
+        """Seconds for all reviews, and the accuracy."""
+        self._connection.send(True)
+        seconds, accuracy = self._connection.recv()
+        return float(seconds), float(accuracy)
+
+    def end(self) -> int:
+        """Ends the process; its peak memory in bytes."""
+        self._connection.send(False)
+        peak = int(self._connection.recv()[0])
+        self._process.join(20)
+        return peak
+
+
+def reviews_for(run: Path, data: str | None, count: int) -> tuple[list[str], list[int]]:
+    """Raw test reviews and labels of a run's corpus."""
+    from minibert.corpora.opening import open_corpus
+    from minibert.record import NAME, read_record, record_settings
+
+    settings = record_settings(read_record(run), run / NAME)
+    corpus = open_corpus(settings.corpus, seed=settings.seed, data=Path(data) if data else None)
+    texts: list[str] = []
+    labels: list[int] = []
+    for batch in corpus.batches("test"):
+        assert batch.labels is not None, "a labelled corpus is required"
+        texts += batch.texts.to_pylist()
+        labels += batch.labels.tolist()
+        if len(texts) >= count:
+            break
+    return texts[:count], labels[:count]
+
+
+def measure(run: Path, data: str | None, count: int, pairs: int) -> dict[str, Any]:
+    """Both sides, the first answers one after the other, then in turns."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            pool.apply(write_notebook_model, (run, folder / _MODEL))
+        reviews = reviews_for(run, data, count)
+        (folder / _REVIEWS).write_text(json.dumps(reviews), encoding="utf-8")
+        sides = {side: Side(side, run, folder) for side in SIDES}
+        seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+        accuracies = {side: made.turn()[1] for side, made in sides.items()}
+        if abs(accuracies["minibert"] - accuracies["notebook"]) > 1.5 / count:
+            raise MinibertError(f"the same accuracy is required of both sides, but {accuracies} came")
+        for pair in range(pairs):
+            for side in SIDES if pair % 2 == 0 else SIDES[::-1]:
+                seconds[side].append(sides[side].turn()[0])
+        peaks = {side: made.end() for side, made in sides.items()}
+    ratios = [theirs / ours for ours, theirs in zip(seconds["minibert"], seconds["notebook"], strict=True)]
+    low, middle, high = quartiles(ratios)
+    return {
+        "reviews": len(reviews[0]),
+        "ratio": middle,
+        "ratio_low": low,
+        "ratio_high": high,
+        "pairs": pairs,
+        "accuracy": accuracies["minibert"],
+        **{
+            f"{side}_{name}": value
+            for side in SIDES
+            for name, value in (
+                ("first_answer_seconds", sides[side].first_seconds),
+                ("reviews_per_second", len(reviews[0]) / statistics.median(seconds[side])),
+                ("peak_bytes", peaks[side]),
+            )
+        },
+        "conditions": conditions(),
+    }
+
+
+def markdown(row: dict[str, Any]) -> str:
+    """Both sides as a table."""
+    lines = ["| | first answer | reviews a second | memory |", "|---|---|---|---|"]
+    for side in SIDES:
+        cells = (
+            f"{row[f'{side}_first_answer_seconds']:.1f} s",
+            f"{row[f'{side}_reviews_per_second']:,.0f}",
+            f"{row[f'{side}_peak_bytes'] / 1e9:.2f} GB",
+        )
+        lines.append(f"| {side} | {' | '.join(cells)} |")
+    ratio = f"**{row['ratio']:.2f}×** ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
+    summary = (
+        f"{ratio} the notebook's rate: {row['pairs']} interleaved pairs, {row['reviews']:,} reviews, "
+        f"accuracy {row['accuracy']:.4f} on both sides. {conditions_line([row['conditions']])}"
+    )
+    return "\n".join([*lines, "", summary])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.classify", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="a finished run of a labelled corpus")
+    parser.add_argument("--data", metavar="PATH", help="its data, if it was given any")
+    parser.add_argument("--reviews", type=int, default=REVIEWS, metavar="N", help=f"default: {REVIEWS}")
+    parser.add_argument("--pairs", type=int, default=PAIRS, metavar="N", help=f"default: {PAIRS}")
+    parser.add_argument("--json", action="store_true", help="print the figures instead of the table")
+    options = parser.parse_args(arguments)
+    try:
+        if min(options.reviews, options.pairs) < 1:
+            raise SettingsError(
+                f"--reviews, --pairs: 1 or more is required, but {options.reviews}, {options.pairs} came"
+            )
+        row = measure(options.run, options.data, options.reviews, options.pairs)
+    except MinibertError as error:
+        print(f"benchmarks.classify: {error}", file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(row, indent=2) if options.json else markdown(row))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
