@@ -104,8 +104,13 @@ def coerce(path: str, hint: Any, value: Any) -> Any:
     correct = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
     require(correct, path, {int: "an integer", float: "a number", str: "text", bool: "true or false"}[hint], value)
     if hint is str:  # what was no UTF-8 on a command line comes as lone surrogates, which no file can hold
-        require(not any("\ud800" <= character <= "\udfff" for character in value), path, "Unicode text", value)
+        require(is_unicode(value), path, "Unicode text", value)
     return value
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has no lone surrogates, and so can be written as UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def nearest(key: str, valid: list[str]) -> str:

@@ -152,6 +152,7 @@ def _add_classify(subparsers: argparse._SubParsersAction) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("texts", metavar="TEXT", nargs="*", default=[], help="texts to classify")
     source.add_argument("--file", metavar="PATH", type=Path, help="a UTF-8 file with one text on each line; -: stdin")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_json(parser, "the classes")
     parser.set_defaults(command=commands.classify)
 

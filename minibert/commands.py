@@ -82,8 +82,10 @@ def classify(options: Namespace) -> int:
     read_record(options.directory)
 
     from minibert import inference
+    from minibert.progress import Progress
 
-    found = inference.classify(options.directory, texts)
+    with Progress(quiet=options.quiet) as progress:
+        found = inference.classify(options.directory, texts, progress=progress)
     if options.json:
         _print_json([
             {"text": text, "label": int(c.label), "class_name": c.class_name, "probability": float(c.probability)}

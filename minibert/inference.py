@@ -15,14 +15,17 @@ from typing import Any
 import keras
 import numpy as np
 import pyarrow as pa
+import tensorflow as tf
 
 import minibert.end_to_end
 import minibert.model.heads  # noqa: F401  registers the layers
 from minibert.artifacts import sha256_of_file
-from minibert.corpora.corpus import Corpus
+from minibert.checked import is_unicode, require
+from minibert.corpora.corpus import BATCH_ROWS, Corpus
 from minibert.corpora.opening import open_corpus
 from minibert.errors import ArtifactError, CorpusError, SettingsError
 from minibert.progress import Progress
+from minibert.quiet import quiet_compiler
 from minibert.record import NAME, read_record, record_settings
 from minibert.scoring import Score, score
 from minibert.settings import CorpusSettings, RunSettings
@@ -68,29 +71,37 @@ def fill_mask(directory: Path | str, sentence: str, *, top_k: int = 5) -> list[P
     return predict_masked(model, sentence, vocabulary=run.vocabulary, settings=run.settings, top_k=top_k)
 
 
-def classify(directory: Path | str, texts: Sequence[str]) -> list[Classification]:
+def classify(directory: Path | str, texts: Sequence[str], *, progress: Progress | None = None) -> list[Classification]:
     """The class of each text, with its name and probability.
 
     Args:
         directory: A run directory of a labelled corpus.
         texts: Raw texts; the run's standardization is applied.
+        progress: Shows how far it is; None: silent.
 
     Raises:
         SettingsError: A text is empty or not text; the message gives its number.
         ArtifactError: A file of the run is missing, damaged or changed, or there is no classifier.
     """
+    require(not isinstance(texts, str), "texts", "a list of texts", texts)
+    texts = list(texts)
     for number, text in enumerate(texts, start=1):
-        if not isinstance(text, str) or not text.strip():
-            raise SettingsError(f"texts: text that is not empty is required, but number {number} is {text!r}")
+        if not isinstance(text, str) or not text.strip() or not is_unicode(text):
+            raise SettingsError(f"texts: Unicode text that is not empty is required, but number {number} is {text!r}")
     run = _FinishedRun(Path(directory))
     names = run.class_names()
     forward = ClassifierForward(run.model("classifier.keras"))
-    ids = encode(pa.array(list(texts), type=pa.string()), run.vocabulary, run.settings.text)
-    logits = forward.logits(ids, batch_size=_BATCH_SIZE).astype(np.float64)
-    positive = 1.0 / (1.0 + np.exp(-logits))
-    labels = (logits > 0).astype(int)
-    chosen = np.where(labels == 1, positive, 1.0 - positive)
-    return [Classification(int(k), names[k], float(p)) for k, p in zip(labels, chosen, strict=True)]
+    task = (progress or Progress(quiet=True)).start("classify", len(texts))
+    found: list[Classification] = []
+    for start in range(0, len(texts), BATCH_ROWS):  # the ids of all texts may not fit in memory
+        part = pa.array(texts[start : start + BATCH_ROWS], type=pa.string())
+        ids = encode(part, run.vocabulary, run.settings.text)
+        logits = forward.logits(ids, batch_size=_BATCH_SIZE, advance=task.advance).astype(np.float64)
+        # Of the likelier class: with |x| no logit is too large for exp, and none of the bits near 1 are lost.
+        chosen = 1.0 / (1.0 + np.exp(-np.abs(logits)))
+        found += [Classification(int(x > 0), names[int(x > 0)], float(p)) for x, p in zip(logits, chosen, strict=True)]
+    task.finish()
+    return found
 
 
 def evaluate(
@@ -176,6 +187,7 @@ class _FinishedRun:
             raise ArtifactError(f"{path}: a finished run is required, but this model is not there")
         if sha256_of_file(path) != recorded["sha256"]:
             raise ArtifactError(f"{path}: field 'sha256' of the record does not fit: the file was cut or changed")
+        quiet_compiler(tf)
         try:
             return keras.models.load_model(path, safe_mode=True, compile=False)
         except Exception as error:

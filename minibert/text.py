@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from minibert.checked import is_unicode, require
 from minibert.errors import ArtifactError, CorpusError, SettingsError
 from minibert.mask_word import MASK, require_one_mask
 from minibert.settings import TextSettings
@@ -192,6 +193,7 @@ def sample_ids(
             beyond the sequence length.
     """
     require_one_mask(argument, sentence)
+    require(is_unicode(sentence), argument, "Unicode text", sentence)
     texts = pa.array([sentence], type=pa.string())
     words, _ = split_words(texts, settings)
     places = np.flatnonzero(pc.equal(words, MASK).to_numpy(zero_copy_only=False))

@@ -415,7 +415,7 @@ def test_fill_mask_prints_words_with_probabilities(
     assert json.loads(capsys.readouterr().out)[1] == {"token": "é\x1b", "probability": 0.125, "sentence": "a é\x1b"}
 
 
-def fake_classify(directory: Path, texts: list[str]) -> list[SimpleNamespace]:
+def fake_classify(directory: Path, texts: list[str], *, progress: Progress) -> list[SimpleNamespace]:
     return [SimpleNamespace(label=0, class_name="positive", probability=0.75) for _ in texts]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from minibert import inference
 from minibert.artifacts import sha256_of_file
 from minibert.errors import ArtifactError, CorpusError, MinibertError, SettingsError
+from minibert.progress import Progress
 from minibert.record import read_record, write_record
 from minibert.settings import CorpusSettings
 from minibert.text import Vocabulary, encode
@@ -45,6 +47,12 @@ def test_a_mask_is_filled_as_the_record_says_after_the_last_epoch(small_run: Pat
     assert all(p.sentence == SENTENCE.replace("[mask]", p.token) for p in found)
 
 
+def test_a_mask_in_capitals_is_filled_too(small_run: Path) -> None:
+    small, large = (inference.fill_mask(small_run, f"This {mask} was good") for mask in ("[mask]", "[MASK]"))
+    assert small == large
+    assert [p.sentence for p in large] == [f"This {p.token} was good" for p in large]
+
+
 def test_a_mask_is_filled_with_the_words_of_the_saved_model(small_run: Path) -> None:
     model = keras.models.load_model(small_run / "masked_lm.keras", compile=False)
     words = Vocabulary.read(small_run / "vocabulary.txt").words
@@ -73,6 +81,15 @@ def test_a_text_is_classified_alone_as_among_others(small_run: Path) -> None:
     alone = inference.classify(small_run, TEXTS[:1])[0]
     assert all(together[i].label == alone.label for i in range(0, 60, 3))
     assert together[0].probability == pytest.approx(alone.probability, rel=1e-5)
+
+
+def test_texts_are_classified_in_pieces_of_bounded_size(small_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, shown = inference.classify(small_run, TEXTS * 7), io.StringIO()
+    monkeypatch.setattr(inference, "BATCH_ROWS", 5)
+    pieces = inference.classify(small_run, TEXTS * 7, progress=Progress(stream=shown, interval_seconds=0))
+    assert [p.class_name for p in pieces] == [w.class_name for w in whole]
+    assert [p.probability for p in pieces] == pytest.approx([w.probability for w in whole], rel=1e-5)
+    assert shown.getvalue().startswith("classify: 5/21 (24%)")
 
 
 def test_no_texts_have_no_classes(small_run: Path) -> None:
@@ -137,9 +154,12 @@ def test_unlabelled_texts_cannot_be_evaluated(small_run: Path, tmp_path: Path) -
         ("no mask here", r"exactly one \[mask\] .* but 0 came in 'no mask here'"),
         ("[mask] and [mask]", r"exactly one \[mask\] .* but 2 came"),
         ("", r"exactly one \[mask\] .* but 0 came in ''"),
-        ("word " * 24 + "[mask]", r"exactly one \[mask\] among the first 24 words is required, but 0 came"),
+        ("word " * 24 + "[mask]", r"\[mask\] among the first 24 words .* is required, but it is word 25"),
+        ("a [mask] film " + "word " * 24 + "[MASK]", r"exactly one \[mask\] .* but 2 came"),
+        ("x[mask]y", r"one \[mask\], as a word of its own, is required, but 0 came in 'x\[mask\]y'"),
+        ("\udcff [mask]", "sentence: Unicode text is required"),
     ],
-    ids=["none", "two", "empty", "behind the end"],
+    ids=["none", "two", "empty", "behind the end", "the second behind the end", "within a word", "no Unicode"],
 )
 def test_a_sentence_without_exactly_one_mask_is_refused(sentence: str, message: str, small_run: Path) -> None:
     with pytest.raises(SettingsError, match=message):
@@ -151,10 +171,15 @@ def test_no_predictions_cannot_be_asked_for(small_run: Path) -> None:
         inference.fill_mask(small_run, SENTENCE, top_k=0)
 
 
-@pytest.mark.parametrize("text", ["", "  \n", None, 7])
+@pytest.mark.parametrize("text", ["", "  \n", None, 7, "\udcff"])
 def test_a_text_that_is_empty_or_no_text_is_named_by_its_number(text: Any, small_run: Path) -> None:
-    with pytest.raises(SettingsError, match="texts: text that is not empty is required, but number 2 is "):
+    with pytest.raises(SettingsError, match="texts: Unicode text that is not empty is required, but number 2 is "):
         inference.classify(small_run, ["good", text])
+
+
+def test_one_text_is_not_taken_for_a_list_of_letters(small_run: Path) -> None:
+    with pytest.raises(SettingsError, match="texts: a list of texts is required, but 'good' came"):
+        inference.classify(small_run, "good")
 
 
 def test_a_run_without_labels_fills_masks_and_does_not_classify(unlabelled_run: Path, tmp_path: Path) -> None:

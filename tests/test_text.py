@@ -265,6 +265,7 @@ def test_a_sentence_is_encoded_with_the_place_of_its_mask(sentence, ids, place):
         ("the film", "exactly one [mask] is required, but 0 came in 'the film'"),
         ("[mask] [mask]", "exactly one [mask] is required, but 2 came in '[mask] [mask]'"),
         ("the [MASK] film film [mask]", "exactly one [mask] is required, but 2 came"),  # the second would be cut off
+        ("\udcff [mask]", r"Unicode text is required, but '\udcff [mask]' came"),
         ("un[mask]", "one [mask], as a word of its own, is required, but 0 came in 'un[mask]'"),
         ("[m.ask] [mask]", "one [mask], as a word of its own, is required, but 2 came in '[m.ask] [mask]'"),
         (
