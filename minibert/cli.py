@@ -54,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE_EXIT_CODE
     except OSError as error:
         return _fail(_os_error(error), ArtifactError.exit_code)
+    except MemoryError as error:
+        return _fail(f"more memory is required than there is ({error})", MinibertError.exit_code)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -39,10 +39,11 @@ def imdb() -> RunSettings:
     Command: ``minibert run imdb``, or ``minibert run imdb --data PATH`` with the archive, its
     unpacked folder, or a table of the same reviews.
 
-    Expect: frozen validation accuracy 0.64 to 0.66, unfrozen about 0.83 after its first epoch, end
-    to end about 0.80. The notebook is one unseeded draw, so near, not equal.
+    Expect: masked-LM loss from about 6.8 to 5.6, frozen validation accuracy 0.76 to 0.78, unfrozen
+    about 0.87 after its first epoch, end to end about 0.84. The notebook, one unseeded draw, has 0.64
+    to 0.66, 0.83 and 0.80; see the README.
 
-    Time: about an hour on two x86-64 cores without a GPU; up to 3 GB of memory.
+    Time: about an hour on two x86-64 cores without a GPU, and 2 GB of memory: measured.
 
     Source: NOTEBOOKS, notebook 1. Classes: 0 = positive, 1 = negative, as its reader has them.
     """
@@ -64,10 +65,11 @@ def amazon() -> RunSettings:
     Command: ``minibert run amazon``; the reviews come from the Hugging Face hub, shuffled with seed
     42 and cut to 40,000 train and 10,000 test examples, as the notebook does.
 
-    Expect: masked-LM loss from about 7.4 to 5.8, frozen validation accuracy 0.56 to 0.63, unfrozen
-    about 0.84 after its first epoch, end to end about 0.82.
+    Expect: what the notebook shows, masked-LM loss from about 7.4 to 5.8, frozen validation accuracy 0.56
+    to 0.63, unfrozen about 0.84 after its first epoch, end to end about 0.82, or better.
 
-    Time: about a quarter of an hour on two x86-64 cores without a GPU, the download not counted.
+    Time: about a quarter of an hour on two x86-64 cores without a GPU, the download not counted: an
+    estimate from the time of a step.
 
     Source: NOTEBOOKS, notebook 2. Classes: 0 = negative, 1 = positive, as given.
     """
@@ -81,8 +83,8 @@ def jokes() -> RunSettings:
 
     Expect: nothing was published for it. There is no classifier, and no end-to-end figure.
 
-    Time: about an hour on two x86-64 cores without a GPU: 231,657 jokes are four and a half times
-    the examples of `amazon`, and every batch is padded to the same 128 tokens.
+    Time: about three quarters of an hour on two x86-64 cores without a GPU: an estimate from the time of
+    a step. 231,657 jokes are four and a half times the examples of `amazon`, padded to the same 128 tokens.
 
     Source: NOTEBOOKS, notebook 2: its settings, on the corpus that its title names.
     """
@@ -98,7 +100,7 @@ def tiny() -> RunSettings:
     frozen validation accuracy near chance, unfrozen and end to end 0.87. On the same versions and kind
     of processor the bits are always the same.
 
-    Time: about a minute on two x86-64 cores, start-up included.
+    Time: about a minute on two x86-64 cores, start-up included: measured.
     """
     return RunSettings(
         preset="tiny",

@@ -296,6 +296,15 @@ def test_what_the_system_refuses_is_one_line(
     assert capsys.readouterr().err == f"minibert: error: {message}\n"
 
 
+def test_memory_that_is_not_there_is_one_line(
+    place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place("pipeline", run=raising(MemoryError("Unable to allocate 5.59 PiB for an array")))
+    assert main(["run", "tiny", "--out", str(tmp_path / "out")]) == 1
+    message = "more memory is required than there is (Unable to allocate 5.59 PiB for an array)"
+    assert capsys.readouterr().err == f"minibert: error: {message}\n"
+
+
 def test_a_programming_error_is_not_hidden(place: PlaceModule, tmp_path: Path) -> None:
     place("pipeline", run=raising(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
