@@ -99,8 +99,7 @@ def markdown(rows: Sequence[dict[str, Any]], ratios: dict[str, float]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     names = {stage: STEP_NAMES[step] for stage, step in TRAINED.items()}
-    for row in rows:
-        lines.append(_line(names.get(row["stage"], row["stage"].replace("_", " ")), row))
+    lines += [_line(names.get(row["stage"], row["stage"].replace("_", " ")), row) for row in rows]
     total = {name: sum(row[name] for row in rows) for name in rows[0] if name not in ("stage", "steps")}
     lines.append(_line("**whole run**", {**total, "steps": None}))
     said = ", ".join(f"{name.replace('_', ' ')} {ratio:.2f}" for name, ratio in ratios.items())

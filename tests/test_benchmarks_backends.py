@@ -1,0 +1,135 @@
+"""The step with Keras on JAX and on PyTorch: the same masks, weights and first loss as TensorFlow's.
+
+What is not installed is not run, and says so: such a test is reported as skipped, with its reason.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))
+backends, backend_measuring, stored, workloads = (
+    importlib.import_module(f"benchmarks.{name}") for name in ("backends", "backend_measuring", "stored", "workloads")
+)
+
+
+def run_backends(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.backends", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False, env=os.environ)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_first_loss_on_another_backend_is_tensorflows(backend):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"not run: {backend} is not installed (the extra `peers` has it)")
+    done = run_backends("--backend", backend, "--shape", "tiny", "--turns", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert row["first_loss_distance"] < 1e-5
+    assert row["seconds"] > 0
+    assert row["matrix_rate_fraction"] > 0
+
+
+def test_stored_first_loss_is_this_tensorflows():
+    backend_steps = importlib.import_module("benchmarks.backend_steps")
+    wanted = stored.Results(backends.FIRST_LOSSES, ("shape",)).find(shape="tiny")["loss"]
+    assert backend_steps.first_loss(workloads.shape_settings("tiny")) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_every_shape_has_a_stored_loss():
+    results = stored.Results(backends.FIRST_LOSSES, ("shape",))
+    for shape in (*workloads.SHAPES, backends.LARGE):
+        assert 5 < results.find(shape=shape)["loss"] < 12
+
+
+def test_another_loss_gives_no_figures():
+    task = {"backend": "jax", "device": "cpu", "shape": "tiny", "precision": "float32"}
+    loss = stored.Results(backends.FIRST_LOSSES, ("shape",)).find(shape="tiny")["loss"]
+    assert backends.require_loss(task, loss * (1 + 5e-6)) == pytest.approx(5e-6, rel=1e-3)
+    with pytest.raises(backends.WrongLossError, match=r"a first loss within 1e-05 of 7\.66\d+ is required"):
+        backends.require_loss(task, loss * (1 + 2e-5))
+    with pytest.raises(backends.WrongLossError):
+        backends.require_loss(task, float("nan"))
+    assert backends.require_loss({**task, "precision": "bfloat16"}, loss * 1.001) == pytest.approx(1e-3)
+
+
+def test_padding_rows_have_no_weight():
+    backend_steps = importlib.import_module("benchmarks.backend_steps")
+    batches = workloads.masked_lm_batches(workloads.shape_settings("tiny"))
+    padded = backend_steps.of_equal_shape(batches)
+    assert len({len(batch["positions"]) for batch in padded}) == 1
+    for batch, wide in zip(batches, padded, strict=True):
+        assert "example_ids" not in wide
+        assert wide["sample_weight"].sum() == batch["sample_weight"].sum()
+        assert np.array_equal(wide["labels"][: len(batch["labels"])], batch["labels"])
+
+
+def test_large_shape_is_bert_base_at_length_512():
+    settings = backend_measuring.large_settings()
+    assert (settings.model.hidden_size, settings.model.blocks, settings.text.sequence_length) == (768, 12, 512)
+    bfloat16 = backend_measuring.settings_of({"shape": "large", "precision": "bfloat16"})
+    assert bfloat16.model.precision == "mixed_bfloat16"
+
+
+@pytest.mark.parametrize("losses", [[5.0, float("nan")], [5.0] * 4 + [6.0] * 4])
+def test_a_step_that_does_not_train_is_refused(losses):
+    with pytest.raises(backend_measuring.DeviceError, match="a finite loss that falls is required"):
+        backend_measuring.require_fall(losses)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--backend: one of jax, torch, tensorflow is required, but none came"),
+        (["--backend", "jax", "--turns", "0"], "--turns: 1 or more is required, but 0 came"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message, capsys):
+    assert backends.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_backend_is_said_and_fails_where_it_is_required(monkeypatch, capsys):
+    def missing(task):
+        raise backends.DeviceError("--backend jax: it is not installed")
+
+    monkeypatch.setattr(backends, "measure_apart", missing)
+    assert backends.main(["--backend", "jax"]) == 0
+    assert "not run: --backend jax: it is not installed" in capsys.readouterr().err
+    assert backends.main(["--backend", "jax", "--require-device"]) == backends.DeviceError.exit_code
+
+
+def test_kept_rows_are_printed_as_a_table(tmp_path, capsys):
+    row = {
+        "backend": "jax",
+        "device": "cuda",
+        "device_name": "a GPU",
+        "shape": "large",
+        "precision": "bfloat16",
+        "compiled": False,
+        "seconds": 0.02,
+        "synchronized_seconds": 0.021,
+        "tokens": 16_384,
+        "peak_bytes": 1,
+        "matrix_rate_fraction": 0.5,
+        "matrix_flops_per_second": 7e14,
+        "first_call_seconds": 30.0,
+        "device_peak_bytes": 2 * 10**10,
+        "first_loss_distance": 1e-4,
+    }
+    under = {"processor": "p", "cores": 2, "instruction_sets": [], "versions": {"jax": "1"}, "date": "d", "gpu": ["G"]}
+    stored.Results(tmp_path / "b.json", backends.KEYS).keep(row, under=under)
+    assert backends.main(["--table", str(tmp_path / "b.json")]) == 0
+    out = capsys.readouterr().out
+    assert "| jax | a GPU | large | bfloat16 | **20.0 ms** | 21.0 ms | 819,200 | 0.50 of 700.00 TFLOP/s |" in out
+    assert "p, 2 cores, G; jax 1; d." in out
