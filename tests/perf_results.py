@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import statistics
@@ -40,7 +41,7 @@ def made_up_machine(**changes: Any) -> dict[str, Any]:
 
 
 def made_up_commit(number: int) -> str:
-    return f"{number:040x}"
+    return hashlib.sha1(str(number).encode()).hexdigest()
 
 
 def made_up_entry(name: str = STEP, *, ratio: float = 1.5, rounds: int = 5, **extra: Any) -> dict[str, Any]:

@@ -17,13 +17,12 @@ A proposal may be moved by up to `REACH` points to where it explains most. The f
 
 from __future__ import annotations
 
-import itertools
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
-
-import numpy as np
 
 from minibert.errors import MinibertError
 
@@ -31,9 +30,10 @@ WINDOW = 30
 """Points that Otava looks at together, and that count on either side of a change."""
 PROPOSAL_P_VALUE = 0.1
 BEFORE, AFTER, FEW_AFTER = 8, 3, 6
-LEAST_CHANGE = 0.02
+LEAST_CHANGE = 0.025
 STANDARD_ERRORS = 4.0
 REACH = 2
+HALF_WAY = 0.5
 LEAST_NOISE = 0.002
 """Relative noise that is assumed at least, however still a short series is."""
 _NORMAL_MAD = 1.4826
@@ -80,14 +80,14 @@ def find_change_points(values: Sequence[float], propose: Propose | None = None) 
         return []
     if not all(0 < value < math.inf for value in values):
         raise ValueError("values: finite times above 0 are required")
-    logs = np.log(np.asarray(values, dtype=np.float64))
+    logs = [math.log(value) for value in values]
     proposed = {near for index in propose(values) for near in range(index - REACH, index + REACH + 1)}
     edges = _confirm(logs, proposed)
-    noise = float(np.expm1(_noise(logs, edges)))
-    medians = [float(np.exp(np.median(logs[a:b]))) for a, b in itertools.pairwise(edges)]
+    noise = math.expm1(_noise(logs, edges))
+    levels = [math.exp(statistics.median(logs[a:b])) for a, b in pairwise(edges)]
     return [
-        ChangePoint(index=index, before=medians[i], after=medians[i + 1], noise=noise)
-        for i, index in enumerate(edges[1:-1])
+        ChangePoint(index=index, before=before, after=after, noise=noise)
+        for index, (before, after) in zip(edges[1:], pairwise(levels), strict=False)
     ]
 
 
@@ -116,61 +116,69 @@ def require_otava() -> Propose:
     return propose
 
 
-def _confirm(logs: np.ndarray, proposed: set[int]) -> list[int]:
+def _confirm(logs: list[float], proposed: set[int]) -> list[int]:
     """Edges of the segments: 0, each confirmed change in order, and the length."""
-    edges = [0, len(logs)]
-    while True:
-        splits = [split for index in sorted(proposed) if (split := _Split.at(logs, edges, index)) is not None]
-        if not splits:
-            return edges
-        best = max(splits, key=lambda split: split.explained)
+    edges, left = [0, len(logs)], set(proposed)
+    splits = _splits(logs, edges, left)
+    while splits:
+        best = max(splits.values(), key=lambda split: split.explained)
         widened = sorted([*edges, best.index])
         if best.is_change(_noise(logs, widened)):
             edges = widened
-        proposed = proposed - {best.index}
+            splits = _splits(logs, edges, left)
+        left.discard(best.index)
+        splits.pop(best.index, None)
+    return edges
+
+
+def _splits(logs: list[float], edges: list[int], proposed: set[int]) -> dict[int, _Split]:
+    found = {index: _Split.at(logs, edges, index) for index in sorted(proposed)}
+    return {index: split for index, split in found.items() if split is not None}
 
 
 @dataclass(frozen=True)
 class _Split:
-    """The points on both sides of a proposal, within the segment that it would split."""
+    """The points on both sides of a proposal, within the segment that it would split.
+
+    ``explained`` is how much nearer they are to their own side's median than to that of both together.
+    """
 
     index: int
-    before: np.ndarray
-    after: np.ndarray
+    before: list[float]
+    after: list[float]
+    explained: float
 
     @classmethod
-    def at(cls, logs: np.ndarray, edges: list[int], index: int) -> _Split | None:
+    def at(cls, logs: list[float], edges: list[int], index: int) -> _Split | None:
         """None where there are too few points on a side."""
-        start = max((edge for edge in edges if edge <= index), default=0)
-        end = min((edge for edge in edges if edge > index), default=0)
+        start = max((edge for edge in edges if edge <= index), default=index)
+        end = min((edge for edge in edges if edge > index), default=index)
         if index - start < BEFORE or end - index < AFTER:
             return None
-        return cls(index, logs[max(start, index - WINDOW) : index], logs[index : min(end, index + WINDOW)])
-
-    @property
-    def explained(self) -> float:
-        """How much nearer the points are to their own side's median than to that of both sides together."""
-        together = np.concatenate([self.before, self.after])
-        return _deviation(together) - _deviation(self.before) - _deviation(self.after)
+        before, after = logs[max(start, index - WINDOW) : index], logs[index : min(end, index + WINDOW)]
+        explained = _deviation([*before, *after]) - _deviation(before) - _deviation(after)
+        return cls(index, before, after, explained)
 
     def is_change(self, noise: float) -> bool:
-        old, new = float(np.median(self.before)), float(np.median(self.after))
+        """Whether the move is large, by itself and beside the noise of a point, and the first points all have it."""
+        old, new = statistics.median(self.before), statistics.median(self.after)
         move = new - old
         error = noise * math.sqrt(1 / len(self.before) + 1 / len(self.after))
         if abs(move) < max(math.log1p(LEAST_CHANGE), STANDARD_ERRORS * error):
             return False
-        if len(self.after) >= FEW_AFTER:
-            return True
-        return bool(np.all((self.after - old) * math.copysign(1.0, move) > abs(move) / 2))
+        return len(self.after) >= FEW_AFTER or all((log - old) / move > HALF_WAY for log in self.after)
 
 
-def _deviation(logs: np.ndarray) -> float:
-    return float(np.abs(logs - np.median(logs)).sum())
+def _deviation(logs: list[float]) -> float:
+    middle = statistics.median(logs)
+    return sum(abs(log - middle) for log in logs)
 
 
-def _noise(logs: np.ndarray, edges: Sequence[int]) -> float:
+def _noise(logs: list[float], edges: Sequence[int]) -> float:
     """A single point's noise on the log scale; a median of every segment was taken from the same points."""
-    residuals = np.concatenate([logs[a:b] - np.median(logs[a:b]) for a, b in itertools.pairwise(edges)])
+    residuals: list[float] = []
+    for start, end in pairwise(edges):
+        middle = statistics.median(logs[start:end])
+        residuals += [abs(log - middle) for log in logs[start:end]]
     freedom = max(len(logs) - len(edges) + 1, 1)
-    deviation = float(np.median(np.abs(residuals)))
-    return max(_NORMAL_MAD * deviation * math.sqrt(len(logs) / freedom), LEAST_NOISE)
+    return max(_NORMAL_MAD * statistics.median(residuals) * math.sqrt(len(logs) / freedom), LEAST_NOISE)

@@ -24,7 +24,6 @@ from minibert.checked import canonical_json
 from minibert.errors import ArtifactError
 from minibert.perf.results import Commit, Control, Result, Timing, read_object, require_machine
 
-DEFAULT_FOLDER = Path("perf-history")
 KIND, FORMAT = "minibert perf record", 1
 _SHORT = 12
 

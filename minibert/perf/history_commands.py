@@ -1,0 +1,130 @@
+"""``minibert perf record``, ``history`` and ``report``: keep results, say since when, draw the page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+_FOLDER = Path("perf-history")
+_PAGE = Path("perf.html")
+
+
+def register_history(subparsers: argparse._SubParsersAction) -> None:
+    """Adds the three commands after ``minibert perf``; nothing heavy is imported for that."""
+    _add_record(subparsers)
+    _add_history(subparsers)
+    _add_report(subparsers)
+
+
+def record(options: argparse.Namespace) -> int:
+    """Appends results to the history; all of them are read before the first is written."""
+    from minibert.perf.history import append
+    from minibert.perf.results import read_result
+
+    results = [read_result(path) for path in options.results]
+    recorded = [append(options.history, result) for result in results]
+    if options.json:
+        print(json.dumps([{"path": str(found.path), "is_new": found.is_new} for found in recorded], indent=1))
+        return 0
+    for result, found in zip(results, recorded, strict=True):
+        count = len(result.timings)
+        said = f"{count} benchmark{'' if count == 1 else 's'}" if found.is_new else "recorded before, nothing changed"
+        print(f"{found.path}: {said}")
+        if result.commit.is_dirty:
+            print("  note: the working tree had changes; history leaves such records out unless --dirty is given")
+        bare = [timing.name for timing in result.timings if timing.control is None]
+        if bare:
+            print(f"  note: no control was timed beside {', '.join(bare)}: not normalized, a series of its own")
+    return 0
+
+
+def history(options: argparse.Namespace) -> int:
+    """Prints every series with its changes."""
+    from minibert.perf.change_points import require_otava
+    from minibert.perf.history_text import as_lines
+    from minibert.perf.since_when import analyze, as_json
+
+    analysis = analyze(
+        options.history,
+        repository=options.repository,
+        propose=require_otava(),
+        benchmarks=options.benchmark,
+        with_dirty=options.dirty,
+    )
+    if options.json:
+        print(json.dumps(as_json(analysis), indent=1, ensure_ascii=False))
+        return 0
+    for line in as_lines(analysis):
+        print(line)
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Writes the page."""
+    from minibert.artifacts import write_bytes
+    from minibert.errors import MinibertError
+    from minibert.perf.change_points import require_otava
+    from minibert.perf.gate_answer import read_gate
+    from minibert.perf.history_page import render_page
+    from minibert.perf.since_when import analyze
+
+    gate = None if options.gate is None else read_gate(options.gate)
+    try:
+        propose, missing = require_otava(), None
+    except MinibertError as error:
+        propose, missing = None, str(error)
+    analysis = analyze(options.history, repository=options.repository, propose=propose, with_dirty=options.dirty)
+    write_bytes(options.out, render_page(analysis, gate, missing).encode("utf-8", errors="backslashreplace"))
+    print(options.out)
+    if missing is not None:
+        print("  note: change points were NOT searched: apache-otava is not installed; the page says so")
+    return 0
+
+
+def _add_record(subparsers: argparse._SubParsersAction) -> None:
+    parser = _add(subparsers, "record", "append results of pytest-benchmark to a history")
+    parser.add_argument("results", metavar="RESULT.json", type=Path, nargs="+",
+                        help="what pytest --benchmark-json wrote, one file for each process")  # fmt: skip
+    _add_folder(parser)
+    parser.add_argument("--json", action="store_true", help="print the records' paths as JSON")
+    parser.set_defaults(command=record)
+
+
+def _add_history(subparsers: argparse._SubParsersAction) -> None:
+    parser = _add(subparsers, "history", "say since when a benchmark is slower or faster",
+                  epilog='Needs apache-otava, in its own environment: pip install "minibert[history]"')  # fmt: skip
+    _add_folder(parser)
+    parser.add_argument("--benchmark", metavar="NAME", nargs="+", action="extend", help="default: all of them")
+    _add_order(parser)
+    parser.add_argument("--json", action="store_true", help="print series, points and changes as JSON")
+    parser.set_defaults(command=history)
+
+
+def _add_report(subparsers: argparse._SubParsersAction) -> None:
+    parser = _add(subparsers, "report", "draw the history, and the last gate, on one page")
+    _add_folder(parser)
+    parser.add_argument("--gate", metavar="GATE.json", type=Path, help="what minibert perf gate --save wrote")
+    _add_order(parser)
+    parser.add_argument("--out", metavar="PAGE.html", type=Path, default=_PAGE, help=f"the page (default: {_PAGE})")
+    parser.set_defaults(command=report)
+
+
+def _add(
+    subparsers: argparse._SubParsersAction, name: str, text: str, epilog: str | None = None
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog, allow_abbrev=False
+    )
+    return parser
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--history", metavar="DIR", type=Path, default=_FOLDER,
+                        help=f"the history's folder (default: {_FOLDER})")  # fmt: skip
+
+
+def _add_order(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repository", metavar="DIR", type=Path, default=Path(),
+                        help="a checkout whose HEAD gives the order of the commits (default: this folder)")  # fmt: skip
+    parser.add_argument("--dirty", action="store_true", help="also records of a working tree with changes")

@@ -1,0 +1,191 @@
+"""Answers "since when?": every series of a history with its changes, each with the commits it lies between."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from minibert.checked import nearest
+from minibert.errors import SettingsError
+from minibert.perf.change_points import AFTER, BEFORE, Propose, find_change_points
+from minibert.perf.commit_order import Ordered, in_commit_order
+from minibert.perf.counters import differences
+from minibert.perf.history import read_history
+from minibert.perf.series import Point, Series, machine_name, make_series
+
+_SHORT = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeChange:
+    """Where a series' time changed for good, and what else changed there.
+
+    ``index`` is the first point that has it. ``commits`` is how many commits the range has, None where
+    git's order is not known; with 0 the commit is the same and the cause is elsewhere.
+    """
+
+    index: int
+    before: float
+    after: float
+    before_seconds: float
+    after_seconds: float
+    noise: float
+    commit_range: str
+    commits: int | None
+    environment: Sequence[str]
+
+    @property
+    def change(self) -> float:
+        """Relative change; above 0 is slower."""
+        return self.after / self.before - 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CounterChange:
+    """Where exact counters differ from the point before: ``MatMul 14 -> 16``."""
+
+    index: int
+    commit_range: str
+    differences: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyzedSeries:
+    """A series with its changes; ``changes`` is None where nothing was searched."""
+
+    series: Series
+    changes: Sequence[TimeChange] | None
+    counter_changes: Sequence[CounterChange]
+
+    @property
+    def is_too_short(self) -> bool:
+        """Whether it has too few points for a change to be found at all."""
+        return len(self.series.points) < BEFORE + AFTER
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """All series, and what a reader must know of what was left out."""
+
+    series: Sequence[AnalyzedSeries]
+    notices: Sequence[str]
+
+
+def analyze(
+    folder: Path,
+    *,
+    repository: Path,
+    propose: Propose | None,
+    benchmarks: Sequence[str] | None = None,
+    with_dirty: bool = False,
+) -> Analysis:
+    """Reads a history and looks for changes in each of its series.
+
+    Args:
+        folder: The history.
+        repository: A folder in the git repository that knows the commits' order.
+        propose: From `require_otava`; None searches for no change in time.
+        benchmarks: Names to look at; default: all.
+        with_dirty: Also records of a working tree with changes.
+
+    Raises:
+        ArtifactError: The history is missing, empty or damaged.
+        SettingsError: It has no benchmark of that name.
+    """
+    ordered = in_commit_order(read_history(folder), repository, with_dirty=with_dirty)
+    found = make_series(ordered.results)
+    if benchmarks:
+        _require_known(benchmarks, [series.benchmark for series in found])
+        found = [series for series in found if series.benchmark in benchmarks]
+    return Analysis(series=[_analyze(series, ordered, propose) for series in found], notices=ordered.notices)
+
+
+def as_json(analysis: Analysis) -> dict[str, Any]:
+    """Plain values: each series with its points and changes."""
+    return {"notices": list(analysis.notices), "series": [_series_json(found) for found in analysis.series]}
+
+
+def commit_range(before: Point, after: Point) -> str:
+    """``abc123..def456``, as git takes it."""
+    return f"{before.commit.id[:_SHORT]}..{after.commit.id[:_SHORT]}"
+
+
+def _analyze(series: Series, ordered: Ordered, propose: Propose | None) -> AnalyzedSeries:
+    changes = None
+    if propose is not None:
+        points = series.points
+        # What a value is in seconds, when the control takes as long as it mostly does.
+        scale = statistics.median(point.seconds / point.value for point in points)
+        changes = [
+            TimeChange(
+                index=found.index,
+                before=found.before,
+                after=found.after,
+                before_seconds=scale * found.before,
+                after_seconds=scale * found.after,
+                noise=found.noise,
+                commit_range=commit_range(points[found.index - 1], points[found.index]),
+                commits=ordered.commits_between(points[found.index - 1].commit.id, points[found.index].commit.id),
+                environment=_environment_changes(points[found.index - 1], points[found.index]),
+            )
+            for found in find_change_points([point.value for point in points], propose)
+        ]
+    return AnalyzedSeries(series=series, changes=changes, counter_changes=_counter_changes(series.points))
+
+
+def _counter_changes(points: Sequence[Point]) -> list[CounterChange]:
+    counted = [(index, point) for index, point in enumerate(points) if point.counters is not None]
+    return [
+        CounterChange(index=index, commit_range=commit_range(before, after), differences=changed)
+        for (_, before), (index, after) in pairwise(counted)
+        if (changed := differences(dict(before.counters or {}), dict(after.counters or {})))
+    ]
+
+
+def _environment_changes(before: Point, after: Point) -> list[str]:
+    """What differs in the environment of two points: ``numpy 2.3.1 -> 2.4.0``."""
+    old, new = _flat(before.environment), _flat(after.environment)
+    return [f"{name} {old.get(name)} -> {new.get(name)}" for name in {**old, **new} if old.get(name) != new.get(name)]
+
+
+def _flat(environment: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(environment, dict):
+        return {path: environment}
+    return {name: value for key, part in environment.items() for name, value in _flat(part, key).items()}
+
+
+def _require_known(wanted: Sequence[str], known: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in known:
+            raise SettingsError(f"--benchmark: {name!r} is not in this history; {nearest(name, sorted(set(known)))}")
+
+
+def _series_json(found: AnalyzedSeries) -> dict[str, Any]:
+    series = found.series
+    changes = found.changes
+    return {
+        "benchmark": series.benchmark,
+        "machine": dict(series.machine),
+        "machine_name": machine_name(series.machine),
+        "device": series.device,
+        "unit": series.unit,
+        "is_normalized": series.is_normalized,
+        "points": [
+            {"commit": point.commit.id, "author_time": point.commit.author_time, "measured": point.measured,
+             "is_dirty": point.commit.is_dirty, "value": point.value, "seconds": point.seconds}
+            for point in series.points
+        ],
+        "is_too_short": found.is_too_short,
+        "changes": None if changes is None else [
+            {**dataclasses.asdict(change), "environment": list(change.environment), "change": change.change}
+            for change in changes
+        ],
+        "counter_changes": [
+            {**dataclasses.asdict(change), "differences": list(change.differences)} for change in found.counter_changes
+        ],
+    }  # fmt: skip
