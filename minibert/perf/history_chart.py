@@ -1,24 +1,26 @@
 """A series as inline SVG: a dot for each record, a level between changes, and what changed where.
 
 Colours and type come from the style of minibert's other page. Points stand at equal distances, in the
-order of their commits: time without a record has no width.
+order of their commits: time without a record has no width. The axis stands at the newest.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from minibert.perf.history_text import change_text, counters_text
 from minibert.perf.since_when import AnalyzedSeries, TimeChange
-from minibert.report.charts import integer_ticks, nice_ticks
+from minibert.report.charts import integer_ticks, nice_ticks, tick_texts
 from minibert.report.figures import decimal, duration, signed
 from minibert.report.markup import Markup, element
 
-WIDTH, HEIGHT = 760, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 44, 50
+WIDTH, HEIGHT = 760, 310
+LEFT, RIGHT, TOP, BOTTOM = 14, 60, 58, 50
 _MOST_WHISKERS = 150
-_WIDEST_SPREAD = 3.0
+_MOST_WORDS = 4
+_WIDEST_SPREAD = 0.5
 """A quartile further away than so many ranges of the medians is cut: it would flatten the rest."""
 
 
@@ -47,7 +49,7 @@ class _Frame:
         self.found, self.points = found, found.series.points
         medians = [point.value for point in self.points]
         low, high = min(medians), max(medians)
-        reach = _WIDEST_SPREAD * max(high - low, 0.005 * high)
+        reach = _WIDEST_SPREAD * max(high - low, 0.02 * high)
         self.low = max(min(point.low for point in self.points), low - reach, 0.0)
         self.high = min(max(point.high for point in self.points), high + reach)
         room = 0.06 * (self.high - self.low) or 0.05 * high
@@ -63,20 +65,20 @@ class _Frame:
 
     def axes(self) -> Iterator[Markup]:
         bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
-        for tick in self.ticks:
+        for tick, text in zip(self.ticks, tick_texts(self.ticks), strict=True):
             share = (tick - self.ticks[0]) / (self.ticks[-1] - self.ticks[0])
             y = round(bottom - share * (bottom - TOP), 1)
             yield element("line", x1=LEFT, x2=right, y1=y, y2=y, class_="grid")
-            yield _text(LEFT - 8, y + 4, f"{tick:.4g}", "end")
+            yield _text(right + 8, y + 4, text)
         yield element("line", x1=LEFT, x2=right, y1=bottom, y2=bottom, class_="axis")
         for number in _label_places(len(self.points)):
             x, commit = self.x(number), self.points[number].commit
             yield element("line", x1=x, x2=x, y1=bottom, y2=bottom + 5, class_="axis")
-            anchor = "start" if number == 0 else "end" if number == len(self.points) - 1 else "middle"
+            anchor = "start" if x < LEFT + 40 else "end" if x > right - 40 else "middle"
             yield _text(x, bottom + 19, commit.id[:7], anchor, "commit")
             yield _text(x, bottom + 35, commit.author_time[:10], anchor)
         unit = f"time / {self.found.series.unit}'s" if self.found.series.is_normalized else "seconds, not normalized"
-        yield _text(0, 14, unit, "start", "label")
+        yield _text(WIDTH, 12, unit, "end", "label")
 
 
 def _label_places(count: int) -> Sequence[int]:
@@ -84,7 +86,7 @@ def _label_places(count: int) -> Sequence[int]:
     if count == 1:
         return [0]
     inner = integer_ticks(0, count - 1, 5)
-    least = (count - 1) / 8
+    least = (count - 1) / 6
     return [0, *(place for place in inner if least < place < count - 1 - least), count - 1]
 
 
@@ -110,14 +112,22 @@ def _levels(frame: _Frame, changes: Sequence[TimeChange]) -> Iterator[Markup]:
 
 
 def _change_marks(frame: _Frame, changes: Sequence[TimeChange]) -> Iterator[Markup]:
+    """What changed, above a line through the picture; where there are many, the table below has the commits."""
+    width = 126 if len(changes) <= _MOST_WORDS else 62
+    taken = [-math.inf, -math.inf]  # where the last word of each of two rows ends
     for change in changes:
         x = frame.x(change.index - 0.5)
         kind = "slower" if change.change > 0 else "faster"
-        yield element("line", x1=x, x2=x, y1=TOP - 6, y2=HEIGHT - BOTTOM, class_=f"change {kind}")
-        words = f"{signed(100 * change.change, 1)} %"
-        anchor = "end" if x > WIDTH - 90 else "start" if x < LEFT + 60 else "middle"
+        start = min(max(x - width / 2, 0), WIDTH - RIGHT - width)
+        row = 0 if start > taken[0] else 1
+        taken[row] = start + width
+        yield element("line", x1=x, x2=x, y1=TOP - 4, y2=HEIGHT - BOTTOM, class_=f"change {kind}")
+        commit = frame.points[change.index].commit.id[:7] if len(changes) <= _MOST_WORDS else ""
+        words = f"{signed(100 * change.change, 1)} % {commit}".rstrip()
         title = element("title", f"{change.commit_range}: {change_text(change)}")
-        yield element("text", words, title, x=x, y=TOP - 12, text_anchor=anchor, class_=f"halo change {kind}")
+        middle = round(start + width / 2, 1)
+        yield element("text", words, title, x=middle, y=TOP - 10 - 15 * row, text_anchor="middle",
+                      class_=f"halo change {kind}")  # fmt: skip
 
 
 def _counter_marks(frame: _Frame) -> Iterator[Markup]:

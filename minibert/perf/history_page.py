@@ -41,8 +41,8 @@ def render_page(analysis: Analysis, gate: dict[str, Any] | None, not_searched: s
         element("header", element("p", "minibert perf", class_="over"), element("h1", TITLE),
                 _warning(not_searched), element("p", _verdict(analysis, not_searched), class_="verdict")),
         _newest(analysis),
-        (_benchmark(name, [*found]) for name, found in groupby(analysis.series, lambda found: found.series.benchmark)),
         None if gate is None else _gate(gate),
+        (_benchmark(name, [*found]) for name, found in groupby(analysis.series, lambda found: found.series.benchmark)),
         _foot(analysis, not_searched),
     ]  # fmt: skip
     head = [

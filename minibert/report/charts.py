@@ -135,7 +135,7 @@ def _text(x: float, y: float, text: str, anchor: str = "start", class_: str | No
     return element("text", text, x=x, y=y, text_anchor=anchor, class_=class_, **more)
 
 
-def _tick_texts(ticks: Sequence[float]) -> list[str]:
+def tick_texts(ticks: Sequence[float]) -> list[str]:
     """Tick labels with just the digits that tell them apart."""
     step = ticks[1] - ticks[0]
     if max(abs(t) for t in ticks) >= 1e5 or step < 1e-4:
@@ -146,7 +146,7 @@ def _tick_texts(ticks: Sequence[float]) -> list[str]:
 
 def _axes(scale: _Scale, chart: Chart) -> Iterator[Markup]:
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    for tick, text in zip(scale.y_ticks, _tick_texts(scale.y_ticks), strict=True):
+    for tick, text in zip(scale.y_ticks, tick_texts(scale.y_ticks), strict=True):
         y = scale.y(tick)
         yield element("line", x1=LEFT, x2=right, y1=y, y2=y, class_="grid")
         yield _text(LEFT - 8, y + 4, text, "end")
