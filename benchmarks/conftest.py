@@ -50,6 +50,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"not run: {reason}"))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
+    """Which machine, and which packages: pytest-benchmark's own fields name no GPU, threads or TensorFlow.
+
+    It is called more than once where a result is compared or stored, and gives the same every time.
+    """
+    from minibert.environment import describe_environment
+    from minibert.perf.machine import describe_machine
+
+    packages = {name: version for name, version in describe_environment()["packages"].items() if version}
+    machine_info["minibert"] = describe_machine()
+    machine_info["environment"] = {"python": machine_info.get("python_version"), "packages": packages}
+
+
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> str:
     """``cpu``, ``cuda`` or ``metal``."""

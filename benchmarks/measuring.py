@@ -79,6 +79,10 @@ def time_beside(
         pairs = zip(seconds, of_reference[-len(seconds) :], strict=True) if reference is not None else ()
         ratios = [theirs / ours for ours, theirs in pairs] or [1.0]
         benchmark.extra_info["ratio"] = round(statistics.median(ratios), 3)
+        if reference is not None:  # in these units a history keeps the time
+            beside = of_reference[-len(seconds) :]
+            benchmark.extra_info["reference_data"] = beside
+            benchmark.extra_info["reference_seconds"] = statistics.median(beside)
         benchmark.extra_info["tokens_per_second"] = round(facts["tokens"] / statistics.median(seconds))
     return result
 
