@@ -4,7 +4,7 @@
 
 A job is a line of JSON: ``id``, ``settings``, ``directory``, ``resume``, and ``kill``, the moment of a SIGKILL
 or null. A result is a line of JSON: ``id``, ``exit_code`` (-9 for a kill) and ``error``. TensorFlow is imported
-once; a job is forked before it has run anything.
+once; a job is forked before it has run anything, when there are none of its threads and locks yet, which is checked.
 """
 
 from __future__ import annotations
@@ -94,6 +94,9 @@ def work(job: dict[str, Any]) -> None:
 
 def fork(job: dict[str, Any]) -> tuple[int, int]:
     """Starts a job; the process and the file descriptor of its error."""
+    from tensorflow.python.eager import context
+
+    assert context._context is None or not context._context._initialized, "TensorFlow has threads: no fork is safe"
     read, write = os.pipe()
     process = os.fork()
     if process:

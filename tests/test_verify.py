@@ -23,7 +23,7 @@ from minibert.record import read_record, record_settings, write_record
 from minibert.settings import replace_setting
 from minibert.training.step import TrainingStep
 from minibert.verify import repeat, verify
-from minibert.verify.comparison import TOLERANCE, Parting, Verdict
+from minibert.verify.verdict import TOLERANCE, Parting, Verdict
 from tests import faults
 from tests.faults import Fault, before_step, in_batch
 from tests.runs import STEPS, small_settings, write_texts
@@ -37,7 +37,7 @@ def assert_different(verdict: Verdict, stage: str, step: int, tensor: str) -> No
     where = verdict.parting
     assert where is not None
     assert (where.stage, where.step, where.tensor) == (stage, step, tensor), verdict.explanation
-    assert verdict.inputs == verdict.environment == ()
+    assert verdict.inputs == verdict.environment == verdict.code == ()
     assert f"first difference: {stage}, step {step}: {tensor}" in verdict.explanation
 
 
@@ -112,7 +112,7 @@ CLASSIFIER_FAULTS: dict[str, tuple[Fault, str, int, str]] = {
     "the unfrozen stage keeps the optimizer's step": (
         faults.kept_optimizer, "unfrozen", 0, "weight word_embedding/embeddings"),
     "another validation loss": (faults.validation_loss, "frozen", 5, "epoch 1: val_loss"),
-    "other weights in the raw-text model": (faults.weights_after_training, "end_to_end", 0, "loss"),
+    "other weights in the raw-text model": (faults.weights_after_training, "end_to_end", 0, "weights"),
     "another text layer in the raw-text model": (faults.raw_text, "end_to_end", 0, "loss"),
 }  # fmt: skip
 
@@ -134,26 +134,30 @@ def test_enough_faults_are_planted() -> None:
 # Other inputs
 
 
+def test_another_order_in_the_corpus_is_named_before_anything_is_trained(
+    small_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults.swapped_in_corpus(monkeypatch)
+    monkeypatch.setattr(pipeline, "execute", None)
+    verdict = verify(small_run)
+    assert (verdict.verdict, verdict.exit_code, verdict.steps) == ("not comparable", 12, 0)
+    (line,) = verdict.inputs
+    assert line.startswith("the corpus' digest was")
+    assert f"input: {line}" in verdict.explanation
+
+
 @pytest.mark.parametrize(
-    ("plant", "named"),
-    [
-        (faults.swapped_in_corpus, ["the corpus' digest was", "the corpus' ids_sha256 was"]),
-        (faults.other_word, ["the corpus' vocabulary_sha256 was", "the corpus' ids_sha256 was"]),
-        (faults.other_encoding, ["the corpus' ids_sha256 was"]),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
+    ("plant", "tensor", "also"),
+    [(faults.other_word, "vocabulary", ("token ids",)), (faults.other_encoding, "token ids", ())],
 )
-def test_other_inputs_are_named_before_anything_is_trained(
-    plant: Fault, named: list[str], small_run: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_same_corpus_encoded_otherwise_is_different_before_anything_is_trained(
+    plant: Fault, tensor: str, also: tuple[str, ...], small_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch)
     monkeypatch.setattr(pipeline, "execute", None)
     verdict = verify(small_run)
-    assert (verdict.verdict, verdict.exit_code, verdict.steps) == ("not comparable", 12, 0)
-    assert len(verdict.inputs) == len(named)
-    for line, beginning in zip(verdict.inputs, named, strict=True):
-        assert line.startswith(beginning)
-        assert f"input: {line}" in verdict.explanation
+    assert_different(verdict, "encode", 0, tensor)
+    assert (verdict.steps, verdict.unexplained) == (0, Parting("encode", 0, tensor, also))
 
 
 def test_data_that_changed_are_not_comparable(unlabelled_run: Path, tmp_path: Path) -> None:
@@ -223,7 +227,9 @@ def test_another_corpus_is_not_comparable(small_run: Path, unlabelled_run: Path)
     verdict = verify(small_run, against=unlabelled_run)
     assert verdict.verdict == "not comparable"
     assert any(line.startswith("the corpus' digest was") for line in verdict.inputs)
-    assert verdict.inputs[-1] == "stage pretrain has 20 steps in one run and 16 in the other"
+    assert verdict.steps == 16
+    assert verdict.parting is not None
+    assert verdict.parting.stage == "encode"
 
 
 # Damaged files
@@ -289,21 +295,62 @@ def test_a_trace_of_fewer_steps_is_named_even_if_the_record_fits_it(small_run: P
         verify(copy, against=small_run)
 
 
-# Other environments
+# Other environments, other code
 
 
-def in_another_environment(run: Path, to: Path, *, deviation: float) -> Path:
-    """A copy of a run, made elsewhere: one thread, and the loss of step 3 off by this factor."""
+def edited(run: Path, to: Path, *, rows: Any = None, record: Any = None, environment: bool = True) -> Path:
+    """A copy of a run with changed rows of pretraining and a changed record, by default from another environment."""
     shutil.copytree(run, to)
-    record, trace = read_record(to), to / "trace" / "pretrain.trace"
-    found = read_trace(trace)
-    rows = found.rows.copy()
-    rows["loss"][3] = (found.losses[3] * np.float32(1.0 + deviation)).view(np.uint32)
-    trace.write_bytes(encode_trace(found.header, rows))
-    del record["artifacts"]["trace/pretrain.trace"]
-    record["environment"]["threads"] = {"intra_op": 1, "inter_op": 0}
-    write_record(to, record)
+    found, trace = read_record(to), to / "trace" / "pretrain.trace"
+    if rows is not None:
+        whole = read_trace(trace)
+        changed = whole.rows.copy()
+        replaced = rows(changed)
+        trace.write_bytes(encode_trace(whole.header, changed if replaced is None else replaced))
+        del found["artifacts"]["trace/pretrain.trace"]
+    if record is not None:
+        record(found)
+    if environment:
+        found["environment"]["threads"] = {"intra_op": 1, "inter_op": 0}
+    write_record(to, found)
     return to
+
+
+def loss_off(step: int, factor: float) -> Any:
+    """The loss of one step is another."""
+
+    def change(rows: np.ndarray) -> None:
+        loss = rows["loss"][step : step + 1].view(np.float32)
+        rows["loss"][step] = (loss * np.float32(factor)).view(np.uint32)[0]
+
+    return change
+
+
+def in_row(step: int, group: str, place: int) -> Any:
+    """One checksum of one step is another."""
+
+    def change(rows: np.ndarray) -> None:
+        rows[group][step, place] ^= 1
+
+    return change
+
+
+def both(*changes: Any) -> Any:
+    def change(rows: np.ndarray) -> None:
+        for each in changes:
+            each(rows)
+
+    return change
+
+
+def figure(stage: str, epoch: int | None, name: str, factor: float) -> Any:
+    """A figure of an epoch, or of the raw-text model, is another."""
+
+    def change(record: Any) -> None:
+        found = record["stages"][stage] if epoch is None else record["stages"][stage]["epochs"][epoch - 1]
+        found[name] = found[name] * factor if isinstance(found[name], float) else found[name] + 1
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -312,10 +359,11 @@ def in_another_environment(run: Path, to: Path, *, deviation: float) -> Path:
 def test_the_tolerance_decides_between_numeric_and_different(
     deviation: float, verdict: str, exit_code: int, small_run: Path, tmp_path: Path
 ) -> None:
-    other = in_another_environment(small_run, tmp_path / "other", deviation=deviation)
+    other = edited(small_run, tmp_path / "other", rows=loss_off(3, 1 + deviation))
     found = verify(small_run, against=other)
     assert (found.verdict, found.exit_code) == (verdict, exit_code)
     assert found.largest_deviation == pytest.approx(deviation, rel=1e-2)
+    assert found.largest_at == "pretrain, step 3: loss"
     assert found.parting == Parting("pretrain", 3, "loss")
     assert len(found.environment) == 1
     assert found.environment[0].startswith("threads.intra_op was 0 and is 1")
@@ -323,18 +371,139 @@ def test_the_tolerance_decides_between_numeric_and_different(
     assert verify(small_run, against=other, tolerance=deviation / 1.1).verdict == "different"
 
 
-def test_no_tolerance_holds_in_the_same_environment(small_run: Path, tmp_path: Path) -> None:
-    other = in_another_environment(small_run, tmp_path / "other", deviation=1e-7)
-    record = read_record(other)
-    write_record(other, record | {"environment": read_record(small_run)["environment"]})
+@pytest.mark.parametrize(
+    ("stage", "epoch", "name"),
+    [("frozen", 2, "val_loss"), ("unfrozen", 3, "loss"), ("end_to_end", None, "loss"), ("pretrain", 1, "loss")],
+)
+def test_every_loss_is_held_to_the_tolerance(
+    stage: str, epoch: int | None, name: str, small_run: Path, tmp_path: Path
+) -> None:
+    """Not only those of the steps: a validation's and the raw-text model's, too."""
+    steps = {"pretrain": 5, "frozen": 10, "unfrozen": 15, "end_to_end": 0}
+    label = name if epoch is None else f"epoch {epoch}: {name}"
+    for number, (factor, verdict) in enumerate([(1 + TOLERANCE / 2, "numeric"), (1 + TOLERANCE * 2, "different")]):
+        other = edited(small_run, tmp_path / str(number), record=figure(stage, epoch, name, factor))
+        found = verify(small_run, against=other)
+        assert found.verdict == verdict
+        assert found.parting == Parting(stage, steps[stage], label)
+        assert found.unexplained == (found.parting if verdict == "different" else None)
+        assert found.largest_deviation == pytest.approx(factor - 1, rel=1e-2)
+        assert found.largest_at == (f"{stage}: loss" if epoch is None else f"{stage}, epoch {epoch}: {name}")
+
+
+BATCH = ("example_ids", "token_ids", "positions", "labels", "sample_weight")
+
+
+@pytest.mark.parametrize("place", range(len(BATCH)))
+def test_no_environment_explains_another_batch(place: int, small_run: Path, tmp_path: Path) -> None:
+    """Even where sums have parted before: those may come from the environment, a batch may not."""
+    rows = both(in_row(0, "tensors", 2), loss_off(1, 1 + 1e-6), in_row(7, "batch", place))
+    found = verify(small_run, against=edited(small_run, tmp_path / "other", rows=rows), tolerance=1.0)
+    assert (found.verdict, found.exit_code) == ("different", 11)
+    assert found.parting is not None
+    assert found.parting.place.startswith("pretrain, step 0: activation ")
+    assert found.unexplained == Parting("pretrain", 7, f"batch {BATCH[place]}")
+    assert f"not explained by other environment: pretrain, step 7: batch {BATCH[place]}" in found.explanation
+
+
+@pytest.mark.parametrize(
+    ("stage", "epoch", "name"), [("pretrain", 2, "count"), ("frozen", 1, "steps"), ("end_to_end", None, "examples")]
+)
+def test_no_environment_explains_another_count(
+    stage: str, epoch: int | None, name: str, small_run: Path, tmp_path: Path
+) -> None:
+    other = edited(small_run, tmp_path / "other", record=figure(stage, epoch, name, 2.0))
     found = verify(small_run, against=other, tolerance=1.0)
-    assert (found.verdict, found.parting) == ("different", Parting("pretrain", 3, "loss"))
+    assert found.verdict == "different"
+    assert found.unexplained is not None
+    assert found.unexplained.tensor.endswith(name)
 
 
-def test_a_loss_that_is_not_finite_is_beyond_every_tolerance(small_run: Path, tmp_path: Path) -> None:
-    other = in_another_environment(small_run, tmp_path / "other", deviation=float("nan"))
-    found = verify(small_run, against=other, tolerance=1e9)
+@pytest.mark.parametrize("environment", [True, False])
+def test_another_number_of_steps_is_different(environment: bool, small_run: Path, tmp_path: Path) -> None:
+    def lost(record: Any) -> None:
+        record["stages"]["pretrain"]["steps"] -= 1
+
+    other = edited(small_run, tmp_path / "other", rows=lambda rows: rows[:-1], record=lost, environment=environment)
+    found = verify(small_run, against=other, tolerance=1.0)
+    assert (found.verdict, found.steps) == ("different", ALL_STEPS - 1)
+    assert found.unexplained == Parting("pretrain", 19, "the number of steps, 20 in one run and 19 in the other")
+
+
+def test_an_accuracy_may_be_another_elsewhere(small_run: Path, tmp_path: Path) -> None:
+    """One example near the border is enough for that."""
+    change = figure("frozen", 1, "val_accuracy", 0.9)
+    assert verify(small_run, against=edited(small_run, tmp_path / "there", record=change)).verdict == "numeric"
+    here = edited(small_run, tmp_path / "here", record=change, environment=False)
+    assert_different(verify(small_run, against=here), "frozen", 5, "epoch 1: val_accuracy")
+
+
+def test_no_tolerance_holds_in_the_same_environment(small_run: Path, tmp_path: Path) -> None:
+    other = edited(small_run, tmp_path / "other", rows=loss_off(3, 1 + 1e-7), environment=False)
+    found = verify(small_run, against=other, tolerance=1.0)
+    assert_different(found, "pretrain", 3, "loss")
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_is_beyond_every_tolerance(factor: float, small_run: Path, tmp_path: Path) -> None:
+    found = verify(small_run, against=edited(small_run, tmp_path / "other", rows=loss_off(3, factor)), tolerance=1e9)
     assert (found.verdict, found.largest_deviation) == ("different", float("inf"))
+    assert found.unexplained == Parting("pretrain", 3, "loss")
+    content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert content["largest_deviation"] is None
+    assert content["largest_at"] == "pretrain, step 3: loss"
+
+
+def other_code(record: Any) -> None:
+    record["code"]["masking.py"] = "0"
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict"),
+    [
+        (None, "exact"),
+        (loss_off(3, 1 + TOLERANCE / 2), "numeric"),
+        (loss_off(3, 1 + TOLERANCE * 2), "different"),
+        (in_row(3, "batch", 1), "different"),
+    ],
+)
+def test_changed_code_is_reported_and_the_verdict_is_about_what_it_computes(
+    rows: Any, verdict: str, small_run: Path, tmp_path: Path
+) -> None:
+    other = edited(small_run, tmp_path / "other", rows=rows, record=other_code, environment=False)
+    found = verify(small_run, against=other)
+    assert found.verdict == verdict
+    assert found.code == ("the code of masking.py changed",)
+    assert found.inputs == found.environment == ()
+    assert "code: the code of masking.py changed" in found.explanation
+
+
+def test_a_replay_by_changed_code_says_so(unlabelled_run: Path, tmp_path: Path) -> None:
+    other = edited(unlabelled_run, tmp_path / "other", record=other_code, environment=False)
+    found = verify(other)
+    assert (found.verdict, found.code) == ("exact", ("the code of masking.py changed",))
+
+
+# The first of several differences
+
+
+@pytest.mark.parametrize(
+    ("rows", "record", "first"),
+    [
+        # The figures of epoch 1 come after the row of step 4 and before that of step 5.
+        (in_row(4, "tensors", 0), figure("pretrain", 1, "loss", 2.0), "pretrain, step 4: activation word_embedding"),
+        (in_row(5, "tensors", 0), figure("pretrain", 1, "loss", 2.0), "pretrain, step 5: epoch 1: loss"),
+        (in_row(12, "tensors", 0), figure("pretrain", 2, "loss", 2.0), "pretrain, step 10: epoch 2: loss"),
+        (in_row(19, "tensors", 0), figure("frozen", 1, "loss", 2.0), "pretrain, step 19: activation word_embedding"),
+        (both(in_row(3, "tensors", -1), in_row(3, "batch", 4)), None, "pretrain, step 3: batch sample_weight"),
+        (both(in_row(3, "tensors", -1), loss_off(3, 2.0)), None, "pretrain, step 3: loss"),
+        (both(in_row(3, "tensors", 0), loss_off(3, 2.0)), None, "pretrain, step 3: activation word_embedding"),
+    ],
+)
+def test_the_first_of_several_is_named(rows: Any, record: Any, first: str, small_run: Path, tmp_path: Path) -> None:
+    found = verify(small_run, against=edited(small_run, tmp_path / "x", rows=rows, record=record, environment=False))
+    assert found.parting is not None
+    assert found.parting.place == first
 
 
 ONE_THREAD = """
@@ -371,6 +540,7 @@ def test_a_replay_elsewhere_is_never_different(
     print(f"{name}: {found['verdict']}, largest deviation {found['largest_deviation']:.3g}, {found['parting']}")
     assert (found["verdict"], run.returncode) in (("exact", 0), ("numeric", 10))
     assert found["largest_deviation"] <= TOLERANCE
+    assert found["unexplained"] is None
     assert named in found["environment"]
 
 

@@ -18,11 +18,12 @@ from minibert.record import read_record
 from minibert.training.execution import executed_graphs, hazards_of
 from minibert.training.repeatability import Hazard
 from minibert.training.state import set_optimizer, set_weights, weight_arrays
+from minibert.verify.verdict import EXIT_CODES
 
 if TYPE_CHECKING:
     from minibert.training.loop import Stage
 
-_NOT_REPEATABLE = 11
+_NOT_REPEATABLE = EXIT_CODES["different"]
 
 
 @dataclass(frozen=True)

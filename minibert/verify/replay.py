@@ -6,8 +6,9 @@ import tempfile
 from pathlib import Path
 
 from minibert.progress import Progress
-from minibert.resuming import changed_environment, changed_inputs
-from minibert.verify.comparison import TOLERANCE, Verdict, compare_runs, complete_record
+from minibert.resuming import changed_inputs
+from minibert.verify.comparison import compare_runs, complete_record, encoding_differences, verdict_on
+from minibert.verify.verdict import TOLERANCE, Verdict
 
 
 def verify(
@@ -20,13 +21,14 @@ def verify(
 ) -> Verdict:
     """Answers whether a run computes the same again, or the same as another.
 
-    A replay on other inputs, such as data that changed since, is not begun.
+    A replay on other inputs, such as data that changed since, is not begun; nor is one whose vocabulary or token
+    ids come out differently. Code that changed since is reported, and replayed as it is now.
 
     Args:
         directory: A complete run directory; nothing in it is changed.
         against: Another one; None: the run is replayed here and now.
         data: The data of a replay; None: the path that the record names.
-        tolerance: Largest relative deviation of a step's loss for ``numeric``.
+        tolerance: Largest relative deviation of a loss for ``numeric``.
         progress: Shows how far the replay is.
 
     Returns:
@@ -45,10 +47,9 @@ def verify(
     from minibert.preparation import prepare_again
 
     prepared = prepare_again(record, directory, data=data, progress=progress)
-    inputs = tuple(changed_inputs(record, prepared.record))
-    if inputs:
-        environment = tuple(changed_environment(record, prepared.record))
-        return Verdict("not comparable", 0, tolerance=tolerance, inputs=inputs, environment=environment)
+    encoded = encoding_differences(record, prepared.record)
+    if encoded or any(changed_inputs(record, prepared.record)):
+        return verdict_on(record, prepared.record, encoded, tolerance=tolerance)
     with tempfile.TemporaryDirectory(prefix="minibert-verify-") as folder:
         replayed = Path(folder) / "replay"
         pipeline.execute(prepared, directory=replayed, progress=progress)

@@ -1,0 +1,183 @@
+"""Where two runs of a stage part, and by how much.
+
+A *difference* is something at a place of a run: a column of one step's row, a figure of an epoch. They are
+listed in the order in which a run computes them: the rows of an epoch's steps, then the epoch's figures. Some
+may not come from another environment: batches, counts, the number of steps, and losses beyond the tolerance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minibert.fingerprints import Trace
+from minibert.verify.verdict import Parting
+
+_COUNTS = ("epoch", "steps", "count", "examples")
+_LOSSES = ("loss", "val_loss")
+_BEFORE_EVALUATION = ("epoch", "loss", "accuracy", "steps", "count")
+_KINDS = ("batch", "activation", "loss", "gradient", "weight")
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What parts at one place.
+
+    Attributes:
+        parting: The place, and the tensors in the order of computation.
+        unexplained: Those that another environment may not change.
+    """
+
+    parting: Parting
+    unexplained: tuple[str, ...] = ()
+
+    @property
+    def unexplained_parting(self) -> Parting | None:
+        """The place, with those alone; None if there are none."""
+        if not self.unexplained:
+            return None
+        return Parting(self.parting.stage, self.parting.step, self.unexplained[0], self.unexplained[1:])
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """The largest relative deviation of a loss, and which loss it is."""
+
+    value: float = 0.0
+    at: str | None = None
+
+    def or_larger(self, other: Deviation) -> Deviation:
+        """The larger of two; the first if they are equal."""
+        return other if other.at is not None and (self.at is None or other.value > self.value) else self
+
+
+def trace_differences(one: Trace, two: Trace, *, tolerance: float) -> tuple[list[Difference], Deviation]:
+    """The steps at which two traces of a stage part, in order: at least the first one, and the first unexplained."""
+    stage, count = one.header.stage, min(len(one.rows), len(two.rows))
+    columns = list(_shared_columns(one, two))
+    differs = np.zeros((count, len(columns)), dtype=bool)
+    for place, (_, left, right) in enumerate(columns):
+        differs[:, place] = left[:count] != right[:count]
+    same_loss = one.rows["loss"][:count] == two.rows["loss"][:count]
+    relative = _relative(one.losses[:count], two.losses[:count], same=same_loss)
+    names = [name for name, _, _ in columns]
+    fixed = np.array([name.startswith("batch ") for name in names], dtype=bool)
+    beyond = relative > tolerance
+    alone = tuple(f"{name}, which is in one run only" for name in _names_of_one(one, two)) if count else ()
+    found = []
+    for step in _first_steps(differs.any(axis=1), differs[:, fixed].any(axis=1) | beyond, with_first=bool(alone)):
+        only = alone if step == 0 else ()
+        parts = tuple(sorted((*(names[n] for n in np.flatnonzero(differs[step])), *only), key=_kind))
+        unexplained = tuple(n for n in parts if n.startswith("batch ") or (n == "loss" and beyond[step]) or n in only)
+        found.append(Difference(Parting(stage, step, parts[0], parts[1:]), unexplained))
+    if len(one.rows) != len(two.rows):
+        name = f"the number of steps, {len(one.rows)} in one run and {len(two.rows)} in the other"
+        found.append(Difference(Parting(stage, count, name), (name,)))
+    if same_loss.all():
+        return found, Deviation()
+    largest = int(np.argmax(relative))
+    return found, Deviation(float(relative[largest]), f"{stage}, step {largest}: loss")
+
+
+def _kind(name: str) -> int:
+    """A tensor's place in the order of computation, by its kind alone."""
+    return _KINDS.index(name.partition(" ")[0])
+
+
+def _first_steps(differs: np.ndarray, unexplained: np.ndarray, *, with_first: bool) -> list[int]:
+    """The first step that parts and the first that is not explained, once each."""
+    steps = {int(np.argmax(mask)) for mask in (differs, unexplained) if mask.any()}
+    return sorted(steps | {0} if with_first else steps)
+
+
+def _relative(a: np.ndarray, b: np.ndarray, *, same: np.ndarray) -> np.ndarray:
+    """|a - b| / max(|a|, |b|), float64: 0 where the bits agree, infinite where one is not finite."""
+    one, two = a.astype(np.float64), b.astype(np.float64)
+    finite = np.isfinite(one) & np.isfinite(two)
+    with np.errstate(invalid="ignore"):
+        relative = np.abs(one - two) / np.maximum(np.maximum(np.abs(one), np.abs(two)), _TINY)
+    return np.where(same, 0.0, np.where(finite, relative, np.inf))
+
+
+def relative_deviation(a: float, b: float) -> float:
+    """|a - b| / max(|a|, |b|)."""
+    return float(_relative(np.array([a]), np.array([b]), same=np.array([a == b]))[0])
+
+
+def _shared_columns(one: Trace, two: Trace) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name and values of what both traces hold: batch, activations, loss, gradients, weights."""
+    yield from _named(one, two, "batch", one.header.batch, two.header.batch, "batch ")
+    tensors = list(_named(one, two, "tensors", one.header.tensors, two.header.tensors, ""))
+    yield from (column for column in tensors if column[0].startswith("activation "))
+    yield "loss", one.rows["loss"], two.rows["loss"]
+    yield from (column for column in tensors if not column[0].startswith("activation "))
+
+
+def _names_of_one(one: Trace, two: Trace) -> list[str]:
+    """What only one of two traces holds: other layers, or other trained weights."""
+    left, right = ([f"batch {name}" for name in t.header.batch] + list(t.header.tensors) for t in (one, two))
+    return [name for name in [*left, *right] if (name in left) != (name in right)]
+
+
+def _named(
+    one: Trace, two: Trace, group: str, left: tuple[str, ...], right: tuple[str, ...], prefix: str
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    places = {name: place for place, name in enumerate(right)}
+    for place, name in enumerate(left):
+        if name in places:
+            yield prefix + name, one.rows[group][:, place], two.rows[group][:, places[name]]
+
+
+def epoch_differences(
+    stage: str, first: dict[str, Any], second: dict[str, Any], *, tolerance: float
+) -> tuple[list[Difference], Deviation]:
+    """The epochs of a stage whose figures part, wall times aside, then what the stage ends with."""
+    found, deviation = [], Deviation()
+    for number, (one, two) in enumerate(zip(first["epochs"], second["epochs"], strict=False), start=1):
+        parts, unexplained, largest = _figures(one, two, tolerance=tolerance)
+        if parts:
+            label = f"epoch {number}: "
+            labels = tuple(label + name.removesuffix("_sha256") for name in parts)
+            parting = Parting(stage, number * int(one["steps"]), labels[0], labels[1:])
+            found.append(Difference(parting, tuple(label + name for name in unexplained)))
+        deviation = deviation.or_larger(
+            Deviation(largest.value, largest.at and f"{stage}, epoch {number}: {largest.at}")
+        )
+    names = [n for n in ("weights", "optimizer") if first.get(f"{n}_sha256") != second.get(f"{n}_sha256")]
+    if names:
+        labels = tuple(f"final {name}" for name in names)
+        found.append(Difference(Parting(stage, int(first["steps"]), labels[0], labels[1:])))
+    return found, deviation
+
+
+def raw_text_differences(
+    first: dict[str, Any], second: dict[str, Any], *, tolerance: float
+) -> tuple[list[Difference], Deviation]:
+    """Likewise of the raw-text model."""
+    parts, unexplained, largest = _figures(first, second, tolerance=tolerance)
+    if not parts:
+        return [], Deviation()
+    labels = tuple(name.removesuffix("_sha256") for name in parts)
+    difference = Difference(Parting("end_to_end", 0, labels[0], labels[1:]), tuple(unexplained))
+    return [difference], Deviation(largest.value, largest.at and f"end_to_end: {largest.at}")
+
+
+def _figures(one: dict[str, Any], two: dict[str, Any], *, tolerance: float) -> tuple[list[str], list[str], Deviation]:
+    """Names of figures that differ in the order of computation, those that are unexplained, and the deviation."""
+    names = [n for n in {**one, **two} if one.get(n) != two.get(n) and not n.endswith("seconds")]
+    # The weights were there before anything was evaluated with them.
+    names.sort(key=lambda name: (name not in _BEFORE_EVALUATION, name != "weights_sha256"))
+    unexplained, deviation = [], Deviation()
+    for name in names:
+        if name in _LOSSES and name in one and name in two:
+            relative = relative_deviation(one[name], two[name])
+            deviation = deviation.or_larger(Deviation(relative, name))
+            if relative <= tolerance:
+                continue
+        if name in _COUNTS or name in _LOSSES or (name in one) != (name in two):
+            unexplained.append(name)
+    return names, unexplained, deviation
