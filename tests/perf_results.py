@@ -11,6 +11,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from pytest_benchmark.stats import Stats
+
 from minibert.perf.history import append
 from minibert.perf.machine import machine_identity
 from minibert.perf.results import read_result
@@ -48,7 +50,9 @@ def made_up_entry(name: str = STEP, *, ratio: float = 1.5, rounds: int = 5, **ex
     """A benchmark's entry: its rounds take ``ratio`` times the control's."""
     control = [CONTROL_SECONDS * (1 + 0.01 * i) for i in range(rounds)]
     data = [ratio * seconds for seconds in control]
-    quartiles = statistics.quantiles(data, n=4, method="inclusive")
+    stats = Stats()
+    for seconds in data:
+        stats.update(seconds)
     return {
         "group": "gated",
         "name": f"test_gated[{name}]",
@@ -66,13 +70,8 @@ def made_up_entry(name: str = STEP, *, ratio: float = 1.5, rounds: int = 5, **ex
             **extra,
         },
         "options": {},
-        "stats": {
-            "min": min(data), "max": max(data), "mean": statistics.mean(data), "stddev": statistics.stdev(data),
-            "rounds": rounds, "q1": quartiles[0], "median": quartiles[1], "q3": quartiles[2],
-            "iqr": quartiles[2] - quartiles[0], "ops": 1 / statistics.mean(data), "total": sum(data),
-            "data": data, "iterations": 1,
-        },
-    }  # fmt: skip
+        "stats": {**stats.as_dict(), "data": data, "iterations": 1},
+    }
 
 
 def made_up_counters(name: str, **operators: int) -> dict[str, Any]:

@@ -8,10 +8,11 @@ loose threshold, and of its proposals, the strongest first, those are confirmed 
 1. have at least `BEFORE` points before and `AFTER` points after them, up to the neighbouring changes;
 2. move the median by at least `LEAST_CHANGE`, and by `STANDARD_ERRORS` standard errors of the difference,
    where the noise is the scaled median absolute deviation of all points from their segment's median;
-3. while there are fewer than `FEW_AFTER` points after, hold for every single one of them: each lies more
-   than half way from the old median to the new one.
+3. while there are fewer than `FEW_AFTER` points after, hold for every single one of them: each lies at
+   least `SHARE` of the way from the old median to the new one.
 
-A proposal may be moved by up to `REACH` points to where it explains most. The figures were chosen by
+A change stands where it explains most, within `REACH` points of a proposal: a proposal on the slope of
+another change, or of one that has too few points yet, is none. The figures were chosen by
 ``python -m benchmarks.change_points``, which measures how often this is wrong.
 """
 
@@ -30,10 +31,10 @@ WINDOW = 30
 """Points that Otava looks at together, and that count on either side of a change."""
 PROPOSAL_P_VALUE = 0.1
 BEFORE, AFTER, FEW_AFTER = 8, 3, 6
-LEAST_CHANGE = 0.025
+LEAST_CHANGE = 0.03
 STANDARD_ERRORS = 4.0
-REACH = 2
-HALF_WAY = 0.5
+REACH = 5
+SHARE = 0.3
 LEAST_NOISE = 0.002
 """Relative noise that is assumed at least, however still a short series is."""
 _NORMAL_MAD = 1.4826
@@ -81,8 +82,7 @@ def find_change_points(values: Sequence[float], propose: Propose | None = None) 
     if not all(0 < value < math.inf for value in values):
         raise ValueError("values: finite times above 0 are required")
     logs = [math.log(value) for value in values]
-    proposed = {near for index in propose(values) for near in range(index - REACH, index + REACH + 1)}
-    edges = _confirm(logs, proposed)
+    edges = _confirm(logs, {int(index) for index in propose(values)})
     noise = math.expm1(_noise(logs, edges))
     levels = [math.exp(statistics.median(logs[a:b])) for a, b in pairwise(edges)]
     return [
@@ -118,46 +118,65 @@ def require_otava() -> Propose:
 
 def _confirm(logs: list[float], proposed: set[int]) -> list[int]:
     """Edges of the segments: 0, each confirmed change in order, and the length."""
-    edges, left = [0, len(logs)], set(proposed)
-    splits = _splits(logs, edges, left)
+    edges = [0, len(logs)]
+    splits = _peaks(logs, edges, proposed)
     while splits:
-        best = max(splits.values(), key=lambda split: split.explained)
+        best = splits.pop()
         widened = sorted([*edges, best.index])
         if best.is_change(_noise(logs, widened)):
             edges = widened
-            splits = _splits(logs, edges, left)
-        left.discard(best.index)
-        splits.pop(best.index, None)
+            splits = _peaks(logs, edges, proposed)
     return edges
 
 
-def _splits(logs: list[float], edges: list[int], proposed: set[int]) -> dict[int, _Split]:
-    found = {index: _Split.at(logs, edges, index) for index in sorted(proposed)}
-    return {index: split for index, split in found.items() if split is not None}
+def _peaks(logs: list[float], edges: list[int], proposed: set[int]) -> list[_Split]:
+    """The splits near a proposal that explain more than all others near them; the best is the last."""
+    inside = set(range(len(logs))) - set(edges)
+    near = {index for centre in proposed for index in _around(centre)} & inside
+    looked_at = {index for centre in near for index in _around(centre)} & inside
+    splits = {index: _Split.at(logs, edges, index) for index in looked_at}
+    peaks = []
+    for index in sorted(near):
+        found = splits[index]
+        others = (splits[other].explained for other in _around(index) if other in splits and found.is_beside(other))
+        if found.has_enough_points and found.explained >= max(others):
+            peaks.append(found)
+    return sorted(peaks, key=lambda split: split.explained)
+
+
+def _around(index: int) -> range:
+    return range(index - REACH, index + REACH + 1)
 
 
 @dataclass(frozen=True)
 class _Split:
-    """The points on both sides of a proposal, within the segment that it would split.
+    """A place in a segment, and the points on both sides of it.
 
     ``explained`` is how much nearer they are to their own side's median than to that of both together.
     """
 
     index: int
+    start: int
+    end: int
     before: list[float]
     after: list[float]
     explained: float
 
     @classmethod
-    def at(cls, logs: list[float], edges: list[int], index: int) -> _Split | None:
-        """None where there are too few points on a side."""
-        start = max((edge for edge in edges if edge <= index), default=index)
-        end = min((edge for edge in edges if edge > index), default=index)
-        if index - start < BEFORE or end - index < AFTER:
-            return None
+    def at(cls, logs: list[float], edges: list[int], index: int) -> _Split:
+        start = max(edge for edge in edges if edge < index)
+        end = min(edge for edge in edges if edge > index)
         before, after = logs[max(start, index - WINDOW) : index], logs[index : min(end, index + WINDOW)]
         explained = _deviation([*before, *after]) - _deviation(before) - _deviation(after)
-        return cls(index, before, after, explained)
+        return cls(index, start, end, before, after, explained)
+
+    @property
+    def has_enough_points(self) -> bool:
+        return self.index - self.start >= BEFORE and self.end - self.index >= AFTER
+
+    def is_beside(self, index: int) -> bool:
+        """Whether a place is in the same segment."""
+        return self.start < index < self.end
 
     def is_change(self, noise: float) -> bool:
         """Whether the move is large, by itself and beside the noise of a point, and the first points all have it."""
@@ -166,7 +185,7 @@ class _Split:
         error = noise * math.sqrt(1 / len(self.before) + 1 / len(self.after))
         if abs(move) < max(math.log1p(LEAST_CHANGE), STANDARD_ERRORS * error):
             return False
-        return len(self.after) >= FEW_AFTER or all((log - old) / move > HALF_WAY for log in self.after)
+        return len(self.after) >= FEW_AFTER or all((log - old) / move >= SHARE for log in self.after)
 
 
 def _deviation(logs: list[float]) -> float:
