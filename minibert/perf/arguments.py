@@ -6,6 +6,8 @@ import argparse
 import math
 from pathlib import Path
 
+from minibert.perf.history_commands import register_history
+
 
 def add_perf(subparsers: argparse._SubParsersAction) -> None:
     """Adds ``perf`` and what stands after it."""
@@ -15,16 +17,6 @@ def add_perf(subparsers: argparse._SubParsersAction) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_gate(commands)
     _add_accept(commands)
-    _add_history(commands)
-
-
-def _add_history(commands: argparse._SubParsersAction) -> None:
-    try:
-        from minibert.perf.history_commands import register_history
-    except ModuleNotFoundError as error:
-        if error.name != "minibert.perf.history_commands":
-            raise
-        return
     register_history(commands)
 
 
