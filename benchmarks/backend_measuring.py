@@ -8,7 +8,6 @@ import statistics
 import time
 from typing import Any
 
-import keras
 import numpy as np
 
 from benchmarks.arithmetic import step_flops
@@ -136,10 +135,13 @@ class MatrixRate:
     """
 
     def __init__(self, backend: str, device: str, precision: str) -> None:
+        from keras import ops
+
         size, self._products = MATRIX_SIZES[device], PRODUCTS[device]
         matrix = np.random.Generator(np.random.PCG64(0)).standard_normal((size, size), dtype=np.float32) / size**0.5
         dtype = "bfloat16" if precision == "bfloat16" else "float32"
-        self._matrix = keras.ops.cast(keras.ops.convert_to_tensor(matrix), dtype)
+        self._matrix = ops.cast(ops.convert_to_tensor(matrix), dtype)
+        self._fetch = lambda product: float(ops.convert_to_numpy(ops.cast(product[0, 0], "float32")))
         self._multiply = _multiply(backend)
         self._flops = self._products * 2.0 * size**3
         self.flops_per_second()
@@ -149,7 +151,7 @@ class MatrixRate:
         started, product = time.perf_counter(), self._matrix
         for _ in range(self._products):
             product = self._multiply(product, self._matrix)
-        float(keras.ops.convert_to_numpy(keras.ops.cast(product[0, 0], "float32")))
+        self._fetch(product)
         return self._flops / (time.perf_counter() - started)
 
 
