@@ -31,7 +31,6 @@ class OurEpoch:
         step = OurStep(settings, "masked_lm")
         self.stage = Stage(
             name="pretrain",
-            index=0,
             step=step.training_step,
             batches=MaskedLMBatches(
                 token_ids, seed=settings.seed, masking=settings.masking, batch_size=settings.pretrain.batch_size

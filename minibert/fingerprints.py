@@ -24,11 +24,8 @@ import numpy as np
 
 from minibert.artifacts import sync_folder, writing
 from minibert.errors import ArtifactError
-from minibert.settings import TRAINING_STAGES
 
 FORMAT = 2
-STAGES = TRAINING_STAGES
-"""The training stages, in the order of a run; each has a trace."""
 _FOLDER = "trace"
 _MAXIMUM_HEADER_BYTES = 1 << 20
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 from minibert.artifacts import remove_temporaries, replacing, sha256_of_file, write_bytes
 from minibert.end_to_end import build_end_to_end, evaluate_raw_text
 from minibert.errors import ArtifactError
-from minibert.fingerprints import STAGES, TraceHeader, TraceWriter, trace_name
+from minibert.fingerprints import TraceHeader, TraceWriter, trace_name
 from minibert.model.encoder import build_masked_lm
 from minibert.model.heads import build_classifier
 from minibert.preparation import Prepared, Record, prepare
@@ -28,7 +28,7 @@ from minibert.progress import Progress
 from minibert.quiet import quiet_compiler
 from minibert.record import OTHER_TIMES, earlier_record, metrics_csv, write_record
 from minibert.resuming import computation_digests, require_resumable
-from minibert.settings import RunSettings
+from minibert.settings import TRAINING_STAGES, RunSettings
 from minibert.training.checkpoint import FOLDER, Checkpoint, remove_checkpoints, write_checkpoint
 from minibert.training.execution import require_repeatable_execution
 from minibert.training.finetune import finetune_stage
@@ -197,7 +197,7 @@ class _Run:
     def _classify(self, masked_lm: keras.Model) -> None:
         """The two classifier stages and the raw-text model."""
         classifier = _classifier(self._settings, masked_lm)
-        for index, name in enumerate(STAGES[1:], start=1):
+        for index, name in enumerate(TRAINING_STAGES[1:], start=1):
             if self._reaches(index):
                 with self._timed(name, "building_seconds"):
                     stage = _finetuning(self._prepared, classifier, frozen=name == "frozen", progress=self._progress)

@@ -40,6 +40,7 @@ for the next batch, and showing progress; writing checkpoints, the record and mo
 _DIGESTS = ("field_digests", "record_digest")
 _COMPUTING = (
     *("checked.py", "settings.py", "streams.py", "text.py", "masking.py", "batches.py", "examples.py", "scoring.py"),
+    "mask_word.py",
     *("preparation.py", "fingerprints.py", "model", "training", "end_to_end.py", "pipeline.py"),
 )
 

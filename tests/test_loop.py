@@ -61,7 +61,7 @@ def stage_of(variable: Variable, epochs: int = EPOCHS) -> Any:
 
     step: Any = Step(variable)
     variables: list[Any] = [variable]
-    stage = Stage(name="pretrain", index=0, step=step, batches=Batches(), epochs=epochs, variables=variables,
+    stage = Stage(name="pretrain", step=step, batches=Batches(), epochs=epochs, variables=variables,
                   evaluate=evaluate)  # fmt: skip
     return stage, evaluated
 

@@ -96,8 +96,8 @@ def find_checkpoint(directory: Path) -> Found:
     Raises:
         ResumeError: There are checkpoints, and all are damaged; the message names them.
     """
-    files, damaged = _files(directory), []
-    for path in reversed(files):
+    damaged: list[Path] = []
+    for path in reversed(_files(directory)):
         checkpoint = _read(path)
         if checkpoint is not None:
             return Found(path, checkpoint, tuple(damaged))

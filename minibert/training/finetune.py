@@ -13,7 +13,7 @@ from minibert.batches import ClassifierBatches
 from minibert.model.heads import ClassifierObjective, classifier_layers, pool
 from minibert.progress import Progress
 from minibert.scoring import score
-from minibert.settings import TRAINING_STAGES, RunSettings
+from minibert.settings import RunSettings
 from minibert.training.loop import Figures, Stage
 from minibert.training.step import TrainingStep
 
@@ -92,7 +92,6 @@ def finetune_stage(
 
     return Stage(
         name=name,
-        index=TRAINING_STAGES.index(name),
         step=TrainingStep(
             ClassifierObjective(classifier, encoder_trainable=not frozen),
             learning_rate=finetune.learning_rate,

@@ -16,6 +16,7 @@ from minibert.batches import Arrays, Batches, Prefetch
 from minibert.errors import DivergenceError
 from minibert.fingerprints import TraceWriter
 from minibert.progress import Progress
+from minibert.settings import TRAINING_STAGES
 from minibert.training.execution import require_repeatable_execution
 from minibert.training.state import optimizer_arrays, state_digest, weight_arrays
 from minibert.training.step import TrainingStep
@@ -49,8 +50,7 @@ class Stage:
     """One training stage.
 
     Attributes:
-        name: ``pretrain``, ``frozen`` or ``unfrozen``.
-        index: Its place in the run.
+        name: One of `minibert.settings.TRAINING_STAGES`.
         step: The traced step.
         batches: Its training set.
         epochs: Passes over it.
@@ -59,12 +59,16 @@ class Stage:
     """
 
     name: str
-    index: int
     step: TrainingStep
     batches: Batches
     epochs: int
     variables: list[Any]
     evaluate: Callable[[int], Figures]
+
+    @property
+    def index(self) -> int:
+        """Its place in the run, from 0."""
+        return TRAINING_STAGES.index(self.name)
 
     @property
     def steps(self) -> int:

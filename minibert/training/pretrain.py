@@ -77,7 +77,6 @@ def pretrain_stage(
 
     return Stage(
         name="pretrain",
-        index=0,
         step=TrainingStep(
             MaskedLMObjective(model, reduction=pretrain.loss_reduction),
             learning_rate=pretrain.learning_rate,

@@ -13,9 +13,10 @@ from typing import Any
 
 from minibert.artifacts import sha256_of_file
 from minibert.errors import ArtifactError
-from minibert.fingerprints import STAGES, read_trace, trace_name
+from minibert.fingerprints import read_trace, trace_name
 from minibert.record import NAME, read_record
 from minibert.resuming import changed_code, changed_environment, changed_inputs, encoding_partings
+from minibert.settings import TRAINING_STAGES
 from minibert.verify.differences import (
     Deviation,
     Difference,
@@ -44,7 +45,7 @@ def compare_runs(directory: Path, other: Path, *, tolerance: float = TOLERANCE) 
     """
     first, second = complete_record(directory), complete_record(other)
     differences, steps, deviation = encoding_differences(first, second), 0, Deviation()
-    for stage in STAGES:
+    for stage in TRAINING_STAGES:
         if (stage in first["stages"]) != (stage in second["stages"]):
             name = "the stage, which is in one run only"
             differences.append(Difference(Parting(stage, 0, name), (name,)))

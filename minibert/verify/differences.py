@@ -69,7 +69,8 @@ def trace_differences(one: Trace, two: Trace, *, tolerance: float) -> tuple[list
     beyond = relative > tolerance
     alone = tuple(f"{name}, which is in one run only" for name in _names_of_one(one, two)) if count else ()
     found = []
-    for step in _first_steps(differs.any(axis=1), differs[:, fixed].any(axis=1) | beyond, with_first=bool(alone)):
+    unexplainable = np.logical_or(np.any(differs[:, fixed], axis=1), beyond)
+    for step in _first_steps(np.any(differs, axis=1), unexplainable, with_first=bool(alone)):
         only = alone if step == 0 else ()
         parts = tuple(sorted((*(names[n] for n in np.flatnonzero(differs[step])), *only), key=_kind))
         unexplained = tuple(n for n in parts if n.startswith("batch ") or (n == "loss" and beyond[step]) or n in only)
