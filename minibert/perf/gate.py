@@ -7,7 +7,7 @@ the first pair each workload's result is checked and its counters are taken, aft
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -77,6 +77,20 @@ class Course:
         """Ends it because a worker could not go on; what a side cannot run at all is missing."""
         self.ended = Decision(MISSING if error.kind == "missing" else UNPROVEN, str(error))
 
+    def answer(self, accepted: Mapping[Key, Counters]) -> BenchmarkAnswer:
+        """What is said of it in the end."""
+        trial = self.trial
+        figures = trial.first + trial.repeat
+        return BenchmarkAnswer(
+            name=self.name,
+            decision=self.ended or trial.end("it was stopped"),
+            figures=figures,
+            discarded=sum(figure.discarded for figure in (*figures, *trial.troubled)),
+            stepping_seconds=trial.stepping_seconds,
+            device=self.devices.get("head"),
+            counters=judged_counters(self.counters, accepted),
+        )
+
 
 @dataclass
 class Comparison:
@@ -112,7 +126,7 @@ class Comparison:
             pairs += 1
             task.advance()
         task.finish()
-        return [self._answer(course) for course in courses]
+        return [course.answer(self.accepted) for course in courses]
 
     @property
     def pair_seconds(self) -> float:
@@ -131,11 +145,11 @@ class Comparison:
                     course.fail(error)
             for course in courses:
                 if course.is_open:
-                    with _failing(course):
+                    with failing(course):
                         self._time(pair, course, built[course.name], control_seconds)
             for course in courses if is_first else ():
                 if course.name in built and course.ended is None:
-                    with _failing(course):
+                    with failing(course):
                         _look(pair, course)
 
     def _time(self, pair: dict[str, Talks], course: Course, step_seconds: float, control_seconds: float) -> None:
@@ -152,19 +166,6 @@ class Comparison:
         trial.add(pair_figure(times))
         if trial.is_open and trial.stepping_seconds + times.stepping_seconds / 2 > self.time_limit_seconds:
             trial.end(f"the time limit of {self.time_limit_seconds:g} s of stepping is reached")
-
-    def _answer(self, course: Course) -> BenchmarkAnswer:
-        trial = course.trial
-        figures = trial.first + trial.repeat
-        return BenchmarkAnswer(
-            name=course.name,
-            decision=course.ended or trial.end("it was stopped"),
-            figures=figures,
-            discarded=sum(figure.discarded for figure in (*figures, *trial.troubled)),
-            stepping_seconds=trial.stepping_seconds,
-            device=course.devices.get("head"),
-            counters=judged_counters(course.counters, self.accepted),
-        )
 
 
 def judged_counters(measured: Mapping[str, Counters], accepted: Mapping[Key, Counters]) -> CounterAnswer:
@@ -213,7 +214,7 @@ def _look(pair: dict[str, Talks], course: Course) -> None:
 
 
 @contextlib.contextmanager
-def _failing(course: Course) -> Any:
+def failing(course: Course) -> Iterator[None]:
     """What goes wrong with one benchmark ends that one; a process that has ended, all of them."""
     try:
         yield

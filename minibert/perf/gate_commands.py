@@ -36,7 +36,7 @@ def gate(options: Namespace) -> int:
     if options.base_result is not None:
         from minibert.perf.stored_base import compare_with_result
 
-        answer = compare_with_result(options, names)
+        answer = compare_with_result(options, names, own_files)
     else:
         answer = _compare(options, names)
     content = answer.to_dict()

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import statistics
 from argparse import Namespace
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,8 +19,10 @@ from minibert.environment import available_cores
 from minibert.errors import ArtifactError, SettingsError
 from minibert.perf import counters_file
 from minibert.perf.answer import BenchmarkAnswer, GateAnswer, NumericAnswer
+from minibert.perf.counters import Counters
+from minibert.perf.counters_file import Key
 from minibert.perf.decision import MISSING, Decision, Rules, Trial
-from minibert.perf.gate import Course, Talks, judged_counters
+from minibert.perf.gate import Course, Talks, failing
 from minibert.perf.machine import changed_parts, describe_machine
 from minibert.perf.pair import CONTROL, Block, PairTimes
 from minibert.perf.process import Worker, WorkerError
@@ -62,8 +64,13 @@ def read_bases(paths: Sequence[Path], names: Sequence[str]) -> dict[str, StoredB
     return {name: _stored(name, results) for name in names}
 
 
-def compare_with_result(options: Namespace, names: list[str]) -> GateAnswer:
-    """The gate with a stored base; bits are not compared, because a result holds none."""
+def compare_with_result(options: Namespace, names: list[str], own_files: Callable[[Path], Path]) -> GateAnswer:
+    """The gate with a stored base; bits are not compared, because a result holds none.
+
+    Raises:
+        SettingsError: Another base is asked for too.
+        ArtifactError: A file is not such a result, or of another machine.
+    """
     if options.base is not None or options.base_python is not None:
         raise SettingsError("--base-result: a gate without --base and --base-python is required, but both came")
     bases, root, rules = (
@@ -75,24 +82,17 @@ def compare_with_result(options: Namespace, names: list[str]) -> GateAnswer:
     base = Side(
         kind="result", name=", ".join(map(str, options.base_result)), commit=commit.id, is_dirty=commit.is_dirty
     )
-    with TemporaryDirectory(prefix="minibert-perf-") as name, Progress(quiet=options.quiet) as progress:
-        from minibert.perf.gate_commands import own_files
-
-        folder = Path(name)
-        head, perf = described(working_side(root, folder / "head")), own_files(folder)
-        accepted = counters_file.read_counters(root / counters_file.FILE)
-        courses = {n: Course(n, Trial(rules, base=b.logarithms)) for n, b in bases.items() if isinstance(b, StoredBase)}
-        pairs, task = 0, progress.start("processes")
-        while waiting := [course for course in courses.values() if course.is_open]:
-            try:
-                with Worker("head", python=head.python, tree=head.tree, perf=perf) as worker:
-                    _one_process(worker, waiting, bases, options.time_limit, is_first=pairs == 0)
-            except WorkerError as error:
-                for course in waiting:
-                    course.fail(error)
-            pairs += 1
-            task.advance()
-        task.finish()
+    with TemporaryDirectory(prefix="minibert-perf-") as folder, Progress(quiet=options.quiet) as progress:
+        head, perf = described(working_side(root, Path(folder) / "head")), own_files(Path(folder))
+        comparison = StoredComparison(
+            start=lambda: Worker("head", python=head.python, tree=head.tree, perf=perf),
+            bases=bases,
+            rules=rules,
+            time_limit_seconds=options.time_limit,
+            accepted=counters_file.read_counters(root / counters_file.FILE),
+            progress=progress,
+        )
+        benchmarks = comparison.run()
     return GateAnswer(
         base=base.to_dict(),
         head=head.to_dict(),
@@ -100,44 +100,64 @@ def compare_with_result(options: Namespace, names: list[str]) -> GateAnswer:
         rules=rules,
         time_limit_seconds=options.time_limit,
         numeric=NumericAnswer(verdict="not compared", explanation=("not compared: a stored result holds no bits",)),
-        benchmarks=[_answer(n, bases[n], courses.get(n), accepted) for n in names],
+        benchmarks=benchmarks,
     )
 
 
-def _answer(name: str, base: StoredBase | str, course: Course | None, accepted: object) -> BenchmarkAnswer:
-    if course is None:
-        return BenchmarkAnswer(name=name, decision=Decision(MISSING, str(base)))
-    figures = course.trial.first + course.trial.repeat
-    return BenchmarkAnswer(
-        name=name,
-        decision=course.ended or course.trial.end("it was stopped"),
-        figures=figures,
-        discarded=sum(figure.discarded for figure in (*figures, *course.trial.troubled)),
-        stepping_seconds=course.trial.stepping_seconds,
-        device=course.devices.get("head"),
-        counters=judged_counters(course.counters, accepted),  # type: ignore[arg-type]
-    )
+@dataclass
+class StoredComparison:
+    """The head, in fresh processes one after the other, against stored times.
 
+    Attributes:
+        start: Gives a fresh worker of the head.
+        bases: Stored times by benchmark, or why there are none.
+        rules: When a benchmark is answered.
+        time_limit_seconds: Of stepping, for each.
+        accepted: The counters that were accepted.
+        progress: Is told of every process.
+    """
 
-def _one_process(
-    worker: Talks, courses: Sequence[Course], bases: dict[str, StoredBase | str], limit: float, *, is_first: bool
-) -> None:
-    worker.ask("build", name=CONTROL)
-    for course in courses:
-        base = bases[course.name]
-        assert isinstance(base, StoredBase)
-        try:
-            step_seconds = worker.ask("build", name=course.name)["step_seconds"]
-            seconds = limit / (2 * course.trial.rules.most_pairs)
-            course.trial.add(pair_figure(time_alone(worker, course.name, base, seconds, step_seconds)))
-            if course.trial.is_open and course.trial.stepping_seconds + seconds / 2 > limit:
-                course.trial.end(f"the time limit of {limit:g} s of stepping is reached")
-            if is_first:
-                _look(worker, course, base)
-        except WorkerError as error:
-            course.fail(error)
-            if error.has_ended:
-                raise
+    start: Callable[[], Talks]
+    bases: Mapping[str, StoredBase | str]
+    rules: Rules
+    time_limit_seconds: float
+    accepted: Mapping[Key, Counters] = field(default_factory=dict)
+    progress: Progress = field(default_factory=lambda: Progress(quiet=True))
+
+    def run(self) -> list[BenchmarkAnswer]:
+        """Times until everything is answered; an answer for each benchmark."""
+        stored = {name: base for name, base in self.bases.items() if isinstance(base, StoredBase)}
+        courses = {name: Course(name, Trial(self.rules, base=base.logarithms)) for name, base in stored.items()}
+        is_first, task = True, self.progress.start("processes")
+        while waiting := [course for course in courses.values() if course.is_open]:
+            try:
+                with self.start() as worker:
+                    worker.ask("build", name=CONTROL)
+                    for course in waiting:
+                        with failing(course):
+                            self._time(worker, course, stored[course.name], is_first=is_first)
+            except WorkerError as error:
+                for course in waiting:
+                    course.fail(error)
+            is_first = False
+            task.advance()
+        task.finish()
+        return [self._answer(name, base, courses.get(name)) for name, base in self.bases.items()]
+
+    def _time(self, worker: Talks, course: Course, base: StoredBase, *, is_first: bool) -> None:
+        step_seconds = worker.ask("build", name=course.name)["step_seconds"]
+        seconds = self.time_limit_seconds / (2 * self.rules.most_pairs)
+        trial = course.trial
+        trial.add(pair_figure(time_alone(worker, course.name, base, seconds, step_seconds)))
+        if trial.is_open and trial.stepping_seconds + seconds / 2 > self.time_limit_seconds:
+            trial.end(f"the time limit of {self.time_limit_seconds:g} s of stepping is reached")
+        if is_first:
+            _look(worker, course, base)
+
+    def _answer(self, name: str, base: StoredBase | str, course: Course | None) -> BenchmarkAnswer:
+        if course is None:
+            return BenchmarkAnswer(name=name, decision=Decision(MISSING, str(base)))
+        return course.answer(self.accepted)
 
 
 def time_alone(worker: Talks, name: str, base: StoredBase, seconds: float, step_seconds: float) -> PairTimes:
@@ -145,7 +165,7 @@ def time_alone(worker: Talks, name: str, base: StoredBase, seconds: float, step_
 
     That is its stored ratio times the control's time of the moment.
     """
-    rounds = max(2, round(BLOCK_SECONDS / step_seconds))
+    rounds = max(2, round(BLOCK_SECONDS / step_seconds)) if step_seconds > 0 else 2
     blocks: list[Block] = []
     stepped = 0.0
     while len(blocks) < 4 or stepped < seconds:
