@@ -108,3 +108,10 @@ def test_a_control_group_may_allow_less_memory(tmp_path: Any, monkeypatch: pytes
     unlimited = describe_environment()["memory_bytes"]
     limit.write_text("1000000\n")
     assert describe_environment()["memory_bytes"] == 1_000_000 < unlimited
+
+
+def test_what_changes_the_precision_of_products_is_recorded() -> None:
+    """Each of these turns float32 products into bfloat16 or TF32 ones, with other bits and no error."""
+    assert {"ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "TF_SET_ONEDNN_FPMATH_MODE",
+            "NVIDIA_TF32_OVERRIDE"} <= set(VARIABLES)  # fmt: skip
+    assert {"tensorflow-metal", "keras-nlp"} <= set(PACKAGES)
