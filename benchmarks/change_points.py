@@ -1,0 +1,249 @@
+"""How often is `minibert perf history` wrong? False alarms and missed steps, on series whose truth is known.
+
+    python -m benchmarks.change_points                        # needs apache-otava
+    python -m benchmarks.change_points --replay STUDY.jsonl   # also what a machine gave with nothing changed
+
+A series is fed as it grows, one record at a time, and a false alarm is a change that is ever reported
+where there is none: what a user would have seen, not only what is left at the end. A step multiplies
+every time from one record on, and counts as found if it is reported, within two records of its place,
+when three records have it.
+
+`NOISES` are the kinds of noise, each scaled so that a record's noise (1.4826 times the median absolute
+deviation) is the level. Replayed series are processes that ran the same code, in the order of time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import multiprocessing
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minibert.environment import available_cores
+from minibert.errors import MinibertError
+from minibert.perf.change_points import AFTER, BEFORE, Propose, find_change_points, require_otava
+from minibert.perf.error_study.recording import Recording, read_recording
+from minibert.perf.error_study.replay import clopper_pearson
+
+LENGTH = 100
+"""Records in a synthetic series."""
+LEVELS = (0.005, 0.01, 0.015)
+STEP = 1.05
+SHIFT = 2
+FEWEST_BEFORE, MOST_BEFORE = 12, 60
+SAME_ALARM = 3
+"""An alarm that moves by so many records is the same one."""
+CHUNK = 10
+"""Series, or tens of steps, that one task has."""
+
+Noise = Callable[[np.random.Generator, int], np.ndarray]
+
+
+def _normal(generator: np.random.Generator, count: int) -> np.ndarray:
+    return generator.normal(size=count)
+
+
+def _heavy_tails(generator: np.random.Generator, count: int) -> np.ndarray:
+    """Student's t with three degrees of freedom: one record in forty is off by more than three noises."""
+    return generator.standard_t(3, size=count) / 1.134
+
+
+def _shared_machine(generator: np.random.Generator, count: int) -> np.ndarray:
+    """Heavy tails, a spike in one record of twenty (mostly slower), and a drift from one record to the next."""
+    tails = generator.standard_t(4, size=count) / 1.098
+    signs = generator.choice([1.0, 1.0, 1.0, -1.0], size=count)
+    spikes = (generator.random(count) < 0.05) * signs * generator.exponential(6.0, size=count)
+    drift, innovations = np.empty(count), generator.normal(size=count)
+    drift[0] = innovations[0]
+    for i in range(1, count):
+        drift[i] = 0.7 * drift[i - 1] + math.sqrt(1 - 0.7**2) * innovations[i]
+    return (tails + spikes + 0.5 * drift) / 1.2
+
+
+NOISES: dict[str, Noise] = {"normal": _normal, "heavy tails": _heavy_tails, "shared machine": _shared_machine}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What came of one kind of noise at one level."""
+
+    noise: str
+    level: float | None
+    points: int
+    false_alarms: int
+    false_alarms_per_1000: float
+    false_alarms_per_1000_high: float
+    steps: int
+    found: int
+    found_rate: float
+    found_rate_low: float
+    exact_rate: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some series of one kind; ``rule`` is ``minibert`` or ``otava``."""
+
+    noise: str
+    level: float
+    number: int
+    series: int
+    steps: int
+    rule: str = "minibert"
+
+
+@dataclass
+class Counts:
+    """What a task gave."""
+
+    points: int = 0
+    alarms: int = 0
+    steps: int = 0
+    found: int = 0
+    exact: int = 0
+
+    def add(self, other: Counts) -> None:
+        for field in dataclasses.fields(Counts):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+
+def alarms_as_it_grows(values: Sequence[float], find: Callable[[Sequence[float]], list[int]]) -> list[int]:
+    """Places of all changes that are ever reported while the series grows, near ones counted once."""
+    seen: list[int] = []
+    for count in range(BEFORE + AFTER, len(values) + 1):
+        seen += [index for index in find(values[:count]) if all(abs(index - old) > SAME_ALARM for old in seen)]
+    return seen
+
+
+def with_step(values: Sequence[float], place: int, factor: float = STEP) -> list[float]:
+    """The series up to the third record that has the step."""
+    return [value * (factor if i >= place else 1.0) for i, value in enumerate(values[: place + AFTER])]
+
+
+def run_task(task: Task) -> Counts:
+    """Counts alarms and found steps; depends on the task alone."""
+    find = _finder(task.rule, require_otava())
+    kind = list(NOISES).index(task.noise)
+    generator = np.random.Generator(np.random.PCG64([kind, round(task.level * 1e6), task.number]))
+    counts = Counts()
+    for _ in range(task.series):
+        values = np.exp(task.level * NOISES[task.noise](generator, LENGTH)).tolist()
+        counts.add(Counts(points=LENGTH, alarms=len(alarms_as_it_grows(values, find))))
+    for _ in range(task.steps):
+        place = int(generator.integers(FEWEST_BEFORE, MOST_BEFORE + 1))
+        values = np.exp(task.level * NOISES[task.noise](generator, place + AFTER)).tolist()
+        counts.add(_step(values, place, find))
+    return counts
+
+
+def _step(values: Sequence[float], place: int, find: Callable[[Sequence[float]], list[int]]) -> Counts:
+    found = find(with_step(values, place))
+    is_found = any(abs(index - place) <= SHIFT for index in found)
+    return Counts(steps=1, found=int(is_found), exact=int(place in found))
+
+
+def _finder(rule: str, propose: Propose) -> Callable[[Sequence[float]], list[int]]:
+    if rule == "minibert":
+        return lambda values: [change.index for change in find_change_points(values, propose)]
+    from otava.analysis import compute_change_points
+
+    return lambda values: [int(point.index) for point in compute_change_points(list(values))[0]]
+
+
+def replay(recording: Recording, propose: Propose) -> Counts:
+    """The same code in one process after the other: each in units of its own control, in the order of time."""
+    values = []
+    for times in recording.times("0"):
+        for side in ("base", "head"):
+            ratios = [getattr(b, f"{side}_seconds") / getattr(b, f"control_{side}_seconds") for b in times.blocks]
+            values.append(statistics.median(ratios))
+    find = _finder("minibert", propose)
+    counts = Counts(points=len(values), alarms=len(alarms_as_it_grows(values, find)))
+    for place in range(FEWEST_BEFORE, len(values) - AFTER + 1):
+        counts.add(_step(values, place, find))
+    return counts
+
+
+def make_row(noise: str, level: float | None, counts: Counts) -> Row:
+    """Rates and their Clopper-Pearson bounds, 95 %."""
+    return Row(
+        noise=noise,
+        level=level,
+        points=counts.points,
+        false_alarms=counts.alarms,
+        false_alarms_per_1000=1000 * counts.alarms / max(counts.points, 1),
+        false_alarms_per_1000_high=1000 * clopper_pearson(min(counts.alarms, counts.points), counts.points)[1],
+        steps=counts.steps,
+        found=counts.found,
+        found_rate=counts.found / max(counts.steps, 1),
+        found_rate_low=clopper_pearson(counts.found, counts.steps)[0] if counts.steps else 0.0,
+        exact_rate=counts.exact / max(counts.steps, 1),
+    )
+
+
+def study(points: int, steps: int, levels: Sequence[float], *, processes: int, rule: str = "minibert") -> list[Row]:
+    """Every kind of noise at every level."""
+    chunks = max(1, math.ceil(points / LENGTH / CHUNK))
+    cells = [(noise, level) for noise in NOISES for level in levels]
+    tasks = [Task(noise, level, number, CHUNK, math.ceil(steps / chunks), rule)
+             for noise, level in cells for number in range(chunks)]  # fmt: skip
+    totals = {cell: Counts() for cell in cells}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        for task, counts in zip(tasks, pool.map(run_task, tasks), strict=True):
+            totals[task.noise, task.level].add(counts)
+    return [make_row(noise, level, totals[noise, level]) for noise, level in cells]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """A table for the README."""
+    head = ("noise", "of one record", "false alarms in 1,000 records", "+5 % found within 3", "at the right commit")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in rows:
+        level = "as measured" if row.level is None else f"{100 * row.level:.1f} %"
+        alarms = f"{row.false_alarms_per_1000:.2f} (≤ {row.false_alarms_per_1000_high:.2f}; {row.points:,} records)"
+        found = f"{100 * row.found_rate:.1f} % (≥ {100 * row.found_rate_low:.1f} %)" if row.steps else "–"
+        exact = f"{100 * row.exact_rate:.1f} %" if row.steps else "–"
+        lines.append(f"| {row.noise} | {level} | {alarms} | {found} | {exact} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the study; 0, or an error's exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--points", type=int, default=20_000, help="records for each row (default: 20,000)")
+    parser.add_argument("--steps", type=int, default=1_000, help="steps of 5 %% for each row (default: 1,000)")
+    parser.add_argument("--level", type=float, nargs="+", default=list(LEVELS), help="noise of a record, as a rate")
+    parser.add_argument("--replay", metavar="STUDY.jsonl", type=Path, nargs="+", default=[],
+                        help="timings of python -m minibert.perf.error_study")  # fmt: skip
+    parser.add_argument("--otava-alone", action="store_true", help="what Otava's own defaults would do")
+    parser.add_argument("--processes", type=int, default=available_cores())
+    parser.add_argument("--json", action="store_true", help="print a list of rows")
+    options = parser.parse_args(arguments)
+    for name in ("points", "steps", "processes"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name}: 1 or more is required, but {getattr(options, name)} came")
+    try:
+        propose = require_otava()
+        replayed = [make_row(f"replayed: {path.stem}", None, replay(read_recording(path), propose))
+                    for path in options.replay]  # fmt: skip
+    except MinibertError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    rule = "otava" if options.otava_alone else "minibert"
+    rows = study(options.points, options.steps, options.level, processes=options.processes, rule=rule) + replayed
+    print(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) if options.json else markdown(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
