@@ -21,6 +21,7 @@ from minibert.perf import gate_commands, table
 from minibert.perf.answer import EXIT_CODES, BenchmarkAnswer, CounterAnswer, GateAnswer, NumericAnswer
 from minibert.perf.decision import FASTER, MISSING, SAME, SLOWER, UNPROVEN, Decision, Rules
 from minibert.perf.gate import Comparison
+from minibert.perf.numeric import compare_bits
 from minibert.perf.pair import CONTROL
 from minibert.perf.process import Worker, WorkerError
 from minibert.perf.statistics import estimate
@@ -494,6 +495,38 @@ def test_a_worker_imports_its_own_side_with_the_gates_own_files(checkout: Path, 
         assert worker.ask("count", name="encoding")["workload"] == "encoding"
         assert len(worker.ask("rounds", name="encoding", count=3)["control_seconds"]) == 3
         assert worker.ask("describe")["device"] == "cpu"
+
+
+# Bits
+
+
+def test_a_side_that_cannot_run_is_not_comparable(checkout: Path, tmp_path: Path) -> None:
+    edit(checkout, "cli.py", lambda text: text.replace("def main(", "raise RuntimeError('no main')\n\n\ndef main("))
+    side = working_side(checkout, tmp_path / "head")
+    found = compare_bits(side, side, tmp_path)
+    assert found.verdict == "not comparable"
+    assert found.explanation[0].startswith(
+        "not comparable: base: the tiny run ended with code 1: RuntimeError: no main; head:"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "verdict", "stage"),
+    [
+        (lambda text: text, "exact", None),
+        (lambda text: text.replace("total / count, {", "total / count * 1.5, {"), "different", "frozen"),
+    ],
+)
+def test_bits_of_both_sides_are_compared_step_by_step(
+    checkout: Path, tmp_path: Path, change: Callable[[str], str], verdict: str, stage: str | None
+) -> None:
+    base = working_side(checkout, tmp_path / "base")
+    edit(checkout, "model/heads.py", change)
+    head = working_side(checkout, tmp_path / "head")
+    assert head.is_dirty == (verdict != "exact")
+    found = compare_bits(base, head, tmp_path)
+    assert (found.verdict, found.stage) == (verdict, stage), found
 
 
 # The whole
