@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from minibert.inference import classify, evaluate, fill_mask
     from minibert.masking import MaskedTokens, mask_tokens
     from minibert.presets import preset
+    from minibert.progress import Progress
     from minibert.report import write_report
     from minibert.running import run
     from minibert.settings import (
@@ -48,6 +49,7 @@ __all__ = [
     "MinibertError",
     "ModelSettings",
     "PretrainSettings",
+    "Progress",
     "RecordSettings",
     "RunSettings",
     "TextSettings",
@@ -74,6 +76,7 @@ _SOURCES = {
     "verify_run": ("minibert.verify", "verify"),  # minibert.verify is the module
     "write_report": ("minibert.report", "write_report"),
     "MaskedTokens": ("minibert.masking", "MaskedTokens"),
+    "Progress": ("minibert.progress", "Progress"),
     "MinibertError": ("minibert.errors", "MinibertError"),
     **{name: ("minibert.settings", name) for name in __all__ if name.endswith("Settings")},
 }

@@ -121,7 +121,7 @@ def _add_directory(parser: argparse.ArgumentParser) -> None:
 
 def _add_set(parser: argparse.ArgumentParser, example: str) -> None:
     text = f"change settings, such as {example}; several may follow one --set"
-    parser.add_argument("--set", metavar="STAGE.FIELD=VALUE", action="append", default=[], help=text)
+    parser.add_argument("--set", metavar="STAGE.FIELD=VALUE", type=_assignment, action="append", default=[], help=text)
 
 
 def _add_run(subparsers: argparse._SubParsersAction) -> None:
@@ -201,6 +201,12 @@ def _add_verify(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_json(parser, "the verdict")
     parser.set_defaults(command=commands.verify)
+
+
+def _assignment(text: str) -> str:
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"stage.field=value is required, but {text!r} came")
+    return text
 
 
 def _positive(text: str) -> int:

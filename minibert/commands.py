@@ -20,6 +20,9 @@ from minibert.presets import PRESETS, describe_preset, preset, resolve_settings
 from minibert.record import earlier_record, read_record
 from minibert.settings import CorpusSettings, RunSettings, replace_setting, settings_from_dict
 
+_TEXTS_WORTH_A_BAR = 500
+"""Fewer are classified in a second or two."""
+
 
 def run(options: Namespace) -> int:
     """``minibert run``: trains, writes the report, and says what came out."""
@@ -84,7 +87,7 @@ def classify(options: Namespace) -> int:
     from minibert import inference
     from minibert.progress import Progress
 
-    with Progress(quiet=options.quiet) as progress:
+    with Progress(quiet=options.quiet or len(texts) < _TEXTS_WORTH_A_BAR) as progress:
         found = inference.classify(options.directory, texts, progress=progress)
     if options.json:
         _print_json([

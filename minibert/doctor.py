@@ -227,7 +227,9 @@ def _onednn() -> bool | None:
 def describe_diagnosis(diagnosis: dict[str, Any]) -> str:
     """A diagnosis in lines for a person: what there is, then what is wrong and what to do."""
     environment = diagnosis["environment"]
-    lines = [f"{name:24} {text}" for name, text in _described(environment, diagnosis["onednn"])]
+    described = list(_described(environment, diagnosis["onednn"]))
+    width = max(len(name) for name, _ in described)
+    lines = [f"{name:{width}}  {text}" for name, text in described]
     lines.append("")
     for finding in diagnosis["findings"]:
         lines += [f"{finding['level']}: {finding['finding']}", f"  {finding['remedy']}"]
@@ -252,5 +254,6 @@ def _described(environment: dict[str, Any], onednn: bool | None) -> Iterator[tup
         yield f"threads, {name.replace('_', '-')}", str(number or "TensorFlow's default, one for each core")
     for device in environment["devices"] or []:
         yield "device", f"{device['type']} {device['name']}"
-    for name, value in environment["variables"].items():
-        yield name, "not set" if value is None else value
+    given = {name: value for name, value in environment["variables"].items() if value is not None}
+    yield from given.items()
+    yield "variables", f"{'no others' if given else 'none'} of the {len(environment['variables'])} that matter"

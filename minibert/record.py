@@ -113,7 +113,7 @@ def earlier_record(directory: Path, *, resume: bool) -> dict[str, Any] | None:
     if directory.exists() and (
         not directory.is_dir() or not all(is_temporary_of(p, NAME) for p in directory.iterdir())
     ):
-        hint = "; --resume goes on with the run in it" if (directory / NAME).exists() else ""
+        hint = "; --resume goes on with the run in it, --out names another" if (directory / NAME).exists() else ""
         raise ArtifactError(f"{directory}: a new or empty folder is required for a run, but this one exists{hint}")
     return None
 

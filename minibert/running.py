@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from minibert.errors import ArtifactError
 from minibert.preparation import Record
 from minibert.progress import Progress
 from minibert.settings import RunSettings
@@ -30,13 +32,29 @@ def run(
         The record, as in ``run.json``.
 
     Raises:
+        ArtifactError: Nothing can be written there, which is seen before anything is read or downloaded.
         MinibertError: What `minibert.pipeline.run` raises, or the page cannot be written.
 
     Determinism:
         As `minibert.pipeline.run`.
     """
+    require_place(Path(directory))
+
     from minibert import pipeline, report  # TensorFlow takes seconds
 
     record = pipeline.run(settings, directory=directory, data=data, resume=resume, progress=progress)
     report.write_report(Path(directory))
     return record
+
+
+def require_place(directory: Path) -> None:
+    """Refuses a directory that cannot be made or written to, as far as that can be seen without trying.
+
+    Raises:
+        ArtifactError: A parent is no folder, or may not be written to.
+    """
+    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ArtifactError(f"{directory}: a folder cannot be made there: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ArtifactError(f"{directory}: a folder cannot be written there: {existing} is read-only for this user")

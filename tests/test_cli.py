@@ -106,6 +106,7 @@ def minibert_process(*words: str, **options: Any) -> subprocess.CompletedProcess
         (["run", "tiny", "--data", "none"], 3),
         (["run", "tiny", "--set", "pretrain.sample_sentence=a film"], 2),
         (["run", "tiny", "--out", "none", "--resume"], 4),
+        (["run", "tiny", "--out", __file__], 4),
     ],
 )
 def test_what_needs_no_model_imports_nothing_heavy(words: list[str], code: int) -> None:
@@ -392,7 +393,8 @@ def test_a_terminal_that_cannot_show_a_character_shows_its_number() -> None:
         (["run", "tiny", "--see", "1"], "unrecognized arguments: --see 1"),
         (["run", "tiny", "--set"], "argument --set: expected one argument"),
         (["run", "tiny", "--set", "seed=1", "imdb"], "unrecognized arguments: imdb"),
-        (["run", "--set", "tiny"], "the following arguments are required: PRESET"),
+        (["run", "--set", "tiny"], "argument --set: stage.field=value is required, but 'tiny' came"),
+        (["run", "tiny", "--set", "seed", "1"], "argument --set: stage.field=value is required, but 'seed' came"),
     ],
 )
 def test_wrong_words_exit_with_2(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

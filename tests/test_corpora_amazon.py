@@ -153,7 +153,7 @@ def test_an_unreachable_hub_is_asked_once(monkeypatch):
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DownloadError, match=r"the package datasets is required.*pip install 'minibert\[datasets\]'"):
+    with pytest.raises(DownloadError, match=r"the package datasets is required.*pip install datasets\)"):
         open_corpus(SETTINGS, seed=0)
     (tmp_path / "state.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CorpusError, match="the package datasets is required"):

@@ -124,6 +124,19 @@ def test_thread_variables_that_take_nothing_away_are_left_alone(value: str) -> N
     assert list(doctor.judge(changed({("variables", "OMP_NUM_THREADS"): value}))) == []
 
 
+def test_only_variables_that_are_set_are_shown() -> None:
+    def shown(environment: dict[str, Any]) -> list[str]:
+        diagnosis = {"environment": environment, "onednn": True, "findings": [], "healthy": True}
+        return doctor.describe_diagnosis(diagnosis).splitlines()
+
+    lines = shown(changed({("variables", "OMP_NUM_THREADS"): "2", ("variables", "XLA_FLAGS"): ""}))
+    width = len("threads, intra-op")
+    assert f"{'OMP_NUM_THREADS':{width}}  2" in lines
+    assert f"{'XLA_FLAGS':{width}}  " in lines
+    assert f"{'variables':{width}}  no others of the {len(VARIABLES)} that matter" in lines
+    assert f"{'variables':{width}}  none of the {len(VARIABLES)} that matter" in shown(HEALTHY)
+
+
 def test_unknown_memory_is_no_fault() -> None:
     assert list(doctor.judge(changed({("memory_bytes",): None}))) == []
 

@@ -25,7 +25,7 @@ from minibert.report import render_report, summarize, times, write_report
 from minibert.report.charts import Chart, Series, integer_ticks, line_chart, nice_ticks
 from minibert.report.comparison import compare, compare_speed, why_not_compared
 from minibert.report.markup import Markup, element, escape, table
-from tests.records import made_up_record
+from tests.records import DIGEST, made_up_record
 
 hostile = st.text(max_size=30) | st.sampled_from(
     ["<script>alert(1)</script>", "</style>", '"><b x="', "&amp;", "\0\x1b[2J"]
@@ -413,6 +413,14 @@ def test_the_summary_stands_beside_the_notebook() -> None:
     assert "notebook" not in lines
     assert "classify" not in lines
     assert "(jokes; no labels)" in lines
+
+
+def test_the_summary_names_the_files_and_the_folder_of_traces_once() -> None:
+    record = made_up_record()
+    for stage in ("pretrain", "frozen"):
+        record["artifacts"][f"trace/{stage}.trace"] = {"sha256": DIGEST, "bytes": 1}
+    lines = summarize(record, Path("runs/x"), Path("runs/x/report.html")).splitlines()
+    assert "  artifacts  runs/x: run.json, metrics.csv, vocabulary.txt, masked_lm.keras, trace/" in lines
 
 
 def test_a_report_is_written_beside_its_record_and_replaced_whole(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def _import_datasets(error: Callable[[str], CorpusError], what: str) -> Any:
         return importlib.import_module("datasets")
     except ImportError:
         raise error(
-            f"{what}: the package datasets is required, but it is not installed (pip install 'minibert[datasets]')"
+            f"{what}: the package datasets is required, but it is not installed (pip install datasets)"
         ) from None
 
 

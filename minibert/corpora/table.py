@@ -92,9 +92,9 @@ def _column(table: TableFile, wanted: str, candidates: tuple[str, ...], what: st
         return wanted
     found = next((column for column in candidates if column in table.columns), None)
     if found is None and what == "text":
-        required = " or ".join(candidates)
-        raise CorpusError(f"{table.path}: a text column {required} (or corpus.text_column) is required, "
-                          f"but there are {there}")  # fmt: skip
+        required = ", ".join(candidates)
+        raise CorpusError(f"{table.path}: a text column {required}, or the one that corpus.text_column names, is "
+                          f"required, but there are {there}")  # fmt: skip
     return found
 
 

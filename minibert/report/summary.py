@@ -103,7 +103,8 @@ def _own_figures(record: dict[str, Any]) -> Iterator[Comparison]:
 
 def _places(record: dict[str, Any], directory: Path, page: Path) -> Iterator[str]:
     yield f"  report     {page}"
-    yield f"  artifacts  {directory}: {', '.join(['run.json', *sorted(record.get('artifacts') or {})])}"
+    written = {name.partition("/")[0] + ("/" if "/" in name else "") for name in record.get("artifacts") or {}}
+    yield f"  artifacts  {directory}: {', '.join(['run.json', 'metrics.csv', 'vocabulary.txt', *sorted(written)])}"
 
 
 def _next_commands(record: dict[str, Any], directory: Path) -> Iterator[str]:
