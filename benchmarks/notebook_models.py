@@ -117,20 +117,24 @@ class NotebookStep:
 
 
 def copy_weights(ours: keras.Model, notebook: keras.Model) -> None:
-    """Gives the notebook's masked language model our model's weights; both have the same shape."""
-    values = {variable.path: np.asarray(variable) for variable in ours.weights}
+    """Gives the notebook's model our model's weights, layer by layer; both have the same shape.
+
+    By layer, since the paths of a model that was loaded from a file are shorter.
+    """
     for layer in notebook.layers:
+        if not layer.weights:
+            continue
+        found = [weight for weight in ours.get_layer(layer.name).weights if "seed" not in weight.path]
         if isinstance(layer, layers.MultiHeadAttention):
-            layer.set_weights(_attention_weights(values, layer))
-        elif layer.weights:
-            of_layer = [value for path, value in values.items() if path.split("/")[0] == layer.name]
-            layer.set_weights(of_layer + layer.get_weights()[len(of_layer) :])  # a dropout's own seed stays
+            layer.set_weights(_attention_weights({w.path.split("/")[-1]: np.asarray(w) for w in found}, layer))
+        else:
+            values = [np.asarray(weight) for weight in found]
+            layer.set_weights(values + layer.get_weights()[len(values) :])  # a dropout's own seed stays
 
 
-def _attention_weights(values: dict[str, np.ndarray], layer: Any) -> list[np.ndarray]:
+def _attention_weights(part: dict[str, np.ndarray], layer: Any) -> list[np.ndarray]:
     """Our fused kernels cut into Keras' order: kernel and bias of query, key, value and output."""
     heads, size = layer.num_heads, layer.key_dim
-    part = {name: values[f"{layer.name}/{name}"] for name in ("qkv_kernel", "qkv_bias", "output_kernel", "output_bias")}
     kernels = part["qkv_kernel"].reshape(-1, 3, heads, size)
     biases = part["qkv_bias"].reshape(3, heads, size)
     query, key, value = ([kernels[:, i], biases[i]] for i in range(3))
