@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.errors import CorpusError, DeviceError, SettingsError
-from minibert.mask_word import require_one_mask
+from minibert.mask_word import require_one_mask, shown_token
 from minibert.presets import PRESETS, describe_preset, preset, resolve_settings
 from minibert.record import earlier_record, read_record
 from minibert.settings import CorpusSettings, RunSettings, replace_setting, settings_from_dict
@@ -73,9 +73,10 @@ def fill_mask(options: Namespace) -> int:
     if options.json:
         _print_json([{"token": p.token, "probability": float(p.probability), "sentence": p.sentence} for p in found])
         return 0
-    width = max((len(p.token) for p in found), default=0)
-    for p in found:
-        print(f"{p.probability:.4f}  {_printable(p.token):{width}}  {_printable(p.sentence)}")
+    tokens = [_printable(shown_token(p.token)) for p in found]
+    width = max(map(len, tokens), default=0)
+    for token, p in zip(tokens, found, strict=True):
+        print(f"{p.probability:.4f}  {token:{width}}  {_printable(p.sentence)}")
     return 0
 
 

@@ -29,6 +29,11 @@ def require_one_mask(argument: str, sentence: str) -> None:
         raise SettingsError(f"{argument}: exactly one [mask] is required, but {count} came in {sentence!r}")
 
 
+def shown_token(token: str) -> str:
+    """A predicted token for a person: the empty one, which pads short texts, is named."""
+    return token or "(padding)"
+
+
 def fill_in(sentence: str, word: str) -> str:
     """The sentence with a word in place of ``[mask]``."""
     return _IN_ANY_CASE.sub(lambda _: word, sentence)

@@ -415,13 +415,14 @@ def test_fill_mask_prints_words_with_probabilities(
     def fill_mask(directory: Path, sentence: str, *, top_k: int) -> list[SimpleNamespace]:
         asked.append((directory, sentence, top_k))
         return [
-            SimpleNamespace(token=t, probability=p, sentence=f"a {t}") for t, p in (("movie", 0.25), ("é\x1b", 0.125))
+            SimpleNamespace(token=t, probability=p, sentence=f"a {t}")
+            for t, p in (("movie", 0.25), ("é\x1b", 0.125), ("", 0.0625))
         ]
 
     place("inference", fill_mask=fill_mask)
     assert main(["fill-mask", finished, "a [mask]", "--top-k", "2"]) == 0
     assert asked == [(Path(finished), "a [mask]", 2)]
-    assert capsys.readouterr().out == "0.2500  movie  a movie\n0.1250  é      a é \n"
+    assert capsys.readouterr().out == "0.2500  movie      a movie\n0.1250  é          a é \n0.0625  (padding)  a \n"
     assert main(["fill-mask", finished, "a [mask]", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[1] == {"token": "é\x1b", "probability": 0.125, "sentence": "a é\x1b"}
 

@@ -423,6 +423,13 @@ def test_the_summary_names_the_files_and_the_folder_of_traces_once() -> None:
     assert "  artifacts  runs/x: run.json, metrics.csv, vocabulary.txt, masked_lm.keras, trace/" in lines
 
 
+def test_padding_that_is_predicted_is_named() -> None:
+    record = made_up_record()
+    record["stages"]["pretrain"]["epochs"][-1]["predictions"][0]["token"] = ""
+    assert "(padding) 0.200, film 0.100" in summarize(record, Path("x"), Path("x/report.html"))
+    assert "(padding)" in Page(render_report(record)).text
+
+
 def test_a_report_is_written_beside_its_record_and_replaced_whole(tmp_path: Path) -> None:
     write_record(tmp_path, made_up_record())
     page = write_report(tmp_path)

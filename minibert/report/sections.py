@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from minibert.mask_word import shown_token
 from minibert.report import figures
 from minibert.report.charts import Chart, Series, line_chart
 from minibert.report.comparison import (
@@ -145,7 +146,7 @@ def _predictions(record: dict[str, Any], epochs: Sequence[dict[str, Any]]) -> Ma
 def _prediction(prediction: tuple[str, float], most: float) -> Markup:
     token, probability = prediction
     share = max(0.0, min(1.0, probability / most)) if probability == probability else 0.0
-    return element("div", element("b", token), element("span", figures.decimal(probability, 3)),
+    return element("div", element("b", shown_token(token)), element("span", figures.decimal(probability, 3)),
                    element("i", style=f"width:{92 * share:.1f}%"), class_="word")  # fmt: skip
 
 

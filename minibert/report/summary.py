@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from minibert.mask_word import shown_token
 from minibert.report.comparison import (
     ONE_DRAW,
     Comparison,
@@ -68,7 +69,7 @@ def _figures(record: dict[str, Any]) -> Iterator[str]:
         yield f"  {refused}"
     predictions = (epochs_of(record, "pretrain") or [{}])[-1].get("predictions") or []
     if predictions:
-        words = ", ".join(f"{p['token']} {p['probability']:.3f}" for p in predictions)
+        words = ", ".join(f"{shown_token(p['token'])} {p['probability']:.3f}" for p in predictions)
         yield _plain(f"  [mask]: {words}")
 
 
