@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -117,6 +118,28 @@ def test_keras_hub_gets_the_selected_positions_up_to_its_count():
     rows, places = np.nonzero(found_weight)
     assert np.array_equal(found[rows, places], labels[rows, positions[rows, places]])
     assert (weight[rows, positions[rows, places]] == 1).all()
+
+
+def test_pytorchs_losses_are_the_same_gathered_or_not(without_dropout):
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")):
+        pytest.skip("not run: torch or transformers is not installed (the extra `peers` has them)")
+    torch_models = importlib.import_module("benchmarks.torch_models")
+    gathered = torch_models.TorchStep(without_dropout, "masked_lm")
+    full = torch_models.FullTorchStep(without_dropout, "masked_lm")
+    full.model.load_state_dict(gathered.model.state_dict())
+    assert [gathered(number) for number in range(3)] == pytest.approx([full(number) for number in range(3)], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_keras_hubs_loss_is_that_of_its_probabilities_at_the_selected_positions(without_dropout):
+    keras_hub_models = importlib.import_module("benchmarks.keras_hub_models")
+    step = keras_hub_models.KerasHubStep(without_dropout, "masked_lm")
+    features, labels, weight = step.batches[0]
+    logits = np.asarray(step.model(features, training=False), dtype=np.float64)
+    largest = logits.max(axis=-1)
+    normalizer = largest + np.log(np.exp(logits - largest[..., None]).sum(axis=-1))
+    losses = normalizer - np.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    assert step(0) == pytest.approx((losses * weight).sum() / weight.sum(), rel=1e-4)
 
 
 # Rows, table and picture
