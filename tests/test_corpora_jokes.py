@@ -81,7 +81,7 @@ def test_blank_jokes_are_kept_as_empty_texts(tmp_path, monkeypatch):
 
 def test_a_table_without_jokes_is_refused(tmp_path):
     path = write(tmp_path / "t.csv", [{"ID": 1, "Pun": "Ha"}])
-    with pytest.raises(CorpusError, match=r"a text column review or text or content or Joke .* there are 'ID', 'Pun'"):
+    with pytest.raises(CorpusError, match=r"a text column review, text, content, Joke, .* there are 'ID', 'Pun'"):
         open_corpus(CorpusSettings(name="jokes"), seed=0, data=path)
 
 
