@@ -82,10 +82,13 @@ def checkout_root(folder: Path) -> Path:
     Raises:
         SettingsError: There is none.
     """
-    found = _git(folder, "rev-parse", "--show-toplevel")
-    root = Path(found.decode().strip()) if found else None
-    if root is None or not (root / PACKAGE / "__init__.py").is_file():
-        raise SettingsError(f"perf: a git checkout of minibert is required, but {folder} is in none")
+    done = _run_git(folder, "rev-parse", "--show-toplevel")
+    if done.returncode != 0:  # no repository, or one that git refuses to read: it says which
+        said = (done.stderr.decode(errors="replace").strip().splitlines() or ["git failed"])[0]
+        raise SettingsError(f"perf: a git checkout of minibert is required, but in {folder} git says: {said}")
+    root = Path(os.fsdecode(done.stdout).strip())
+    if not (root / PACKAGE / "__init__.py").is_file():
+        raise SettingsError(f"perf: a git checkout of minibert is required, but {root} is one of something else")
     return root
 
 
@@ -153,15 +156,22 @@ def described(side: Side) -> Side:
 
 
 def _git(folder: Path, *words: str) -> bytes | None:
-    """What a git command printed; None if it failed.
+    """What a git command printed; None if it failed."""
+    done = _run_git(folder, *words)
+    return done.stdout if done.returncode == 0 else None
+
+
+def _run_git(folder: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """Runs a git command.
 
     Raises:
-        SettingsError: There is no git.
+        SettingsError: There is no git, or it does not end.
     """
     try:
-        done = subprocess.run(
+        return subprocess.run(
             ["git", "-C", str(folder), *words], capture_output=True, timeout=_GIT_SECONDS, check=False
         )
     except FileNotFoundError:
         raise SettingsError("perf: git is required, but it is not installed") from None
-    return done.stdout if done.returncode == 0 else None
+    except subprocess.TimeoutExpired:
+        raise SettingsError(f"perf: git is required, but `git {words[0]}` did not end in {_GIT_SECONDS} s") from None
