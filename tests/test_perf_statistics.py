@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from minibert.errors import MinibertError
 from minibert.perf.decision import FASTER, SAME, SLOWER, UNPROVEN, Rules, Trial
-from minibert.perf.pair import CONTROL, Block, PairTimes, time_pair
-from minibert.perf.statistics import OTHERS_LIMIT, PairFigure, detectable_change, estimate, pair_figure
+from minibert.perf.pair import CONTROL, OTHERS_LIMIT, Block, PairTimes, time_pair
+from minibert.perf.statistics import PairFigure, detectable_change, estimate, pair_figure
 
 RULES = Rules()
 BUSY = OTHERS_LIMIT + 0.2
@@ -74,8 +74,8 @@ def test_a_time_that_is_no_positive_number_proves_nothing(seconds: float) -> Non
 class FakeWorker:
     """Answers turns from a clock of its own that drifts."""
 
-    def __init__(self, side: str, clock: list[float], orders: list[tuple[str, str]], factor: float = 1.0) -> None:
-        self.side, self._clock, self._orders, self._factor = side, clock, orders, factor
+    def __init__(self, side: str, clock: list[float], orders: list[Any], factor: float, others: float) -> None:
+        self.side, self._clock, self._orders, self._factor, self._others = side, clock, orders, factor, others
 
     def ask(self, order: str, **arguments: Any) -> dict[str, Any]:
         self._orders.append((self.side, arguments["name"]))
@@ -83,12 +83,13 @@ class FakeWorker:
         drift = 1.0 + 0.01 * self._clock[0]
         factor = 1.0 if arguments["name"] == CONTROL else self._factor
         seconds = arguments["steps"] * 0.02 * factor * drift
-        return {"seconds": seconds, "busy_seconds": 0.5 * seconds + 0.1 * seconds, "own_seconds": 0.5 * seconds}
+        busy = (0.5 + 2 * self._others) * seconds
+        return {"seconds": seconds, "busy_seconds": busy, "own_seconds": 0.5 * seconds}
 
 
-def timed(factor: float = 1.0) -> tuple[PairTimes, list[tuple[str, str]]]:
+def timed(factor: float = 1.0, others: float = 0.05) -> tuple[PairTimes, list[tuple[str, str]]]:
     clock, orders = [0.0], []
-    base, head = FakeWorker("base", clock, orders), FakeWorker("head", clock, orders, factor)
+    base, head = FakeWorker("base", clock, orders, 1.0, others), FakeWorker("head", clock, orders, factor, others)
     times = time_pair(base, head, "masking", seconds=3.0, step_seconds=0.02, control_seconds=0.005, cores=2)
     return times, orders
 
@@ -106,6 +107,13 @@ def test_one_side_steps_at_a_time_in_the_order_a_b_b_a() -> None:
     assert [side for side, _ in orders[6:10]] == ["head", "base", "base", "head"]
     assert times.steps == 3
     assert len(times.blocks) >= 4
+
+
+def test_disturbed_blocks_are_made_up_for_but_not_for_ever() -> None:
+    quiet, _ = timed()
+    busy, _ = timed(others=0.3)
+    assert not any(each.is_quiet for each in busy.blocks)
+    assert 1.8 < busy.stepping_seconds / quiet.stepping_seconds < 2.3
 
 
 def test_a_steady_drift_falls_out_of_a_block() -> None:

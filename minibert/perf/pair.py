@@ -13,6 +13,10 @@ from typing import Any, Protocol
 TURN_SECONDS = 0.06
 CONTROL_SECONDS = 0.02
 FEWEST_BLOCKS = 4
+OTHERS_LIMIT = 0.10
+"""A block in which other processes took more than this share of the cores is discarded."""
+PATIENCE = 2.0
+"""Where blocks are discarded, others are taken instead, for so many times the seconds of stepping at the most."""
 CONTROL = "control"
 
 
@@ -44,6 +48,11 @@ class Block:
     control_head_seconds: float
     others_rate: float | None
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether other processes left the cores alone, as far as anybody knows."""
+        return self.others_rate is None or self.others_rate <= OTHERS_LIMIT
+
 
 @dataclass(frozen=True)
 class PairTimes:
@@ -71,20 +80,22 @@ def time_pair(
         base: One side.
         head: The other.
         name: The benchmark.
-        seconds: About how long both sides step, together.
+        seconds: About how long both sides step undisturbed, together.
         step_seconds: About how long one step takes.
         control_seconds: About how long one step of the control takes.
         cores: Cores that the processes may use.
     """
     steps, control_steps = _steps(TURN_SECONDS, step_seconds), _steps(CONTROL_SECONDS, control_seconds)
     blocks: list[Block] = []
-    stepped = 0.0
-    while len(blocks) < FEWEST_BLOCKS or stepped < seconds:
+    stepped = quiet = 0.0
+    while len(blocks) < FEWEST_BLOCKS or (quiet < seconds and stepped < PATIENCE * seconds):
         first, second = (base, head) if len(blocks) % 2 == 0 else (head, base)
         turns = [(worker, worker.ask("turn", name=name, steps=steps)) for worker in (first, second, second, first)]
         controls = [(worker, worker.ask("turn", name=CONTROL, steps=control_steps)) for worker in (second, first)]
         blocks.append(_block(base, turns, steps, controls, control_steps, cores))
-        stepped += sum(answer["seconds"] for _, answer in turns)
+        taken = sum(answer["seconds"] for _, answer in turns)
+        stepped += taken
+        quiet += taken if blocks[-1].is_quiet else 0.0
     return PairTimes(name, tuple(blocks), steps, stepped)
 
 

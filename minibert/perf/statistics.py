@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from minibert.errors import MinibertError
 from minibert.perf.pair import Block, PairTimes
 
-OTHERS_LIMIT = 0.10
-"""A block in which other processes took more than this share of the cores is discarded."""
 FEWEST_KEPT_BLOCKS = 3
 BOOTSTRAP_FROM = 8
 """Pairs from which on the bootstrap has something to draw from; with fewer, Student's t alone is used."""
@@ -76,7 +74,7 @@ class Estimate:
 
 def pair_figure(times: PairTimes) -> PairFigure:
     """Reduces a pair's blocks to one observation; one that proves nothing says so in ``trouble``."""
-    kept = [block for block in times.blocks if block.others_rate is None or block.others_rate <= OTHERS_LIMIT]
+    kept = [block for block in times.blocks if block.is_quiet]
     discarded = len(times.blocks) - len(kept)
     if not all(_is_positive(block) for block in times.blocks):
         trouble = "a time that is not a positive number came"

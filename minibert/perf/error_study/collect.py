@@ -20,7 +20,7 @@ from minibert.progress import Progress
 
 LEVELS = (0, 1, 2, 3, 5, 10)
 """Extra work, in percent of the step."""
-PAIR_SECONDS = 2.0
+PAIR_SECONDS = 1.2
 CALIBRATION_PRODUCTS, CALIBRATION_TURNS = 1_000, 9
 
 _NEIGHBOUR = """
