@@ -49,8 +49,13 @@ class WrongLossError(DeviceError):
     """A device or a backend computes something else."""
 
 
-def measure_apart(task: dict[str, Any]) -> dict[str, Any]:
-    """Measures one row in a fresh process, which chooses backend and device before it imports them."""
+def measure_apart(task: dict[str, Any], *, alone: bool = False) -> dict[str, Any]:
+    """Measures one row in a fresh process, which chooses backend and device before it imports them.
+
+    A single row is measured right here: this process is fresh, too.
+    """
+    if alone:
+        return _measure_here(task)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measure_here, (task,))
 
@@ -170,7 +175,7 @@ def _run(options: argparse.Namespace) -> int:
     rows = []
     for task in tasks:
         try:
-            row = measure_apart(task)
+            row = measure_apart(task, alone=len(tasks) == 1)
         except DeviceError as error:
             if options.require_device or isinstance(error, WrongLossError):
                 raise
@@ -187,7 +192,9 @@ def _run(options: argparse.Namespace) -> int:
 
 def _write_losses(tasks: Sequence[dict[str, Any]]) -> int:
     for task in tasks:
-        found = measure_apart({**task, "backend": "tensorflow", "device": "cpu", "only_loss": True})
+        found = measure_apart(
+            {**task, "backend": "tensorflow", "device": "cpu", "only_loss": True}, alone=len(tasks) == 1
+        )
         Results(FIRST_LOSSES, ("shape",)).keep(
             {"shape": task["shape"], "loss": found["loss"], "step": 0}, under=found["conditions"]
         )

@@ -100,7 +100,7 @@ def test_wrong_arguments_are_named(arguments, message, capsys):
 
 
 def test_a_missing_backend_is_said_and_fails_where_it_is_required(monkeypatch, capsys):
-    def missing(task):
+    def missing(task, *, alone):
         raise backends.DeviceError("--backend jax: it is not installed")
 
     monkeypatch.setattr(backends, "measure_apart", missing)
