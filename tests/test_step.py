@@ -183,6 +183,7 @@ def test_a_large_tensor_is_fingerprinted_by_turns_and_no_row_is_left_out(rows):
         changed[row, 1, 7] = np.nextafter(changed[row, 1, 7], np.float32(np.inf))
         seen = [turn for turn in range(TURNS) if int(of_step(changed, turn)) != before[turn]]
         assert seen == [row // size]
+        assert int(fingerprint(tf.constant(changed), None)) == farm_hash(changed)
 
 
 def test_one_ulp_of_one_weight_changes_the_fingerprint(run):

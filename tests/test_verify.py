@@ -260,7 +260,7 @@ def edit(path: Path, place: int = -1) -> None:
         ("vocabulary.txt", lambda path: cut(path, 7), "vocabulary.txt: the file of the record is required"),
         ("run.json", lambda path: cut(path, 99), "run.json: JSON is required"),
         ("run.json", lambda path: path.write_text(path.read_text().replace('"loss": 0.', '"loss": 1.', 1)),
-         "run.json: field 'record_digest' does not fit"),
+         "run.json: field 'stages' does not fit its digest"),
         ("run.json", lambda path: path.write_text(path.read_text().replace('"seed": 0', '"seed": 1', 1)),
          "run.json: field 'settings' was edited"),
         ("run.json", Path.unlink, "a run directory with a run.json is required"),

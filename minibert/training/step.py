@@ -55,7 +55,8 @@ class TrainingStep:
         seed: The run's root seed, for dropout.
         stage: The stage's name, for dropout.
         fingerprints: Whether the step also computes fingerprints.
-        checked: Whether a graph with a racing sum is refused; False serves to study one.
+        checked: Whether a graph with a racing sum is refused; False serves to study one, and then every row of
+            every tensor is fingerprinted at every step.
     """
 
     def __init__(
@@ -139,7 +140,8 @@ class TrainingStep:
         named |= {f"gradient {name}": value for name, value in reversed(list(zip(names, gradients, strict=True)))}
         named |= {f"weight {name}": variable for name, variable in zip(names, variables, strict=True)}
         self.fingerprint_names = list(named)
-        return metrics, tf.stack([fingerprint(tf.convert_to_tensor(value), step) for value in named.values()])
+        turn = step if self._checked else None
+        return metrics, tf.stack([fingerprint(tf.convert_to_tensor(value), turn) for value in named.values()])
 
     def _apply(self, gradients: list[Any]) -> None:
         self.optimizer.apply(gradients, self.objective.variables)
@@ -166,14 +168,14 @@ def fingerprint(tensor: Any, step: Any) -> Any:
 
     Args:
         tensor: Float32 or bfloat16, at least one axis.
-        step: int64 scalar, at least 0.
+        step: int64 scalar, at least 0, or None: then every row counts.
 
     Source: Pike and Alakuijala, FarmHash (github.com/google/farmhash); ``tf.fingerprint`` computes it at the
     speed at which the memory gives the bytes.
     """
     if tensor.dtype == tf.bfloat16:
         tensor = tf.cast(tensor, tf.float32)
-    if _is_large(tensor.shape):
+    if step is not None and _is_large(tensor.shape):
         rows = tf.shape(tensor, out_type=tf.int64)[0]
         turn_rows = (rows + TURNS - 1) // TURNS
         first = step % TURNS * turn_rows

@@ -15,13 +15,11 @@ import numpy as np
 from minibert.errors import SettingsError
 from minibert.progress import Progress
 from minibert.record import read_record
-from minibert.training.execution import executed_graphs, hazards_of
-from minibert.training.repeatability import Hazard
-from minibert.training.state import set_optimizer, set_weights, weight_arrays
 from minibert.verify.verdict import EXIT_CODES
 
 if TYPE_CHECKING:
     from minibert.training.loop import Stage
+    from minibert.training.repeatability import Hazard
 
 _NOT_REPEATABLE = EXIT_CODES["different"]
 
@@ -121,6 +119,9 @@ def repeat_step(stage: Stage, *, count: int, progress: Progress | None = None) -
         count: Executions.
         progress: Shows how far it is.
     """
+    from minibert.training.execution import executed_graphs, hazards_of
+    from minibert.training.state import set_optimizer, set_weights, weight_arrays
+
     weights, optimizer = weight_arrays(stage.variables), stage.optimizer_state()
     batch = stage.batches.batch(0)
     stage.step.trace(batch)
