@@ -119,9 +119,8 @@ def repeat_step(stage: Stage, *, count: int, progress: Progress | None = None) -
         count: Executions.
         progress: Shows how far it is.
     """
-        from minibert.training.state import set_optimizer, set_weights, weight_arrays
-
     from minibert.training.execution import executed_graphs, hazards_of  # TensorFlow takes seconds
+    from minibert.training.state import set_optimizer, set_weights, weight_arrays
 
     weights, optimizer = weight_arrays(stage.variables), stage.optimizer_state()
     batch = stage.batches.batch(0)
