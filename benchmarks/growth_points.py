@@ -105,7 +105,7 @@ def measure_corpus(rows: int) -> dict[str, Any]:
     import pyarrow as pa
 
     from minibert.batches import MaskedLMBatches
-    from minibert.corpora.corpus import SPLITS
+    from minibert.corpora.corpus import BATCH_ROWS, SPLITS
     from minibert.corpora.embedded import embedded_corpus
     from minibert.examples import encode_corpus
     from minibert.presets import preset
@@ -113,7 +113,7 @@ def measure_corpus(rows: int) -> dict[str, Any]:
 
     settings = preset("tiny")
     test = max(rows // 5, 1)
-    encode_corpus(embedded_corpus(64, 16), settings)  # loads what is loaded once
+    encode_corpus(embedded_corpus(BATCH_ROWS, BATCH_ROWS), settings)  # what is loaded once, and a batch's buffers
     baseline, times, meter = peak_bytes(), [time.perf_counter()], Meter()
     corpus = embedded_corpus(rows - test, test)
     times.append(time.perf_counter())
