@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from minibert.cli import main
 from minibert.errors import MinibertError, SettingsError
-from minibert.perf.change_points import AFTER, BEFORE, find_change_points, require_otava
+from minibert.perf.change_points import AFTER, BEFORE, find_change_points, noise_of, require_otava
 from minibert.perf.commit_order import in_commit_order
 from minibert.perf.history import read_history
 from minibert.perf.history_text import as_lines
@@ -40,6 +40,7 @@ from tests.perf_results import (
 
 
 def analyzed(tmp_path: Path, results: list[dict[str, Any]], *proposals: int, **options: Any) -> Analysis:
+    tmp_path.mkdir(exist_ok=True)
     history = write_history(tmp_path / "history", results)
     return analyze(history, repository=tmp_path, propose=proposing(*proposals), **options)
 
@@ -186,7 +187,7 @@ def test_a_step_is_confirmed_three_points_after_it(factor):
     (change,) = find_change_points(values, proposing(20))
     assert change.after / change.before == pytest.approx(factor, rel=0.01)
     assert change.before == pytest.approx(1.0, abs=0.005)
-    assert change.noise == pytest.approx(0.005, abs=0.003)
+    assert noise_of(values, [20]) == pytest.approx(0.005, abs=0.003)
     assert indexes(values[:22], 20) == []
 
 
@@ -314,6 +315,15 @@ def test_counters_that_change_are_found_without_any_statistics(tmp_path):
     assert (change.index, change.differences) == (4, ["Exp 0 -> 1", "MatMul 14 -> 16"])
     assert analysis.series[1].counter_changes == []
     assert analysis.series[0].is_too_short
+
+
+def test_a_noisy_series_says_that_it_finds_things_late(tmp_path):
+    quiet, noisy_one = (analyzed(tmp_path / name, results) for name, results in
+                        (("a", noisy_results(40)), ("b", noisy_results(40, noise=0.02))))  # fmt: skip
+    assert quiet.series[0].noise == pytest.approx(0.005, abs=0.003)
+    assert noisy_one.series[0].noise == pytest.approx(0.02, abs=0.01)
+    late = "a change of 5 % may take more than 3 records"
+    assert [late in "\n".join(as_lines(one)) for one in (quiet, noisy_one)] == [False, True]
 
 
 def test_a_short_series_says_so_instead_of_no_change(tmp_path):

@@ -1,9 +1,9 @@
 """Since when? Otava proposes where a series changed, and a second rule confirms it or does not.
 
 Apache Otava finds the split of a series that is least likely to be chance (E-divisive means with a
-t-test). It means well with few points and with normal noise; on a shared machine, whose times have
-heavy tails and spikes, its own answers were 10 to 20 false alarms in 1,000 points. So it is asked with a
-loose threshold, and of its proposals, the strongest first, those are confirmed that
+t-test). That is right for few points and normal noise. On a shared machine, whose times have heavy tails
+and spikes, its own answers were 10 to 20 false alarms in 1,000 points. So it is asked with a loose
+threshold, and of its proposals those are confirmed, the strongest first, that
 
 1. have at least `BEFORE` points before and `AFTER` points after them, up to the neighbouring changes;
 2. move the median by at least `LEAST_CHANGE`, and by `STANDARD_ERRORS` standard errors of the difference,
@@ -35,6 +35,8 @@ LEAST_CHANGE = 0.03
 STANDARD_ERRORS = 4.0
 REACH = 5
 SHARE = 0.3
+NOISY = 0.01
+"""Above this relative noise of a single point a change of 5 % may need more than `AFTER` points."""
 LEAST_NOISE = 0.002
 """Relative noise that is assumed at least, however still a short series is."""
 _NORMAL_MAD = 1.4826
@@ -45,15 +47,11 @@ Propose = Callable[[Sequence[float]], list[int]]
 
 @dataclass(frozen=True, kw_only=True)
 class ChangePoint:
-    """A confirmed change: the first point that has it, and the medians on both sides.
-
-    ``noise`` is the relative noise of a single point.
-    """
+    """A confirmed change: the first point that has it, and the medians on both sides."""
 
     index: int
     before: float
     after: float
-    noise: float
 
     @property
     def change(self) -> float:
@@ -83,12 +81,16 @@ def find_change_points(values: Sequence[float], propose: Propose | None = None) 
         raise ValueError("values: finite times above 0 are required")
     logs = [math.log(value) for value in values]
     edges = _confirm(logs, {int(index) for index in propose(values)})
-    noise = math.expm1(_noise(logs, edges))
     levels = [math.exp(statistics.median(logs[a:b])) for a, b in pairwise(edges)]
     return [
-        ChangePoint(index=index, before=before, after=after, noise=noise)
+        ChangePoint(index=index, before=before, after=after)
         for index, (before, after) in zip(edges[1:], pairwise(levels), strict=False)
     ]
+
+
+def noise_of(values: Sequence[float], changes: Sequence[int]) -> float:
+    """Relative noise of a single point, as the rule takes it: what is left when the levels are taken away."""
+    return math.expm1(_noise([math.log(value) for value in values], [0, *changes, len(values)]))
 
 
 def require_otava() -> Propose:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minibert.perf.change_points import AFTER, BEFORE
+from minibert.perf.change_points import AFTER, BEFORE, NOISY
 from minibert.perf.series import machine_name
 from minibert.perf.since_when import Analysis, AnalyzedSeries, CounterChange, TimeChange
-from minibert.report.figures import duration, signed
+from minibert.report.figures import duration, percent, signed
 
 
 def as_lines(analysis: Analysis) -> Iterator[str]:
@@ -25,6 +25,14 @@ def unit_text(found: AnalyzedSeries) -> str:
     if series.is_normalized:
         return f"in units of the {series.unit} timed beside it"
     return "in seconds: NOT normalized, no control was timed beside it"
+
+
+def noise_text(found: AnalyzedSeries) -> str | None:
+    """How much a single record is off, and what that means where it is much."""
+    if found.noise is None:
+        return None
+    late = f"; above {percent(NOISY)} a change of 5 % may take more than {AFTER} records" if found.is_noisy else ""
+    return f"noise of a record {percent(found.noise)}{late}"
 
 
 def change_text(change: TimeChange) -> str:
@@ -55,6 +63,9 @@ def _series_lines(found: AnalyzedSeries) -> Iterator[str]:
     device = "" if series.device == "cpu" else f" on {series.device}"
     yield f"{series.benchmark}{device}  {count} point{'' if count == 1 else 's'}, {unit_text(found)}"
     yield f"  {machine_name(series.machine)}"
+    noise = noise_text(found)
+    if noise is not None:
+        yield f"  {noise}"
     for change in found.changes or ():
         word = "slower" if change.change > 0 else "faster"
         yield f"  {series.points[change.index].commit.author_time[:10]}  {word} {change_text(change)}"

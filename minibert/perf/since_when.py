@@ -12,7 +12,7 @@ from typing import Any
 
 from minibert.checked import nearest
 from minibert.errors import SettingsError
-from minibert.perf.change_points import AFTER, BEFORE, Propose, find_change_points
+from minibert.perf.change_points import AFTER, BEFORE, NOISY, Propose, find_change_points, noise_of
 from minibert.perf.commit_order import Ordered, in_commit_order
 from minibert.perf.counters import differences
 from minibert.perf.history import read_history
@@ -34,7 +34,6 @@ class TimeChange:
     after: float
     before_seconds: float
     after_seconds: float
-    noise: float
     commit_range: str
     commits: int | None
     environment: Sequence[str]
@@ -56,9 +55,13 @@ class CounterChange:
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyzedSeries:
-    """A series with its changes; ``changes`` is None where nothing was searched."""
+    """A series with its changes; ``changes`` is None where nothing was searched.
+
+    ``noise`` is that of a single record, relative, with the changes taken away; None where it is not known.
+    """
 
     series: Series
+    noise: float | None
     changes: Sequence[TimeChange] | None
     counter_changes: Sequence[CounterChange]
 
@@ -66,6 +69,11 @@ class AnalyzedSeries:
     def is_too_short(self) -> bool:
         """Whether it has too few points for a change to be found at all."""
         return len(self.series.points) < BEFORE + AFTER
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether a change of 5 % may take more than three records to be found."""
+        return self.noise is not None and self.noise > NOISY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +124,8 @@ def commit_range(before: Point, after: Point) -> str:
 
 
 def _analyze(series: Series, ordered: Ordered, propose: Propose | None) -> AnalyzedSeries:
-    changes = None
+    points, changes, noise = series.points, None, None
     if propose is not None:
-        points = series.points
         # What a value is in seconds, when the control takes as long as it mostly does.
         scale = statistics.median(point.seconds / point.value for point in points)
         changes = [
@@ -128,14 +135,15 @@ def _analyze(series: Series, ordered: Ordered, propose: Propose | None) -> Analy
                 after=found.after,
                 before_seconds=scale * found.before,
                 after_seconds=scale * found.after,
-                noise=found.noise,
                 commit_range=commit_range(points[found.index - 1], points[found.index]),
                 commits=ordered.commits_between(points[found.index - 1].commit.id, points[found.index].commit.id),
                 environment=_environment_changes(points[found.index - 1], points[found.index]),
             )
             for found in find_change_points([point.value for point in points], propose)
         ]
-    return AnalyzedSeries(series=series, changes=changes, counter_changes=_counter_changes(series.points))
+        if len(points) >= BEFORE + AFTER:
+            noise = noise_of([point.value for point in points], [change.index for change in changes])
+    return AnalyzedSeries(series=series, noise=noise, changes=changes, counter_changes=_counter_changes(series.points))
 
 
 def _counter_changes(points: Sequence[Point]) -> list[CounterChange]:
@@ -181,6 +189,7 @@ def _series_json(found: AnalyzedSeries) -> dict[str, Any]:
             for point in series.points
         ],
         "is_too_short": found.is_too_short,
+        "noise": found.noise,
         "changes": None if changes is None else [
             {**dataclasses.asdict(change), "environment": list(change.environment), "change": change.change}
             for change in changes
