@@ -68,20 +68,37 @@ def test_machines_devices_and_controls_are_never_in_one_series(tmp_path):
 
 
 def test_a_slow_day_of_the_machine_is_no_slow_day_of_the_benchmark(tmp_path):
-    results = noisy_results(20, noise=0.0)
-    for result in results[10:]:  # everything is twice as slow, the control too
+    results = noisy_results(40, noise=0.0)
+    for result in results[20:]:  # everything is twice as slow, the control too
         for entry in result["benchmarks"]:
             for field in ("q1", "median", "q3"):
                 entry["stats"][field] *= 2
             entry["stats"]["data"] = [2 * seconds for seconds in entry["stats"]["data"]]
             entry["extra_info"]["control_data"] = [2 * seconds for seconds in entry["extra_info"]["control_data"]]
             entry["extra_info"]["control_seconds"] *= 2
-    analysis = analyzed(tmp_path, results, 10)
+    analysis = analyzed(tmp_path, results, 20)
     assert [found.changes for found in analysis.series] == [[], []]
     for found in analysis.series:
         values = [point.value for point in found.series.points]
-        assert values == pytest.approx([values[0]] * 20)
+        assert values == pytest.approx([values[0]] * 40)
+        assert not found.disturbed
         assert found.series.points[-1].seconds == pytest.approx(2 * found.series.points[0].seconds)
+
+
+def test_records_beside_other_work_are_shown_and_not_searched(tmp_path):
+    results = noisy_results(40, changes={24: 1.06})
+    for place in (5, 21, 22, 23):  # the control lost its cores, the benchmark did not
+        extra = results[place]["benchmarks"][0]["extra_info"]
+        extra["control_data"] = [4 * seconds for seconds in extra["control_data"]]
+        extra["control_seconds"] *= 4
+    step, masking = analyzed(tmp_path, results, 20).series
+    assert [index for index, point in enumerate(step.series.points) if point.is_disturbed] == [5, 21, 22, 23]
+    assert (step.disturbed, masking.disturbed) == (4, 0)
+    (change,) = step.changes or ()
+    assert change.index == 24
+    assert change.commit_range == f"{made_up_commit(20)[:10]}..{made_up_commit(24)[:10]}"
+    text = "\n".join(as_lines(Analysis(series=[step], notices=[])))
+    assert "4 records not searched: the control was 1.5 times off those around" in text
 
 
 # The order of commits

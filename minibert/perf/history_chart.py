@@ -7,6 +7,7 @@ order of their commits: time without a record has no width. The axis stands at t
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -47,11 +48,12 @@ class _Frame:
 
     def __init__(self, found: AnalyzedSeries) -> None:
         self.found, self.points = found, found.series.points
-        medians = [point.value for point in self.points]
+        proving = [point for point in self.points if not point.is_disturbed] or self.points
+        medians = [point.value for point in proving]
         low, high = min(medians), max(medians)
         reach = _WIDEST_SPREAD * max(high - low, 0.02 * high)
-        self.low = max(min(point.low for point in self.points), low - reach, 0.0)
-        self.high = min(max(point.high for point in self.points), high + reach)
+        self.low = max(min(point.low for point in proving), low - reach, 0.0)
+        self.high = min(max(point.high for point in proving), high + reach)
         room = 0.06 * (self.high - self.low) or 0.05 * high
         self.ticks = nice_ticks(max(self.low - room, 0.0), self.high + room)
 
@@ -99,15 +101,15 @@ def _points(frame: _Frame) -> Iterator[Markup]:
         words = f"{when}: {decimal(point.value)} ({duration(point.seconds)})"
         whisker = element("line", x1=x, x2=x, y1=frame.y(point.low), y2=frame.y(point.high), class_="whisker")
         dot = element("circle", element("title", words), cx=x, cy=frame.y(point.value), r=radius)
-        yield element("g", whisker if len(points) <= _MOST_WHISKERS else None, dot, class_="series first")
+        yield element("g", whisker if len(points) <= _MOST_WHISKERS else None, dot,
+                      class_="series first disturbed" if point.is_disturbed else "series first")  # fmt: skip
 
 
 def _levels(frame: _Frame, changes: Sequence[TimeChange]) -> Iterator[Markup]:
     """The median between two changes, as a line across it."""
-    values = [point.value for point in frame.points]
-    for start, end in pairwise([0, *(change.index for change in changes), len(values)]):
-        inside = sorted(values[start:end])
-        y = frame.y((inside[(len(inside) - 1) // 2] + inside[len(inside) // 2]) / 2)
+    for start, end in pairwise([0, *(change.index for change in changes), len(frame.points)]):
+        inside = frame.points[start:end]
+        y = frame.y(statistics.median([p.value for p in inside if not p.is_disturbed] or [p.value for p in inside]))
         yield element("line", x1=frame.x(start - 0.4), x2=frame.x(end - 0.6), y1=y, y2=y, class_="segment")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from minibert.perf.change_points import AFTER, BEFORE
 from minibert.perf.history_chart import series_chart
-from minibert.perf.history_text import cause_text, noise_text, unit_text
+from minibert.perf.history_text import cause_text, disturbed_text, noise_text, unit_text
 from minibert.perf.series import machine_name
 from minibert.perf.since_when import Analysis, AnalyzedSeries, TimeChange
 from minibert.report import figures
@@ -106,9 +106,10 @@ def _benchmark(name: str, series: Sequence[AnalyzedSeries]) -> Markup:
 
 def _series(found: AnalyzedSeries) -> Iterator[Markup]:
     device = "" if found.series.device == "cpu" else f", on {found.series.device}"
-    noise = f"; {noise_text(found)}" if found.noise is not None else ""
+    said = [unit_text(found), noise_text(found), disturbed_text(found)]
     yield element("h3", f"{machine_name(found.series.machine)}{device}")
-    yield element("p", f"{_many(len(found.series.points), 'record')}, {unit_text(found)}{noise}.", class_="quiet")
+    yield element("p", f"{_many(len(found.series.points), 'record')}, {'; '.join(text for text in said if text)}.",
+                  class_="quiet")  # fmt: skip
     yield series_chart(found)
     rows = sorted([*_time_rows(found), *_counter_rows(found)], key=lambda row: row[0])
     if rows:
@@ -221,5 +222,5 @@ def _foot(analysis: Analysis, not_searched: str | None) -> Markup:
     how += "Figures of different machines, devices and controls are never put into one series. "
     if not_searched is None:
         how += "Lines across are medians between changes, which Apache Otava proposed and a second rule confirmed. "
-    how += "A diamond is a change of exact counters."
+    how += "A diamond is a change of exact counters, an empty dot a record beside other work."
     return element("footer", element("p", how), (element("p", f"Note: {notice}.") for notice in analysis.notices))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from minibert.perf.change_points import AFTER, BEFORE, NOISY
-from minibert.perf.series import machine_name
+from minibert.perf.series import LARGEST_FACTOR, machine_name
 from minibert.perf.since_when import Analysis, AnalyzedSeries, CounterChange, TimeChange
 from minibert.report.figures import duration, percent, signed
 
@@ -33,6 +33,16 @@ def noise_text(found: AnalyzedSeries) -> str | None:
         return None
     late = f"; above {percent(NOISY)} a change of 5 % may take more than {AFTER} records" if found.is_noisy else ""
     return f"noise of a record {percent(found.noise)}{late}"
+
+
+def disturbed_text(found: AnalyzedSeries) -> str | None:
+    """What was not searched."""
+    if not found.disturbed:
+        return None
+    records = "1 record" if found.disturbed == 1 else f"{found.disturbed} records"
+    return (
+        f"{records} not searched: the control was {LARGEST_FACTOR:g} times off those around, other work had the cores"
+    )
 
 
 def change_text(change: TimeChange) -> str:
@@ -63,9 +73,7 @@ def _series_lines(found: AnalyzedSeries) -> Iterator[str]:
     device = "" if series.device == "cpu" else f" on {series.device}"
     yield f"{series.benchmark}{device}  {count} point{'' if count == 1 else 's'}, {unit_text(found)}"
     yield f"  {machine_name(series.machine)}"
-    noise = noise_text(found)
-    if noise is not None:
-        yield f"  {noise}"
+    yield from (f"  {text}" for text in (noise_text(found), disturbed_text(found)) if text is not None)
     for change in found.changes or ():
         word = "slower" if change.change > 0 else "faster"
         yield f"  {series.points[change.index].commit.author_time[:10]}  {word} {change_text(change)}"

@@ -6,6 +6,8 @@ no control at all is another series, and nothing is ever scaled from one into th
 
 from __future__ import annotations
 
+import dataclasses
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +16,18 @@ from minibert.perf.results import Commit, Result, Timing
 
 SECONDS = "seconds"
 """The unit of a benchmark that had no control beside it."""
+AROUND, FEWEST_AROUND = 11, 5
+LARGEST_FACTOR = 1.5
+"""A control that is further than this from its median in the `AROUND` nearest records was disturbed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One record's value: the time by the control's, or in seconds where there was no control."""
+    """One record's value: the time by the control's, or in seconds where there was no control.
+
+    ``is_disturbed``: the control took so much longer or shorter than in the records around that other work
+    must have had the cores; a time measured then proves nothing.
+    """
 
     value: float
     low: float
@@ -28,6 +37,8 @@ class Point:
     measured: str
     environment: Mapping[str, Any]
     counters: Mapping[str, Any] | None
+    control_seconds: float | None = None
+    is_disturbed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +67,7 @@ def make_series(results: Sequence[Result]) -> list[Series]:
             key = (timing.name, result.machine["identity"], timing.device, unit)
             points.setdefault(key, []).append(_point(result, timing))
     return [
-        Series(benchmark=name, machine=machines[identity], device=device, unit=unit, points=found)
+        Series(benchmark=name, machine=machines[identity], device=device, unit=unit, points=_with_disturbed(found))
         for (name, identity, device, unit), found in sorted(points.items(), key=lambda item: item[0])
     ]
 
@@ -79,4 +90,18 @@ def _point(result: Result, timing: Timing) -> Point:
         measured=result.measured,
         environment=result.environment,
         counters=timing.counters,
+        control_seconds=None if timing.control is None else timing.control.median_seconds,
     )
+
+
+def _with_disturbed(points: Sequence[Point]) -> list[Point]:
+    """Marks the points whose control is far from its median in the records around."""
+    marked = []
+    for index, point in enumerate(points):
+        start = max(0, min(index - AROUND // 2, len(points) - AROUND))
+        seconds = [near.control_seconds for near in points[start : start + AROUND] if near.control_seconds]
+        if point.control_seconds and len(seconds) >= FEWEST_AROUND:
+            factor = point.control_seconds / statistics.median(seconds)
+            point = dataclasses.replace(point, is_disturbed=not 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR)
+        marked.append(point)
+    return marked

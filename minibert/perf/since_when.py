@@ -12,7 +12,7 @@ from typing import Any
 
 from minibert.checked import nearest
 from minibert.errors import SettingsError
-from minibert.perf.change_points import AFTER, BEFORE, NOISY, Propose, find_change_points, noise_of
+from minibert.perf.change_points import AFTER, BEFORE, NOISY, ChangePoint, Propose, find_change_points, noise_of
 from minibert.perf.commit_order import Ordered, in_commit_order
 from minibert.perf.counters import differences
 from minibert.perf.history import read_history
@@ -68,7 +68,12 @@ class AnalyzedSeries:
     @property
     def is_too_short(self) -> bool:
         """Whether it has too few points for a change to be found at all."""
-        return len(self.series.points) < BEFORE + AFTER
+        return len(self.series.points) - self.disturbed < BEFORE + AFTER
+
+    @property
+    def disturbed(self) -> int:
+        """How many points are not searched, because other work had the cores."""
+        return sum(point.is_disturbed for point in self.series.points)
 
     @property
     def is_noisy(self) -> bool:
@@ -125,25 +130,31 @@ def commit_range(before: Point, after: Point) -> str:
 
 def _analyze(series: Series, ordered: Ordered, propose: Propose | None) -> AnalyzedSeries:
     points, changes, noise = series.points, None, None
+    # Beside other work a time proves nothing: such a point is shown, and not searched.
+    searched = [index for index, point in enumerate(points) if not point.is_disturbed]
+    values = [points[index].value for index in searched]
     if propose is not None:
-        # What a value is in seconds, when the control takes as long as it mostly does.
-        scale = statistics.median(point.seconds / point.value for point in points)
-        changes = [
-            TimeChange(
-                index=found.index,
-                before=found.before,
-                after=found.after,
-                before_seconds=scale * found.before,
-                after_seconds=scale * found.after,
-                commit_range=commit_range(points[found.index - 1], points[found.index]),
-                commits=ordered.commits_between(points[found.index - 1].commit.id, points[found.index].commit.id),
-                environment=_environment_changes(points[found.index - 1], points[found.index]),
-            )
-            for found in find_change_points([point.value for point in points], propose)
-        ]
-        if len(points) >= BEFORE + AFTER:
-            noise = noise_of([point.value for point in points], [change.index for change in changes])
-    return AnalyzedSeries(series=series, noise=noise, changes=changes, counter_changes=_counter_changes(series.points))
+        found = find_change_points(values, propose)
+        changes = [_time_change(change, points, searched, ordered) for change in found]
+        if len(values) >= BEFORE + AFTER:
+            noise = noise_of(values, [change.index for change in found])
+    return AnalyzedSeries(series=series, noise=noise, changes=changes, counter_changes=_counter_changes(points))
+
+
+def _time_change(found: ChangePoint, points: Sequence[Point], searched: Sequence[int], ordered: Ordered) -> TimeChange:
+    before, after = (points[searched[place]] for place in (found.index - 1, found.index))
+    # What a value is in seconds, when the control takes as long as it mostly does.
+    scale = statistics.median(point.seconds / point.value for point in points)
+    return TimeChange(
+        index=searched[found.index],
+        before=found.before,
+        after=found.after,
+        before_seconds=scale * found.before,
+        after_seconds=scale * found.after,
+        commit_range=commit_range(before, after),
+        commits=ordered.commits_between(before.commit.id, after.commit.id),
+        environment=_environment_changes(before, after),
+    )
 
 
 def _counter_changes(points: Sequence[Point]) -> list[CounterChange]:
@@ -185,7 +196,8 @@ def _series_json(found: AnalyzedSeries) -> dict[str, Any]:
         "is_normalized": series.is_normalized,
         "points": [
             {"commit": point.commit.id, "author_time": point.commit.author_time, "measured": point.measured,
-             "is_dirty": point.commit.is_dirty, "value": point.value, "seconds": point.seconds}
+             "is_dirty": point.commit.is_dirty, "is_disturbed": point.is_disturbed, "value": point.value,
+             "seconds": point.seconds}
             for point in series.points
         ],
         "is_too_short": found.is_too_short,
