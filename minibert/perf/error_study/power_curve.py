@@ -64,7 +64,14 @@ def _axes(threshold: float) -> Iterator[Markup]:
         yield element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=_y(share), y2=_y(share), class_="grid")
         yield element("text", f"{share:.0%}", x=LEFT - 8, y=_y(share) + 4, text_anchor="end", class_="quiet")
     for level in (0, 1, 2, 3, 5, 10):
-        yield element("text", f"+{level} %", x=_x(level), y=HEIGHT - BOTTOM + 20, text_anchor="middle", class_="quiet")
+        yield element(
+            "text",
+            f"+{level} %" if level else "none",
+            x=_x(level),
+            y=HEIGHT - BOTTOM + 20,
+            text_anchor="middle",
+            class_="quiet",
+        )
     place = _x(100 * threshold)
     yield element("line", x1=place, x2=place, y1=_y(1) - 4, y2=_y(0), class_="goal")
     yield element("text", f"threshold {threshold:.1%}", x=place + 6, y=_y(0) - 8, class_="quiet")
@@ -95,3 +102,5 @@ def _names(found: Mapping[str, Sequence[Rates]]) -> Iterator[Markup]:
         yield element("text", words, x=WIDTH - RIGHT + 14, y=y, class_=kind)
         unproven = sum(each.rate(UNPROVEN) for each in rates) / max(1, len(rates))
         yield element("text", f"{unproven:.0%} unproven", x=WIDTH - RIGHT + 14, y=y + 18, class_="quiet")
+    for place, words in enumerate(("bars: 95 % bounds", "of separate gates")):
+        yield element("text", words, x=WIDTH - RIGHT + 14, y=_y(0) - 18 + 18 * place, class_="quiet")
