@@ -82,13 +82,18 @@ def build_classifier(masked_lm: keras.Model, settings: RunSettings, *, frozen: b
     pooled = layers.GlobalMaxPooling1D()(encoder(token_ids))
     hidden = layers.Dense(settings.finetune.classifier_size, activation="relu")(pooled)
     classifier = keras.Model(token_ids, layers.Dense(1, activation="sigmoid")(hidden))
+    compile_classifier(classifier, settings)
+    return classifier
+
+
+def compile_classifier(classifier: keras.Model, settings: RunSettings) -> None:
+    """Compiles with a fresh Adam, as the notebooks do before each of the two stages."""
     classifier.compile(
         optimizer=keras.optimizers.Adam(settings.finetune.learning_rate),
         loss="binary_crossentropy",
         metrics=["accuracy"],
         jit_compile=False,
     )
-    return classifier
 
 
 class NotebookStep:
