@@ -193,16 +193,16 @@ def disturbed(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def corpus_note(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What a row of the corpus takes beside its encoded ids."""
+    """What a row of the corpus takes, beside its encoded ids."""
     found = points_of(AXES[-1], rows)
     if len(found) < 2:
         return ""
-    beside = [row["peak_bytes"] - row["baseline_bytes"] - row["ids_bytes"] for row in found]
-    per_row = (beside[-1] - beside[0]) / (found[-1]["value"] - found[0]["value"])
-    of_ids = found[-1]["ids_bytes"] / found[-1]["value"]
+    first, last = found[0], found[-1]
+    grown = last["peak_bytes"] - last["baseline_bytes"] - (first["peak_bytes"] - first["baseline_bytes"])
+    rows_more = last["value"] - first["value"]
     return (
-        f"Memory beside the encoded ids ({of_ids:.0f} bytes a row): {beside[0] / 1e6:.0f} MB with "
-        f"{found[0]['value']:,} rows, {beside[-1] / 1e6:.0f} MB with {found[-1]['value']:,}: {per_row:.0f} bytes a row."
+        f"From {first['value']:,} to {last['value']:,} rows memory grows by {grown / rows_more:.0f} bytes a row; "
+        f"the encoded ids alone are {last['ids_bytes'] / last['value']:.0f}."
     )
 
 

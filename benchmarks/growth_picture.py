@@ -8,7 +8,7 @@ from typing import Any
 
 from minibert.report.markup import Markup, element
 
-PANEL, PANEL_HEIGHT, LEFT, TOP, GAP, ROW_GAP, BOTTOM = 150, 130, 62, 58, 62, 56, 40
+PANEL, PANEL_HEIGHT, LEFT, TOP, GAP, ROW_GAP, BOTTOM = 150, 130, 70, 58, 76, 56, 40
 
 _TITLE = "How cost grows: measured, and dashed as expected (logarithmic axes)"
 _STYLE = Markup(

@@ -35,6 +35,7 @@ from minibert.settings import RunSettings, replace_setting
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 """Name -> the value of ``model.precision``."""
 STAGES = {"pretrain": "masked LM", "frozen": "classifier, frozen", "unfrozen": "classifier, unfrozen"}
+RESULT_KEYS = ("what", "shape", "step", "stage", "precision")
 SMOOTHED_STEPS = 15
 RUN = (
     *("text.sequence_length=128", "corpus.train_examples=4000", "corpus.test_examples=1000"),
@@ -178,7 +179,7 @@ def _run(options: argparse.Namespace) -> int:
     measured = () if options.redraw else (options.only,) if options.only else ("speed", "run")
     if "run" in measured and not options.data:
         raise SettingsError("--data: a table of reviews is required, but none came (--only speed does without)")
-    results = Results(options.results, ("what", "shape", "step", "stage", "precision"))
+    results = Results(options.results, RESULT_KEYS)
     if "speed" in measured:
         for shape in options.shape or ("imdb", "amazon"):
             results.keep(measure_speed(shape, "masked_lm", options.pairs), under=conditions())

@@ -109,9 +109,10 @@ def test_table_and_picture_have_expected_beside_fitted():
     assert len(list(tree.iter(f"{svg}polyline"))) == 2 * 2 * 2
 
 
-def test_memory_beside_the_ids_is_said_by_row():
+def test_memory_of_a_row_stands_beside_its_ids():
     rows = [point("corpus_rows", n, 1.0, peak_bytes=500 + 128 * n + 24 * n + 10_000_000) for n in (1_000, 1_000_000)]
-    assert growth.corpus_note(rows).endswith("10 MB with 1,000 rows, 34 MB with 1,000,000: 24 bytes a row.")
+    note = "From 1,000 to 1,000,000 rows memory grows by 152 bytes a row; the encoded ids alone are 128."
+    assert growth.corpus_note(rows) == note
 
 
 def test_only_what_is_missing_is_measured(tmp_path, monkeypatch, capsys):
@@ -191,3 +192,24 @@ def test_step_ratios_of_a_missing_step_are_required(tmp_path):
     path.write_text(json.dumps([{"shape": "imdb", "peer": "notebook", "step": "frozen", "ratio": 2.0}]))
     with pytest.raises(whole_run.SettingsError, match="are missing"):
         whole_run.step_ratios(path, "imdb")
+
+
+# Documents
+
+
+def test_blocks_are_what_is_kept():
+    """Who measures anew also runs ``python -m benchmarks.documents``."""
+    documents = importlib.import_module("benchmarks.documents")
+    readme = documents.README.read_text(encoding="utf-8")
+    assert documents.filled(readme)[0] == readme
+
+
+def test_a_block_is_filled_or_left_and_a_wrong_name_is_said(monkeypatch):
+    documents = importlib.import_module("benchmarks.documents")
+    block = "a\n<!-- {}: python -m benchmarks.documents -->\nold\n<!-- end -->\nb\n"
+    monkeypatch.setattr(documents, "BLOCKS", {"one": lambda: "new", "other": lambda: None})
+    text, missing = documents.filled(block.format("one") + block.format("other"))
+    assert text == block.format("one").replace("old", "new") + block.format("other")
+    assert missing == ["other"]
+    with pytest.raises(ArtifactError, match="the block 'none' came"):
+        documents.filled(block.format("none"))

@@ -1,0 +1,115 @@
+"""Writes what `benchmarks/results` keeps into the documents, so that a table is what its command printed.
+
+    python -m benchmarks.documents           rewrites the marked blocks of README.md
+    python -m benchmarks.documents --check   writes nothing; exit code 1 if a block is not what is kept
+
+A block begins with ``<!-- growth: python -m benchmarks.documents -->`` and ends with ``<!-- end -->``; `BLOCKS`
+has the names. A block whose results are not there is left as it is, and that is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.stored import RESULTS, Results, conditions_line
+from minibert.artifacts import write_bytes
+from minibert.errors import ArtifactError, MinibertError
+
+README = Path(__file__).parents[1] / "README.md"
+_BLOCK = re.compile(r"(<!-- (\w+): python -m benchmarks\.documents -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def growth() -> str | None:
+    """The table of `benchmarks.growth`."""
+    from benchmarks.growth import corpus_note, disturbed, markdown
+
+    results = Results(RESULTS / "growth.json", ("axis", "value"))
+    if not results.rows:
+        return None
+    notes = f"{corpus_note(results.rows)} {_under(results)} {disturbed(results.rows)}"
+    return f"{markdown(results.rows)}\n\n{notes.strip()}"
+
+
+def speed() -> str | None:
+    """The steps of `benchmarks.precision`."""
+    from benchmarks.precision import RESULT_KEYS, speed_table
+
+    results = Results(RESULTS / "precision.json", RESULT_KEYS)
+    rows = [row for row in results.rows if row["what"] == "speed"]
+    return f"{speed_table(rows)}\n\n{_under(results)}" if rows else None
+
+
+def losses() -> str | None:
+    """The run of `benchmarks.precision`."""
+    from benchmarks.precision import RESULT_KEYS, run_table
+
+    rows = [row for row in Results(RESULTS / "precision.json", RESULT_KEYS).rows if row["what"] == "run"]
+    return run_table(rows) if rows else None
+
+
+def backends() -> str | None:
+    """The rows of `benchmarks.backends`."""
+    from benchmarks.backends import KEYS, markdown
+
+    results = Results(RESULTS / "backends.json", KEYS)
+    return f"{markdown(results.rows)}\n\n{_under(results)}" if results.rows else None
+
+
+BLOCKS: dict[str, Callable[[], str | None]] = {
+    "growth": growth,
+    "speed": speed,
+    "losses": losses,
+    "backends": backends,
+}
+"""Name of a block -> what stands in it; None where nothing is kept."""
+
+
+def _under(results: Results) -> str:
+    return conditions_line(results.conditions_of(results.rows))
+
+
+def filled(text: str) -> tuple[str, list[str]]:
+    """The text with its blocks filled, and the names of those without results.
+
+    Raises:
+        ArtifactError: A block has a name that is none of `BLOCKS`.
+    """
+    missing: list[str] = []
+
+    def fill(match: re.Match[str]) -> str:
+        name = match[2]
+        if name not in BLOCKS:
+            raise ArtifactError(f"{README.name}: one of {', '.join(BLOCKS)} is required, but the block {name!r} came")
+        content = BLOCKS[name]()
+        if content is None:
+            missing.append(name)
+            return match[0]
+        return f"{match[1]}{content}\n{match[3]}"
+
+    return _BLOCK.sub(fill, text), missing
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.documents", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a block is another")
+    options = parser.parse_args(arguments)
+    try:
+        before = README.read_text(encoding="utf-8")
+        after, missing = filled(before)
+        if not options.check and after != before:
+            write_bytes(README, after.encode())
+    except MinibertError as error:
+        print(f"benchmarks.documents: {error}", file=sys.stderr)
+        return error.exit_code
+    for name in missing:
+        print(f"{README.name}: {name}: nothing is kept, so the block is left as it is", file=sys.stderr)
+    return int(options.check and after != before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
