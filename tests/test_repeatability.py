@@ -175,6 +175,13 @@ def test_two_calls_of_one_compiled_function_need_an_order(function, found):
             require_repeatable(graph)
 
 
+def test_of_one_devices_part_no_order_is_asked():
+    """Two of its calls may have their order by way of another device; its sums are its own."""
+    definition = traced(lambda x: softmax(x) + softmax(x * 2.0) + three(x), [3]).as_graph_def()
+    assert sorted(hazard.kind for hazard in hazards(definition)) == ["racing sum", "unordered calls"]
+    assert [hazard.kind for hazard in hazards(definition, is_whole=False)] == ["racing sum"]
+
+
 def test_an_order_by_control_alone_is_an_order():
     def run(x):
         first = softmax(x)

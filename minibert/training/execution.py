@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tensorflow.python.eager import context
@@ -18,15 +19,30 @@ from minibert.training.repeatability import Hazard, hazards, refuse
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True)
+class ExecutedGraph:
+    """A graph as it is executed.
+
+    Attributes:
+        definition: A ``GraphDef``.
+        is_whole: Whether it is all of it, not one device's part.
+    """
+
+    definition: Any
+    is_whole: bool
+
+
 @contextmanager
-def executed_graphs() -> Iterator[list[Any]]:
-    """Gives a list that, after the block, has every graph that was first executed in it (``GraphDef``)."""
-    graphs: list[Any] = []
+def executed_graphs() -> Iterator[list[ExecutedGraph]]:
+    """Gives a list that, after the block, has every graph that was first executed in it."""
+    graphs: list[ExecutedGraph] = []
     context.enable_graph_collection()
     try:
         yield graphs
         for function in context.export_run_metadata().function_graphs:
-            graphs += [function.post_optimization_graph, *function.partition_graphs]
+            parts = list(function.partition_graphs)
+            graphs.append(ExecutedGraph(function.post_optimization_graph, True))
+            graphs += [ExecutedGraph(part, len(parts) == 1) for part in parts]
     finally:
         context.disable_graph_collection()
 
@@ -47,9 +63,10 @@ def require_repeatable_execution(call: Callable[[], Result], what: str) -> Resul
     return result
 
 
-def hazards_of(graphs: list[Any]) -> list[Hazard]:
+def hazards_of(graphs: list[ExecutedGraph]) -> list[Hazard]:
     """The hazards of several graphs, each one once."""
-    return list(dict.fromkeys(hazard for graph in graphs for hazard in hazards(graph)))
+    found = (hazard for graph in graphs for hazard in hazards(graph.definition, is_whole=graph.is_whole))
+    return list(dict.fromkeys(found))
 
 
 class CheckedFunction:

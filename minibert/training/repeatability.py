@@ -90,18 +90,21 @@ def refuse(found: list[Hazard], what: str) -> None:
         raise RepeatabilityError(f"{what}: {found[0].explanation}")
 
 
-def hazards(graph: Any) -> list[Hazard]:
+def hazards(graph: Any, *, is_whole: bool = True) -> list[Hazard]:
     """Every hazard of a graph and of the functions that it calls, in no particular order.
 
     XLA fixes the order of the sums that it compiles, but a random operation is one there, too.
 
     Args:
         graph: A ``GraphDef`` with its library of functions.
+        is_whole: Whether every path is in it. One device's part of a graph is not: two calls in it may have their order
+            by way of another device.
 
     Raises:
         RepeatabilityError: A function that is called is not in the library, so it cannot be looked at.
     """
-    return list(dict.fromkeys(_Graph(graph).hazards()))
+    found = dict.fromkeys(_Graph(graph).hazards())
+    return [hazard for hazard in found if is_whole or hazard.kind != "unordered calls"]
 
 
 class _Graph:

@@ -3,7 +3,8 @@
 What is compared: at every step the bits of the loss, the CRC-32 of each batch array and the fingerprint of
 each activation, gradient and weight; at every epoch's end its figures and the SHA-256 of the weights; at
 every stage's end the SHA-256 of weights and optimizer; the raw-text model's figures; before all of them the
-vocabulary and the token ids that were made of the corpus.
+vocabulary and the token ids that were made of the corpus. A large tensor is fingerprinted by turns (see
+`minibert.training.step.fingerprint`), so what differs in one of its rows alone is named up to three steps late.
 """
 
 from __future__ import annotations

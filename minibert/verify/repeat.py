@@ -119,7 +119,7 @@ def repeat_step(stage: Stage, *, count: int, progress: Progress | None = None) -
         count: Executions.
         progress: Shows how far it is.
     """
-    from minibert.training.execution import executed_graphs, hazards_of  # TensorFlow takes seconds
+    from minibert.training.execution import ExecutedGraph, executed_graphs, hazards_of  # TensorFlow takes seconds
     from minibert.training.state import set_optimizer, set_weights, weight_arrays
 
     weights, optimizer = weight_arrays(stage.variables), stage.optimizer_state()
@@ -141,5 +141,5 @@ def repeat_step(stage: Stage, *, count: int, progress: Progress | None = None) -
         stage=stage.name,
         tensors=len(names),
         results={name: found for name, found in different.items() if found > 1},
-        causes=tuple(hazards_of([stage.step.graph.as_graph_def(), *executed])),
+        causes=tuple(hazards_of([ExecutedGraph(stage.step.graph.as_graph_def(), True), *executed])),
     )

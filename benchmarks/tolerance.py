@@ -1,0 +1,72 @@
+"""How far do losses deviate where only the environment differs? What `verify`'s tolerance is calibrated by.
+
+    python -m benchmarks.tolerance tiny
+    python -m benchmarks.tolerance tiny --python .tox/py312/bin/python --python .tox/tf218/bin/python
+
+The preset is run here, and again with one thread, without oneDNN, with AVX2 alone, and by every other Python that is
+named (with this checkout's code, so that only Python and the packages differ). Each is compared with the first: the
+largest relative deviation of a loss, be it a step's, an epoch's, a validation's or the raw-text model's, and where.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from minibert.verify.comparison import compare_runs
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+ONE_THREAD = """
+from tensorflow.config import threading
+threading.set_intra_op_parallelism_threads(1)
+threading.set_inter_op_parallelism_threads(1)
+"""
+HERE: dict[str, tuple[dict[str, str], str]] = {
+    "the same": ({}, ""),
+    "one thread": ({}, ONE_THREAD),
+    "oneDNN off": ({"TF_ENABLE_ONEDNN_OPTS": "0"}, ""),
+    "AVX2 alone": ({"ONEDNN_MAX_CPU_ISA": "AVX2", "XLA_FLAGS": "--xla_cpu_max_isa=AVX2"}, ""),
+}
+"""Environments of this Python: variables, and what is set before the run."""
+
+
+def run(
+    python: Path, directory: Path, preset: str, settings: list[str], variables: dict[str, str], before: str
+) -> None:
+    """Runs a preset in a process of its own."""
+    words = ["run", preset, "--out", str(directory), "--quiet", *(["--set", *settings] if settings else [])]
+    code = f"{before}\nfrom minibert.cli import main\nraise SystemExit(main({words!r}))"
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "TF_CPP_MIN_LOG_LEVEL": "3"} | variables
+    subprocess.run([str(python), "-c", code], check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tolerance", description=main.__doc__)
+    parser.add_argument("preset", help="what is run")
+    parser.add_argument("--set", metavar="STAGE.FIELD=VALUE", nargs="+", default=[], help="change a setting")
+    parser.add_argument("--python", metavar="PATH", type=Path, action="append", default=[], help="another Python")
+    options = parser.parse_args()
+    environments = {name: (Path(sys.executable), *how) for name, how in HERE.items()}
+    environments |= {str(python): (python.absolute(), {}, "") for python in options.python}
+    print("| environment | verdict | largest deviation | where | what differs |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory(prefix="minibert-tolerance-") as folder:
+        base = Path(folder) / "base"
+        run(Path(sys.executable), base, options.preset, options.set, {}, "")
+        for number, (name, (python, variables, before)) in enumerate(environments.items()):
+            other = Path(folder) / str(number)
+            run(python, other, options.preset, options.set, variables, before)
+            found = compare_runs(base, other)
+            differs = "; ".join(line for line in found.environment)
+            print(
+                f"| {name} | {found.verdict} | {found.largest_deviation:.2g} | {found.largest_at} | {differs} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
