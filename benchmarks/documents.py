@@ -36,11 +36,12 @@ def growth() -> str | None:
 
 def speed() -> str | None:
     """The steps of `benchmarks.precision`."""
+    from benchmarks.growth import disturbed
     from benchmarks.precision import RESULT_KEYS, speed_table
 
     results = Results(RESULTS / "precision.json", RESULT_KEYS)
     rows = [row for row in results.rows if row["what"] == "speed"]
-    return f"{speed_table(rows)}\n\n{_under(results)}" if rows else None
+    return f"{speed_table(rows)}\n\n{_under(results)} {disturbed(rows)}" if rows else None
 
 
 def losses() -> str | None:
