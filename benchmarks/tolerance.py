@@ -5,7 +5,8 @@
 
 The preset is run here, and again with one thread, without oneDNN, with AVX2 alone, and by every other Python that is
 named (with this checkout's code, so that only Python and the packages differ). Each is compared with the first: the
-largest relative deviation of a loss, be it a step's, an epoch's, a validation's or the raw-text model's, and where.
+largest relative deviation of a loss in the run's first steps, up to verify's horizon, and of the figures after them (an
+epoch's loss, a validation's, the raw texts'), and where.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def main() -> None:
     options = parser.parse_args()
     environments = {name: (Path(sys.executable), *how) for name, how in HERE.items()}
     environments |= {str(python): (python.absolute(), {}, "") for python in options.python}
-    print("| environment | verdict | largest deviation | where | what differs |\n|---|---|---|---|---|")
+    print("| environment | verdict | first steps | where | figures after them | where | what differs |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory(prefix="minibert-tolerance-") as folder:
         base = Path(folder) / "base"
         run(Path(sys.executable), base, options.preset, options.set, {}, "")
@@ -61,11 +63,10 @@ def main() -> None:
             other = Path(folder) / str(number)
             run(python, other, options.preset, options.set, variables, before)
             found = compare_runs(base, other)
-            differs = "; ".join(line for line in found.environment)
-            print(
-                f"| {name} | {found.verdict} | {found.largest_deviation:.2g} | {found.largest_at} | {differs} |",
-                flush=True,
+            deviations = (
+                f"{found.largest_deviation:.2g} | {found.largest_at} | {found.late_deviation:.2g} | {found.late_at}"
             )
+            print(f"| {name} | {found.verdict} | {deviations} | {'; '.join(found.environment)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,18 +19,18 @@ from minibert.record import NAME, read_record
 from minibert.resuming import changed_code, changed_environment, changed_inputs, encoding_partings
 from minibert.settings import TRAINING_STAGES
 from minibert.verify.differences import (
-    Deviation,
+    Deviations,
     Difference,
     epoch_differences,
     raw_text_differences,
     trace_differences,
 )
-from minibert.verify.verdict import EXIT_CODES, TOLERANCE, Parting, Verdict, decide
+from minibert.verify.verdict import EXIT_CODES, TOLERANCE, Parting, Tolerances, Verdict, decide
 
-__all__ = ["EXIT_CODES", "TOLERANCE", "Parting", "Verdict", "compare_runs", "complete_record"]
+__all__ = ["EXIT_CODES", "TOLERANCE", "Parting", "Tolerances", "Verdict", "compare_runs", "complete_record"]
 
 Record = dict[str, Any]
-Found = tuple[list[Difference], Deviation]
+Found = tuple[list[Difference], Deviations]
 
 
 def compare_runs(directory: Path, other: Path, *, tolerance: float = TOLERANCE) -> Verdict:
@@ -39,26 +39,26 @@ def compare_runs(directory: Path, other: Path, *, tolerance: float = TOLERANCE) 
     Args:
         directory: One run directory.
         other: The other.
-        tolerance: Largest relative deviation of a loss for ``numeric``.
+        tolerance: Largest relative deviation of a loss of the first steps for ``numeric``; `Tolerances` has the rest.
 
     Raises:
         ArtifactError: A record or a trace is missing, incomplete or damaged.
     """
-    first, second = complete_record(directory), complete_record(other)
-    differences, steps, deviation = encoding_differences(first, second), 0, Deviation()
+    first, second, tolerances = complete_record(directory), complete_record(other), Tolerances(tolerance)
+    differences, deviations, steps = encoding_differences(first, second), Deviations(), 0
     for stage in TRAINING_STAGES:
         if (stage in first["stages"]) != (stage in second["stages"]):
             name = "the stage, which is in one run only"
             differences.append(Difference(Parting(stage, 0, name), (name,)))
         if stage not in first["stages"] or stage not in second["stages"]:
             continue
-        (found, largest), compared = _stage_differences((directory, first), (other, second), stage, tolerance)
-        differences, steps, deviation = differences + found, steps + compared, deviation.or_larger(largest)
+        pair = ((directory, first), (other, second))
+        (found, largest), compared = _stage_differences(*pair, stage, tolerances=tolerances, steps_before=steps)
+        differences, deviations, steps = differences + found, deviations.or_larger(largest), steps + compared
     ends = [record["stages"].get("end_to_end", {}) for record in (first, second)]
-    found, largest = raw_text_differences(*ends, tolerance=tolerance)
-    return verdict_on(
-        first, second, differences + found, steps=steps, deviation=deviation.or_larger(largest), tolerance=tolerance
-    )
+    found, largest = raw_text_differences(*ends, tolerances=tolerances, steps_before=steps)
+    deviations = deviations.or_larger(largest)
+    return verdict_on(first, second, differences + found, steps=steps, deviations=deviations, tolerances=tolerances)
 
 
 def verdict_on(
@@ -67,11 +67,11 @@ def verdict_on(
     differences: list[Difference],
     *,
     steps: int = 0,
-    deviation: Deviation | None = None,
-    tolerance: float = TOLERANCE,
+    deviations: Deviations | None = None,
+    tolerances: Tolerances | None = None,
 ) -> Verdict:
     """The verdict on two records and the differences between their runs, which are in order."""
-    deviation = deviation or Deviation()
+    deviations = deviations or Deviations()
     inputs = tuple(changed_inputs(first, second))
     code, environment = tuple(changed_code(first, second)), tuple(changed_environment(first, second))
     parting = differences[0].parting if differences else None
@@ -81,9 +81,11 @@ def verdict_on(
         steps=steps,
         parting=parting,
         unexplained=unexplained,
-        largest_deviation=deviation.value,
-        largest_at=deviation.at,
-        tolerance=tolerance,
+        largest_deviation=deviations.early.value,
+        largest_at=deviations.early.at,
+        late_deviation=deviations.late.value,
+        late_at=deviations.late.at,
+        tolerances=tolerances or Tolerances(),
         inputs=inputs,
         environment=environment,
         code=code,
@@ -97,21 +99,21 @@ def encoding_differences(first: Record, second: Record) -> list[Difference]:
 
 
 def _stage_differences(
-    one: tuple[Path, Record], two: tuple[Path, Record], stage: str, tolerance: float
+    one: tuple[Path, Record], two: tuple[Path, Record], stage: str, *, tolerances: Tolerances, steps_before: int
 ) -> tuple[Found, int]:
-    """A stage's differences in the order of computation, its largest deviation, and the steps compared."""
+    """A stage's differences in the order of computation, its largest deviations, and the steps compared."""
     traces = [read_trace(directory / trace_name(stage)) for directory, _ in (one, two)]
     for trace, (directory, record) in zip(traces, (one, two), strict=True):
         steps = record["stages"][stage].get("steps")
         if len(trace.rows) != steps:
             path = directory / trace_name(stage)
             raise ArtifactError(f"{path}: {steps} steps are recorded, but {len(trace.rows)} are there")
-    rows, deviation = trace_differences(*traces, tolerance=tolerance)
+    rows, deviations = trace_differences(*traces, tolerances=tolerances, steps_before=steps_before)
     records = [record["stages"][stage] for _, record in (one, two)]
-    figures, largest = epoch_differences(stage, *records, tolerance=tolerance)
+    figures, largest = epoch_differences(stage, *records, tolerances=tolerances, steps_before=steps_before)
     # An epoch's figures at step n come after the row of step n - 1 and before that of step n.
     ordered = sorted([*figures, *rows], key=lambda difference: difference.parting.step)
-    return (ordered, deviation.or_larger(largest)), min(len(trace.rows) for trace in traces)
+    return (ordered, deviations.or_larger(largest)), min(len(trace.rows) for trace in traces)
 
 
 def complete_record(directory: Path) -> Record:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from minibert.fingerprints import Trace
-from minibert.verify.verdict import Parting
+from minibert.verify.verdict import Parting, Tolerances
 
 _COUNTS = ("epoch", "steps", "count", "examples")
 _LOSSES = ("loss", "val_loss")
-_BEFORE_EVALUATION = ("epoch", "loss", "accuracy", "steps", "count")
+_OF_TRAINING = ("epoch", "loss", "accuracy", "steps", "count")
 _KINDS = ("batch", "activation", "loss", "gradient", "weight")
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -55,8 +55,29 @@ class Deviation:
         return other if other.at is not None and (self.at is None or other.value > self.value) else self
 
 
-def trace_differences(one: Trace, two: Trace, *, tolerance: float) -> tuple[list[Difference], Deviation]:
-    """The steps at which two traces of a stage part, in order: at least the first one, and the first unexplained."""
+@dataclass(frozen=True)
+class Deviations:
+    """The largest of the first steps' losses, and of the figures after them."""
+
+    early: Deviation = Deviation()
+    late: Deviation = Deviation()
+
+    def or_larger(self, other: Deviations) -> Deviations:
+        """The larger ones of two."""
+        return Deviations(self.early.or_larger(other.early), self.late.or_larger(other.late))
+
+
+def trace_differences(
+    one: Trace, two: Trace, *, tolerances: Tolerances, steps_before: int
+) -> tuple[list[Difference], Deviations]:
+    """The steps at which two traces of a stage part, in order: at least the first one, and the first unexplained.
+
+    Args:
+        one: A trace.
+        two: Another of the same stage.
+        tolerances: Of losses.
+        steps_before: Steps of the stages before.
+    """
     stage, count = one.header.stage, min(len(one.rows), len(two.rows))
     columns = list(_shared_columns(one, two))
     differs = np.zeros((count, len(columns)), dtype=bool)
@@ -66,7 +87,8 @@ def trace_differences(one: Trace, two: Trace, *, tolerance: float) -> tuple[list
     relative = _relative(one.losses[:count], two.losses[:count], same=same_loss)
     names = [name for name, _, _ in columns]
     fixed = np.array([name.startswith("batch ") for name in names], dtype=bool)
-    beyond = relative > tolerance
+    is_early = np.arange(1, count + 1) + steps_before <= tolerances.horizon
+    beyond = np.isinf(relative) | (is_early & (relative > tolerances.early))
     alone = tuple(f"{name}, which is in one run only" for name in _names_of_one(one, two)) if count else ()
     found = []
     unexplainable = np.logical_or(np.any(differs[:, fixed], axis=1), beyond)
@@ -78,10 +100,10 @@ def trace_differences(one: Trace, two: Trace, *, tolerance: float) -> tuple[list
     if len(one.rows) != len(two.rows):
         name = f"the number of steps, {len(one.rows)} in one run and {len(two.rows)} in the other"
         found.append(Difference(Parting(stage, count, name), (name,)))
-    if same_loss.all():
-        return found, Deviation()
-    largest = int(np.argmax(relative))
-    return found, Deviation(float(relative[largest]), f"{stage}, step {largest}: loss")
+    if same_loss[is_early].all():
+        return found, Deviations()
+    largest = int(np.argmax(np.where(is_early, relative, 0.0)))
+    return found, Deviations(early=Deviation(float(relative[largest]), f"{stage}, step {largest}: loss"))
 
 
 def _kind(name: str) -> int:
@@ -134,51 +156,72 @@ def _named(
 
 
 def epoch_differences(
-    stage: str, first: dict[str, Any], second: dict[str, Any], *, tolerance: float
-) -> tuple[list[Difference], Deviation]:
+    stage: str, first: dict[str, Any], second: dict[str, Any], *, tolerances: Tolerances, steps_before: int
+) -> tuple[list[Difference], Deviations]:
     """The epochs of a stage whose figures part, wall times aside, then what the stage ends with."""
-    found, deviation = [], Deviation()
+    found, deviations = [], Deviations()
     for number, (one, two) in enumerate(zip(first["epochs"], second["epochs"], strict=False), start=1):
-        parts, unexplained, largest = _figures(one, two, tolerance=tolerance)
+        steps = number * int(one["steps"])
+        parts, unexplained, largest = _figures(
+            one, two, tolerances=tolerances, steps=steps_before + steps, of_training=_OF_TRAINING
+        )
         if parts:
             label = f"epoch {number}: "
             labels = tuple(label + name.removesuffix("_sha256") for name in parts)
-            parting = Parting(stage, number * int(one["steps"]), labels[0], labels[1:])
+            parting = Parting(stage, steps, labels[0], labels[1:])
             found.append(Difference(parting, tuple(label + name for name in unexplained)))
-        deviation = deviation.or_larger(
-            Deviation(largest.value, largest.at and f"{stage}, epoch {number}: {largest.at}")
-        )
+        deviations = deviations.or_larger(_named_deviations(largest, f"{stage}, epoch {number}: "))
     names = [n for n in ("weights", "optimizer") if first.get(f"{n}_sha256") != second.get(f"{n}_sha256")]
     if names:
         labels = tuple(f"final {name}" for name in names)
         found.append(Difference(Parting(stage, int(first["steps"]), labels[0], labels[1:])))
-    return found, deviation
+    return found, deviations
 
 
 def raw_text_differences(
-    first: dict[str, Any], second: dict[str, Any], *, tolerance: float
-) -> tuple[list[Difference], Deviation]:
+    first: dict[str, Any], second: dict[str, Any], *, tolerances: Tolerances, steps_before: int
+) -> tuple[list[Difference], Deviations]:
     """Likewise of the raw-text model."""
-    parts, unexplained, largest = _figures(first, second, tolerance=tolerance)
+    parts, unexplained, largest = _figures(first, second, tolerances=tolerances, steps=steps_before)
     if not parts:
-        return [], Deviation()
+        return [], Deviations()
     labels = tuple(name.removesuffix("_sha256") for name in parts)
     difference = Difference(Parting("end_to_end", 0, labels[0], labels[1:]), tuple(unexplained))
-    return [difference], Deviation(largest.value, largest.at and f"end_to_end: {largest.at}")
+    return [difference], _named_deviations(largest, "end_to_end: ")
 
 
-def _figures(one: dict[str, Any], two: dict[str, Any], *, tolerance: float) -> tuple[list[str], list[str], Deviation]:
-    """Names of figures that differ in the order of computation, those that are unexplained, and the deviation."""
+def _named_deviations(found: Deviations, place: str) -> Deviations:
+    early, late = (Deviation(one.value, one.at and place + one.at) for one in (found.early, found.late))
+    return Deviations(early, late)
+
+
+def _figures(
+    one: dict[str, Any],
+    two: dict[str, Any],
+    *,
+    tolerances: Tolerances,
+    steps: int,
+    of_training: tuple[str, ...] = (),
+) -> tuple[list[str], list[str], Deviations]:
+    """Names of figures that differ in the order of computation, those that are unexplained, and the deviation.
+
+    Args:
+        one: Figures by name.
+        two: Those of the other run.
+        tolerances: Of losses.
+        steps: Steps of the run before them.
+        of_training: Those that were there before the weights that the others were evaluated with.
+    """
     names = [n for n in {**one, **two} if one.get(n) != two.get(n) and not n.endswith("seconds")]
-    # The weights were there before anything was evaluated with them.
-    names.sort(key=lambda name: (name not in _BEFORE_EVALUATION, name != "weights_sha256"))
+    names.sort(key=lambda name: (name not in of_training, name != "weights_sha256"))
     unexplained, deviation = [], Deviation()
     for name in names:
         if name in _LOSSES and name in one and name in two:
             relative = relative_deviation(one[name], two[name])
             deviation = deviation.or_larger(Deviation(relative, name))
-            if relative <= tolerance:
+            if relative <= tolerances.of(steps):
                 continue
         if name in _COUNTS or name in _LOSSES or (name in one) != (name in two):
             unexplained.append(name)
-    return names, unexplained, deviation
+    is_early = tolerances.is_early(steps)
+    return names, unexplained, Deviations(early=deviation) if is_early else Deviations(late=deviation)

@@ -8,7 +8,7 @@ from pathlib import Path
 from minibert.progress import Progress
 from minibert.resuming import changed_inputs
 from minibert.verify.comparison import compare_runs, complete_record, encoding_differences, verdict_on
-from minibert.verify.verdict import TOLERANCE, Verdict
+from minibert.verify.verdict import TOLERANCE, Tolerances, Verdict
 
 
 def verify(
@@ -28,7 +28,7 @@ def verify(
         directory: A complete run directory; nothing in it is changed.
         against: Another one; None: the run is replayed here and now.
         data: The data of a replay; None: the path that the record names.
-        tolerance: Largest relative deviation of a loss for ``numeric``.
+        tolerance: Largest relative deviation of a loss of the first steps for ``numeric``; `Tolerances` has the rest.
         progress: Shows how far the replay is.
 
     Returns:
@@ -49,7 +49,7 @@ def verify(
     prepared = prepare_again(record, directory, data=data, progress=progress)
     encoded = encoding_differences(record, prepared.record)
     if encoded or any(changed_inputs(record, prepared.record)):
-        return verdict_on(record, prepared.record, encoded, tolerance=tolerance)
+        return verdict_on(record, prepared.record, encoded, tolerances=Tolerances(tolerance))
     with tempfile.TemporaryDirectory(prefix="minibert-verify-") as folder:
         replayed = Path(folder) / "replay"
         pipeline.execute(prepared, directory=replayed, progress=progress)

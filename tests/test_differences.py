@@ -1,0 +1,143 @@
+"""Losses are held to one tolerance in a run's first steps, and their means to another after them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minibert.fingerprints import Trace, TraceHeader
+from minibert.verify.differences import (
+    Deviation,
+    Deviations,
+    epoch_differences,
+    raw_text_differences,
+    relative_deviation,
+    trace_differences,
+)
+from minibert.verify.verdict import Parting, Tolerances, Verdict
+
+HEADER = TraceHeader("frozen", ("labels",), ("activation a", "gradient a", "weight a"))
+TOLERANCES = Tolerances(early=1e-3, late=0.1, horizon=15)
+BEFORE = 10
+"""Steps of the stage before: of this one, the first five are held step by step."""
+
+
+def trace(**changed: Any) -> Trace:
+    """Eight steps; ``loss`` by step, and places in ``batch`` or ``tensors`` by step."""
+    rows = np.zeros(8, dtype=HEADER.row)
+    rows["step"], losses = np.arange(8), np.full(8, 2.0, dtype=np.float32)
+    for step, loss in changed.get("loss", {}).items():
+        losses[step] = loss
+    rows["loss"] = losses.view(np.uint32)
+    for group in ("batch", "tensors"):
+        for step, place in changed.get(group, {}).items():
+            rows[group][step, place] = 1
+    return Trace(HEADER, rows)
+
+
+def compared(**changed: Any) -> tuple[list[Parting], list[Parting], Deviations]:
+    """What parts, what of it is unexplained, and by how much."""
+    found, deviations = trace_differences(trace(), trace(**changed), tolerances=TOLERANCES, steps_before=BEFORE)
+    unexplained = [difference.unexplained_parting for difference in found]
+    return [d.parting for d in found], [p for p in unexplained if p is not None], deviations
+
+
+def test_equal_traces_do_not_part() -> None:
+    assert compared() == ([], [], Deviations())
+
+
+@pytest.mark.parametrize(("step", "is_held"), [(0, True), (4, True), (5, False), (7, False)])
+def test_a_steps_loss_is_held_up_to_the_horizon_and_not_after_it(step: int, is_held: bool) -> None:
+    parting = Parting("frozen", step, "loss")
+    partings, unexplained, deviations = compared(loss={step: 2.2})
+    assert partings == [parting]
+    assert unexplained == ([parting] if is_held else [])
+    assert deviations.late == Deviation()
+    assert deviations.early.at == (f"frozen, step {step}: loss" if is_held else None)
+    assert deviations.early.value == pytest.approx(0.2 / 2.2 if is_held else 0.0)
+
+
+@pytest.mark.parametrize("step", [2, 7])
+@pytest.mark.parametrize("loss", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_is_never_explained(step: int, loss: float) -> None:
+    assert compared(loss={step: loss})[1] == [Parting("frozen", step, "loss")]
+
+
+def test_a_batch_is_never_explained_however_late() -> None:
+    partings, unexplained, _ = compared(batch={7: 0}, tensors={3: 1})
+    assert partings == [Parting("frozen", 3, "gradient a"), Parting("frozen", 7, "batch labels")]
+    assert unexplained == [Parting("frozen", 7, "batch labels")]
+
+
+def test_the_largest_deviation_is_that_of_the_first_steps() -> None:
+    _, _, deviations = compared(loss={1: 2.0001, 3: 2.0002, 6: 9.0})
+    assert deviations.early.at == "frozen, step 3: loss"
+    assert deviations.early.value == pytest.approx(1e-4, rel=1e-2)
+
+
+def stage(**changed: float) -> dict[str, Any]:
+    """A stage of two epochs of four steps."""
+    epochs = [{"epoch": n, "loss": 2.0, "steps": 4, "count": 9, "seconds": n, "val_loss": 3.0} for n in (1, 2)]
+    for name, factor in changed.items():
+        figure, _, number = name.rpartition("_")
+        epochs[int(number) - 1][figure] *= factor
+    return {"epochs": epochs, "steps": 8, "weights_sha256": "a", "optimizer_sha256": "b"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "unexplained", "early", "late"),
+    [
+        ({"loss_1": 1.0005}, None, "frozen, epoch 1: loss", None),
+        ({"val_loss_1": 1.002}, "epoch 1: val_loss", "frozen, epoch 1: val_loss", None),
+        ({"loss_2": 1.05}, None, None, "frozen, epoch 2: loss"),
+        ({"val_loss_2": 1.2}, "epoch 2: val_loss", None, "frozen, epoch 2: val_loss"),
+        ({"count_2": 2}, "epoch 2: count", None, None),
+        ({"seconds_2": 2}, None, None, None),
+    ],
+)
+def test_an_epochs_losses_are_held_by_where_it_ends(
+    changed: dict[str, float], unexplained: str | None, early: str | None, late: str | None
+) -> None:
+    """The first of them ends after step 14 of the run, the second after step 18."""
+    found, deviations = epoch_differences(
+        "frozen", stage(), stage(**changed), tolerances=TOLERANCES, steps_before=BEFORE
+    )
+    assert [name for difference in found for name in difference.unexplained] == ([unexplained] if unexplained else [])
+    assert (deviations.early.at, deviations.late.at) == (early, late)
+
+
+@pytest.mark.parametrize(("steps", "is_held_early"), [(15, True), (16, False)])
+def test_raw_texts_losses_are_held_by_the_length_of_the_run(steps: int, is_held_early: bool) -> None:
+    one = {"loss": 0.5, "accuracy": 0.8, "examples": 100, "seconds": 1.0, "weights_sha256": "a"}
+    two = {**one, "loss": 0.501, "seconds": 2.0, "weights_sha256": "b"}
+    (difference,), deviations = raw_text_differences(one, two, tolerances=TOLERANCES, steps_before=steps)
+    assert difference.parting == Parting("end_to_end", 0, "weights", ("loss",))
+    assert difference.unexplained == (("loss",) if is_held_early else ())
+    assert (deviations.early.at is None) is not is_held_early
+
+
+def test_a_tolerance_that_is_wider_than_the_late_one_holds_late_too() -> None:
+    assert Tolerances(early=0.5).of(10**6) == 0.5
+    assert Tolerances(early=1e-6).of(10**6) == Tolerances().late
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "deviation"),
+    [(1.0, 1.0, 0.0), (2.0, 1.0, 0.5), (-1.0, 1.0, 2.0), (0.0, 0.0, 0.0), (1.0, float("inf"), float("inf")),
+     (float("nan"), 1.0, float("inf"))],
+)  # fmt: skip
+def test_a_deviation_is_relative_to_the_larger(one: float, two: float, deviation: float) -> None:
+    assert relative_deviation(one, two) == relative_deviation(two, one) == deviation
+
+
+def test_both_deviations_are_explained_and_what_is_held_is_said() -> None:
+    deviations: dict[str, Any] = {"largest_deviation": 2e-7, "largest_at": "here", "late_deviation": 0.2,
+                                  "late_at": "there"}  # fmt: skip
+    first, code = Parting("frozen", 0, "loss"), ("the code changed",)
+    verdict = Verdict("different", 20, parting=first, tolerances=TOLERANCES, code=code, **deviations)
+    assert verdict.explanation[2:4] == [
+        "largest relative deviation of a loss in the first 15 steps: 2e-07, here, within the tolerance of 0.001",
+        "largest relative deviation of a figure after them: 0.2, there, beyond the tolerance of 0.1",
+    ]
