@@ -161,6 +161,8 @@ class _TorchStep:
                 value, metrics, _ = objective(batch)
             return value, metrics["loss"].detach()
 
+        if compiled:  # Keras calls every layer through one function, which is compiled anew for each
+            torch._dynamo.config.recompile_limit = 1_024
         self._losses = torch.compile(losses, dynamic=False) if compiled else losses
         tensor = keras.ops.convert_to_tensor
         self._batches = [{name: tensor(array) for name, array in batch.items()} for batch in batches]
