@@ -261,6 +261,7 @@ def test_from_the_checkpoint_before_a_damaged_one_the_bits_are_the_same(copy: Pa
     assert outcome(copy) == outcome(unlabelled_run)
 
 
+@slow
 def test_before_its_first_checkpoint_a_run_begins_anew(stopped: Path, unlabelled_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -368,7 +369,7 @@ def test_a_checkpoint_of_another_run_is_named(copy: Path) -> None:
     assert contents(copy) == before
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone"])
+@pytest.mark.parametrize("damage", ["cut", pytest.param("gone", marks=slow)])
 def test_a_damaged_file_of_a_finished_stage_is_named(damage: str, small_run: Path, tmp_path: Path) -> None:
     """Stopped in the second stage, with the first one's model and trace behind it."""
     run = tmp_path / "run"
@@ -544,7 +545,7 @@ def full_disk(folder: Path, size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "kilobytes", [300, *(pytest.param(size, marks=slow) for size in (16, 100, 200, 400, 440, 480, 520))]
+    "kilobytes", [pytest.param(size, marks=slow) for size in (16, 100, 200, 300, 400, 440, 480, 520)]
 )
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     kilobytes: int, tmp_path: Path, unlabelled_run: Path

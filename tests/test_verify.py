@@ -86,8 +86,7 @@ PRETRAINING_FAULTS: dict[str, tuple[Fault, int, str]] = {
     "other initial weights": (faults.initial_weights, 0, "activation word_embedding"),
     "other predictions shown": (faults.predictions, 4, "epoch 1: predictions"),
 }  # fmt: skip
-ALWAYS_PLANTED = ("one ulp of a used embedding before step 7", "one element of one gradient at step 7",
-                  "other masks from step 7 on", "another dropout stream", "another epsilon of Adam")  # fmt: skip
+ALWAYS_PLANTED = ("one ulp of a used embedding before step 7", "other masks from step 7 on")
 
 
 @pytest.mark.parametrize(
@@ -547,6 +546,7 @@ def test_a_replay_elsewhere_is_never_different(
 # One step, repeated
 
 
+@slow
 def test_every_step_repeats(small_run: Path) -> None:
     found = repeat(small_run, count=3)
     assert (found.is_repeatable, found.exit_code, found.count) == (True, 0, 3)
