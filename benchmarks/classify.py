@@ -4,11 +4,11 @@
     python -m benchmarks.classify --run runs/tiny-seed0                      on the embedded corpus
 
 Each side is a fresh Python process. The first answer is the class of one review, from the start of the
-process on: imports, loading the model, tracing; the median of three starts, in turns. Then both classify the same reviews, in turns, and the
-ratio is that of reviews a second, pair by pair. Ours is `minibert.classify` on the run directory, which
-loads and checks the run's files anew in every call; the notebook's is a Keras model with its text layer
-inside, with the run's vocabulary and weights, that evaluates a DataFrame in batches of 32. Both must give
-the same accuracy.
+process on: imports, loading the model, tracing; the median of three starts, in turns. Then both classify
+the same reviews, in turns, and the ratio is that of reviews a second, pair by pair. Ours is
+`minibert.classify` on the run directory, which loads and checks the run's files anew in every call; the
+notebook's is a Keras model with its text layer inside, with the run's vocabulary and weights, that evaluates
+raw texts in batches of 32. Both must give the same accuracy.
 """
 
 from __future__ import annotations
