@@ -3,8 +3,9 @@
 Model, loss, dropout and initial weights are the package's own, in `keras.ops`. Only what takes the
 gradient and applies the update is written here, as each framework does it best: JAX compiles the whole
 step and updates in place (donated buffers), PyTorch runs it eagerly or through ``torch.compile``,
-TensorFlow's is the package's own step. Which one there is depends on Keras' backend, which is chosen by
-``KERAS_BACKEND`` before Keras is imported.
+TensorFlow's is the package's own step. An embedding's gradient is dense on JAX and PyTorch, so Adam's second
+moment is by word there (see `minibert.training.adam`), and so it is here on TensorFlow. Which one there is
+depends on Keras' backend, which is chosen by ``KERAS_BACKEND`` before Keras is imported.
 
     step = BackendStep(settings)
     step.run(0, 4) -> [loss, loss, loss, loss]
@@ -192,6 +193,7 @@ class _TensorFlowStep:
             learning_rate=settings.pretrain.learning_rate,
             seed=settings.seed,
             stage=STAGE,
+            embedding_second_moment="word",
             fingerprints=False,
         )
         self._batches = batches

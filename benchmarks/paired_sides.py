@@ -4,36 +4,32 @@ All sides get the same batches, number by number, and the same initial weights. 
 of the package does. `NotebookSide` trains the notebooks' own models by Keras' ``fit``: every position goes
 through the vocabulary projection, and attention, dropout and Adam are Keras'.
 
-Each comes in two kinds, by what Adam's second moment of the word embedding sums (see `Moment`).
+Each comes in two kinds, by what Adam's second moment takes of a word that repeats (see `minibert.training.adam`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from benchmarks import notebook_models
-from benchmarks.paired_adam import ByOccurrenceStep, ByWordAdam
+from benchmarks.paired_adam import ByWordAdam
 from benchmarks.workloads import whole_labels
 from minibert.batches import ClassifierBatches, MaskedLMBatches
 from minibert.examples import Examples
 from minibert.model.encoder import build_masked_lm
 from minibert.model.heads import build_classifier
-from minibert.settings import RunSettings
+from minibert.settings import EmbeddingSecondMoment, RunSettings
 from minibert.training.finetune import finetune_stage
 from minibert.training.loop import Stage
 from minibert.training.pretrain import pretrain_stage
 
-Moment = Literal["occurrence", "word"]
-"""A word that stands in a batch n times gets n gradients, g1 to gn. ``word``: Adam sees their sum, and its second
-moment is of (g1 + ... + gn)^2. ``occurrence``: its second moment is of g1^2 + ... + gn^2, which is what Keras 3
-computes on TensorFlow, where an embedding's gradient is an ``IndexedSlices``: it squares it slice by slice."""
 Snapshot = list[np.ndarray]
 
 
@@ -110,26 +106,21 @@ class OurSide:
 
     Args:
         data: What it is trained on.
-        moment: The package's own is ``word``.
+        moment: The package's default is ``occurrence``.
     """
 
-    def __init__(self, data: Data, moment: Moment = "word") -> None:
-        self._moment, settings, examples = moment, data.settings, data.examples
+    def __init__(self, data: Data, moment: EmbeddingSecondMoment = "occurrence") -> None:
+        settings, examples = _with_moment(data.settings, moment), data.examples
         self._masked_lm = masked_lm_of(settings)
-        self._pretraining = self._of_this_kind(
-            pretrain_stage(self._masked_lm, examples.token_ids, examples.vocabulary, settings)
-        )
+        self._pretraining = pretrain_stage(self._masked_lm, examples.token_ids, examples.vocabulary, settings)
         classifier = build_classifier(self._masked_lm, settings.finetune, settings.model, seed=settings.seed)
         train, test = examples.split("train"), examples.split("test")
         self._finetuning = [
-            self._of_this_kind(finetune_stage(classifier, train=train, test=test, settings=settings, frozen=frozen))
+            finetune_stage(classifier, train=train, test=test, settings=settings, frozen=frozen)
             for frozen in (True, False)
         ]
         optimizers = [variable for stage in self._finetuning for variable in stage.step.optimizer.variables]
         self._fresh = _Fresh([*classifier.variables, *optimizers])
-
-    def _of_this_kind(self, stage: Stage) -> Stage:
-        return ByOccurrenceStep.in_place_of(stage) if self._moment == "occurrence" else stage
 
     def pretrain(self, epochs: set[int]) -> tuple[list[float], dict[int, Snapshot]]:
         kept = _Kept(self._masked_lm, epochs)
@@ -143,6 +134,14 @@ class OurSide:
         for stage, found in zip(self._finetuning, accuracies, strict=True):
             losses += _train(stage, partial(_validate, stage, found))
         return Classified(*accuracies, losses)
+
+
+def _with_moment(settings: RunSettings, moment: EmbeddingSecondMoment) -> RunSettings:
+    return replace(
+        settings,
+        pretrain=replace(settings.pretrain, embedding_second_moment=moment),
+        finetune=replace(settings.finetune, embedding_second_moment=moment),
+    )
 
 
 def _validate(stage: Stage, accuracies: list[float], epoch: int) -> None:
@@ -168,7 +167,7 @@ class NotebookSide:
         moment: The notebooks' own is ``occurrence``.
     """
 
-    def __init__(self, data: Data, moment: Moment = "occurrence") -> None:
+    def __init__(self, data: Data, moment: EmbeddingSecondMoment = "occurrence") -> None:
         self._settings, self._examples, self._moment = data.settings, data.examples, moment
         keras.utils.set_random_seed(data.settings.seed % 2**32)  # Keras' dropout; all else has streams of its own
         ours, seed = masked_lm_of(data.settings), data.settings.seed
@@ -256,8 +255,8 @@ def _fit(
 
 SIDES: dict[str, Callable[[Data], Side]] = {
     "notebook": partial(NotebookSide, moment="occurrence"),
-    "ours-by-occurrence": partial(OurSide, moment="occurrence"),
-    "ours": partial(OurSide, moment="word"),
+    "ours": partial(OurSide, moment="occurrence"),
+    "ours-by-word": partial(OurSide, moment="word"),
     "notebook-by-word": partial(NotebookSide, moment="word"),
 }
-"""Two codes by two kinds of Adam; ``notebook`` and ``ours`` are what each of them does."""
+"""Two codes by two kinds of Adam; ``notebook`` and ``ours`` are what each of them does by itself."""

@@ -84,11 +84,13 @@ class OurStep:
             sequence_length=settings.text.sequence_length,
             seed=settings.seed,
         )
+        trained = settings.pretrain if step == "masked_lm" else settings.finetune
         self.training_step = TrainingStep(
             _objective(settings, step, model),
-            learning_rate=settings.pretrain.learning_rate if step == "masked_lm" else settings.finetune.learning_rate,
+            learning_rate=trained.learning_rate,
             seed=settings.seed,
             stage="pretrain" if step == "masked_lm" else step,
+            embedding_second_moment=trained.embedding_second_moment,
         )
         self.model, self.batches = model, batches_of(settings, step)
 

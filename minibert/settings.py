@@ -32,6 +32,7 @@ __all__ = [
     "PUNCTUATION",
     "TRAINING_STAGES",
     "CorpusSettings",
+    "EmbeddingSecondMoment",
     "FinetuneSettings",
     "MaskingSettings",
     "ModelSettings",
@@ -47,6 +48,8 @@ __all__ = [
 
 TRAINING_STAGES = ("pretrain", "frozen", "unfrozen")
 """What is trained, in order: the masked language model, the classifier on a frozen encoder, and all of it."""
+EmbeddingSecondMoment = Literal["occurrence", "word"]
+"""How Adam treats a word that stands in a batch several times: see `PretrainSettings.embedding_second_moment`."""
 PUNCTUATION = "!#$%&'()*+,-./:;<=>?@\\^_`{|}~"
 """What the notebooks strip: ASCII punctuation without ``[``, ``]`` and the double quote."""
 
@@ -165,6 +168,10 @@ class PretrainSettings(Checked, stage="pretrain"):
     """Examples per step; the last batch of an epoch may be smaller."""
     learning_rate: float = 0.001
     """Adam's step size; its other parameters are Keras' defaults."""
+    embedding_second_moment: EmbeddingSecondMoment = "occurrence"
+    """What Adam's second moment takes of a word that stands in a batch n times, with the gradients g1 to gn:
+    g1^2 + ... + gn^2 (``occurrence``), or (g1 + ... + gn)^2 (``word``), the square of the loss' gradient, as Adam is
+    defined. The notebooks have the first: Keras 3 on TensorFlow squares an ``IndexedSlices`` slice by slice."""
     loss_reduction: Literal["sum", "mean"] = "sum"
     """How the selected tokens' losses are joined for the gradient. The notebooks sum."""
     splits: Literal["train", "train+test"] = "train+test"
@@ -194,6 +201,8 @@ class FinetuneSettings(Checked, stage="finetune"):
     """Examples per step."""
     learning_rate: float = 0.001
     """Adam's step size in both stages: Keras' default, also for the unfrozen encoder."""
+    embedding_second_moment: EmbeddingSecondMoment = "occurrence"
+    """As in `PretrainSettings`, for the unfrozen stage: the frozen one trains no embedding."""
     classifier_size: int = 64
     """Width of the dense layer between pooling and output."""
 

@@ -170,9 +170,9 @@ def carried_dropout_step(patch: Patch) -> None:
 
 def adam(**changes: Any) -> Fault:
     """Other parameters of the optimizer."""
-    healthy = keras.optimizers.Adam
+    healthy = training_step.Adam
     return lambda patch: patch.setattr(
-        keras.optimizers, "Adam", lambda rate, **given: healthy(**{"learning_rate": rate, **given, **changes})
+        training_step, "Adam", lambda rate, **given: healthy(**{"learning_rate": rate, **given, **changes})
     )
 
 

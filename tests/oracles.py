@@ -292,6 +292,35 @@ def adam(value: np.ndarray, gradients: Sequence[np.ndarray], learning_rate: floa
     return value
 
 
+def adam_of_rows(
+    value: np.ndarray,
+    steps: Sequence[Sequence[tuple[int, Sequence[float]]]],
+    learning_rate: float,
+    *,
+    second_moment: str,
+) -> np.ndarray:
+    """A table, (rows, columns), after Adam's updates by gradients that come row by row, float64.
+
+    Args:
+        value: Before.
+        steps: Of each update, pairs of a row's number and its gradient; a row may come several times, or never.
+        learning_rate: Of every update.
+        second_moment: Of what: ``occurrence`` is the sum of a row's squares, ``word`` the square of its sum.
+    """
+    table = [[float(x) for x in row] for row in value]
+    first, second = ([[0.0] * len(row) for row in table] for _ in range(2))
+    for number, pairs in enumerate(steps, start=1):
+        for row, weights in enumerate(table):
+            for column in range(len(weights)):
+                found = [float(gradient[column]) for place, gradient in pairs if place == row]
+                square = sum(g * g for g in found) if second_moment == "occurrence" else sum(found) ** 2
+                first[row][column] = 0.9 * first[row][column] + 0.1 * sum(found)
+                second[row][column] = 0.999 * second[row][column] + 0.001 * square
+                corrected = learning_rate * math.sqrt(1 - 0.999**number) / (1 - 0.9**number)
+                weights[column] -= corrected * first[row][column] / (math.sqrt(second[row][column]) + 1e-7)
+    return np.array(table)
+
+
 def farm_hash_64(data: bytes) -> int:
     """FarmHash's Fingerprint64 of 8 to 16 bytes, from its published source (farmhashna::HashLen0to16)."""
     assert 8 <= len(data) <= 16

@@ -29,6 +29,7 @@ def test_the_notebooks_share_what_they_share() -> None:
         assert settings.text.vocabulary_splits == settings.pretrain.splits == "train+test"
         assert (settings.pretrain.epochs, settings.pretrain.batch_size) == (5, 32)
         assert (settings.pretrain.learning_rate, settings.pretrain.loss_reduction) == (0.001, "sum")
+        assert settings.pretrain.embedding_second_moment == settings.finetune.embedding_second_moment == "occurrence"
         assert (settings.finetune.frozen_epochs, settings.finetune.unfrozen_epochs) == (5, 5)
         assert (settings.finetune.learning_rate, settings.finetune.classifier_size) == (0.001, 64)
         assert (settings.model.feed_forward_size, settings.model.blocks) == (128, 1)

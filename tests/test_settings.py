@@ -66,6 +66,7 @@ pretrain_settings = st.builds(
     batch_size=positive,
     learning_rate=positive_float,
     loss_reduction=st.sampled_from(["sum", "mean"]),
+    embedding_second_moment=st.sampled_from(["occurrence", "word"]),
     splits=st.sampled_from(["train", "train+test"]),
     sample_sentence=one_line.filter(lambda text: "[" not in text).map(lambda text: f"{text} [mask]".strip()),
     top_k=positive,
@@ -76,6 +77,7 @@ finetune_settings = st.builds(
     unfrozen_epochs=st.integers(0, 100),
     batch_size=positive,
     learning_rate=positive_float,
+    embedding_second_moment=st.sampled_from(["occurrence", "word"]),
     classifier_size=positive,
 )
 corpus_settings = st.builds(
@@ -169,6 +171,7 @@ def test_every_setting_can_be_written_on_the_command_line(settings: RunSettings)
         ("pretrain.sample_sentence=a = [mask], b", "a = [mask], b"),
         ("text.line_break=", ""),
         ("text.lowercase=none", "none"),
+        ("finetune.embedding_second_moment=word", "word"),
         ("masking.static=False", False),
         ("masking.vocabulary_size=None", None),
         ("masking.vocabulary_size=300", 300),
@@ -276,6 +279,11 @@ def test_a_wrong_assignment_says_what_is_wrong(assignment: str, message: str) ->
             "pretrain.batch_size: an integer from 1 to 2**31 - 1 is required, but 0 came",
         ),
         (PretrainSettings, {"learning_rate": 0}, "pretrain.learning_rate: a number above 0 is required"),
+        (
+            PretrainSettings,
+            {"embedding_second_moment": "sum"},
+            "pretrain.embedding_second_moment: one of 'occurrence', 'word' is required, but 'sum' came",
+        ),
         (PretrainSettings, {"epochs": 2**31}, "pretrain.epochs: an integer from 0 to 2**31 - 1 is required"),
         (
             PretrainSettings,
@@ -305,6 +313,11 @@ def test_a_wrong_assignment_says_what_is_wrong(assignment: str, message: str) ->
             FinetuneSettings,
             {"classifier_size": 0},
             "finetune.classifier_size: an integer from 1 to 2**31 - 1 is required",
+        ),
+        (
+            FinetuneSettings,
+            {"embedding_second_moment": "words"},
+            "finetune.embedding_second_moment: one of 'occurrence'",
         ),
         (CorpusSettings, {"name": "imbd"}, "corpus.name: one of 'imdb', 'amazon'"),
         *(

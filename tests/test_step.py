@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,6 +14,7 @@ import tensorflow as tf
 from minibert.batches import MaskedLMBatches
 from minibert.model.heads import ClassifierObjective, MaskedLMObjective
 from minibert.settings import ModelSettings
+from minibert.training import step as training_step
 from minibert.training.state import optimizer_arrays, set_optimizer, set_weights, state_digest, weight_arrays
 from minibert.training.step import TURNS, TrainingStep, fingerprint
 from tests import oracles, small_models
@@ -26,7 +30,7 @@ class Run:
         executed: `racing_nodes` of its first step, by which TensorFlow has made what it runs.
     """
 
-    def __init__(self, settings: ModelSettings = SETTINGS, **options: bool) -> None:
+    def __init__(self, settings: ModelSettings = SETTINGS, **options: Any) -> None:
         self.model = small_models.build(settings)
         self.objective = MaskedLMObjective(self.model, reduction="sum")
         self.step = TrainingStep(self.objective, learning_rate=0.001, seed=0, stage="pretrain", **options)
@@ -237,8 +241,6 @@ class Linear:
 
 
 def tf_variable(value: np.ndarray):
-    import keras
-
     return keras.Variable(value, name="weight")
 
 
@@ -253,6 +255,55 @@ def test_the_update_is_adams():
         step(number, {"slopes": slope})
     known = oracles.adam(start, [slope.astype(np.float64) for slope in slopes], 0.01)
     assert deviation(objective.variables[0].numpy() - start, known - start) < 1e-5
+
+
+class KerasAdam(keras.optimizers.Adam):
+    """Keras' own update of dense gradients."""
+
+    def apply_with_squares(self, gradients, squares, variables):
+        self.apply(gradients, variables)
+
+
+def operations(graph) -> list[tuple[str, ...]]:
+    """Kind, name and inputs of every operation of a traced graph and of its functions, in order.
+
+    Functions and captured variables are named by numbers that count up in a process, which are left out.
+    """
+
+    def listed(nodes) -> list[tuple[str, ...]]:
+        captured: dict[str, int] = {}
+
+        def plain(name: str) -> str:
+            return re.sub(r"^\^?\d+", lambda found: f"capture {captured.setdefault(found[0], len(captured))}", name)
+
+        return [(re.sub(r"_\d+$", "", node.op), *map(plain, [node.name, *node.input])) for node in nodes]
+
+    def order(function) -> tuple[str, int]:
+        name, _, number = function.signature.name.rpartition("_")
+        return name, int(number)
+
+    definition = graph.as_graph_def()
+    bodies = [listed(function.node_def) for function in sorted(definition.library.function, key=order)]
+    return [operation for body in [listed(definition.node), *bodies] for operation in body]
+
+
+def test_by_word_graph_and_bits_are_those_of_keras_own_adam(run, monkeypatch):
+    batches, found = small_models.masked_lm_batches(), []
+    for adam in (training_step.Adam, KerasAdam):
+        monkeypatch.setattr(training_step, "Adam", adam)
+        run.reset()
+        step = TrainingStep(
+            run.objective, learning_rate=0.001, seed=0, stage="pretrain", embedding_second_moment="word"
+        )
+        assert racing_nodes(lambda: step(0, batches.batch(0))) == run.executed  # noqa: B023
+        trace = [step(number, batches.batch(number)).fingerprint.tolist() for number in range(1, 4)]
+        state = [state_digest(weight_arrays(run.model.variables)), state_digest(optimizer_arrays(step.optimizer))]
+        found.append((operations(step.graph), trace, state))
+    assert found[0] == found[1]
+    run.reset()
+    run.train(range(4))
+    assert not set(run.digests()) & set(state), "by occurrence they are others"
+    assert list(optimizer_arrays(run.step.optimizer)) == list(optimizer_arrays(step.optimizer))
 
 
 # The classifier's step
@@ -275,6 +326,17 @@ def test_a_frozen_step_moves_the_head_alone_and_an_unfrozen_one_everything():
     assert moved[True] == {"hidden/kernel", "hidden/bias", "logits/kernel", "logits/bias"}
     assert moved[False] > moved[True]
     assert {v.path for v in encoder.trainable_variables} <= moved[False]
+
+
+def test_a_frozen_step_is_the_same_by_word_and_by_occurrence():
+    classifier, batch = small_models.build_classifier(), small_models.classifier_batches().batch(0)
+    for frozen in (True, False):
+        objective, graphs = ClassifierObjective(classifier, encoder_trainable=not frozen), []
+        for moment in ("occurrence", "word"):
+            step = TrainingStep(objective, learning_rate=0.001, seed=0, stage="frozen", embedding_second_moment=moment)
+            step.trace(batch)
+            graphs.append(operations(step.graph))
+        assert (graphs[0] == graphs[1]) == frozen, "the frozen one trains no embedding"
 
 
 # Other settings

@@ -97,6 +97,7 @@ def finetune_stage(
             learning_rate=finetune.learning_rate,
             seed=settings.seed,
             stage=name,
+            embedding_second_moment=finetune.embedding_second_moment,
             checked=checked,
         ),
         batches=ClassifierBatches(*train, seed=settings.seed, batch_size=finetune.batch_size, stage=name),

@@ -82,6 +82,7 @@ def pretrain_stage(
             learning_rate=pretrain.learning_rate,
             seed=settings.seed,
             stage="pretrain",
+            embedding_second_moment=pretrain.embedding_second_moment,
             checked=checked,
         ),
         batches=MaskedLMBatches(

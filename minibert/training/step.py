@@ -11,12 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from minibert.batches import Arrays
 from minibert.model.dropout import DropoutStream
+from minibert.settings import EmbeddingSecondMoment
+from minibert.training.adam import Adam, sum_of_squares
 from minibert.training.execution import CheckedFunction
 from minibert.training.repeatability import require_repeatable
 
@@ -54,6 +55,7 @@ class TrainingStep:
         learning_rate: Adam's.
         seed: The run's root seed, for dropout.
         stage: The stage's name, for dropout.
+        embedding_second_moment: What Adam's takes of a word that repeats; see `minibert.training.adam`.
         fingerprints: Whether the step also computes fingerprints.
         checked: Whether a graph with a racing sum is refused; False serves to study one, and then every row of
             every tensor is fingerprinted at every step.
@@ -66,13 +68,14 @@ class TrainingStep:
         learning_rate: float,
         seed: int,
         stage: str,
+        embedding_second_moment: EmbeddingSecondMoment = "occurrence",
         fingerprints: bool = True,
         checked: bool = True,
     ) -> None:
         self.objective, self._seed, self._stage, self._checked = objective, seed, stage, checked
-        self._fingerprints = fingerprints
+        self._by_occurrence, self._fingerprints = embedding_second_moment == "occurrence", fingerprints
         # Named, because Keras counts up: the same state would have another digest in a resumed process.
-        self.optimizer = keras.optimizers.Adam(learning_rate, name="adam")
+        self.optimizer = Adam(learning_rate, name="adam")
         self.optimizer.build(objective.variables)
         self.fingerprint_names: list[str] = []
         self.trace_count = 0
@@ -131,8 +134,9 @@ class TrainingStep:
         ):
             tape.watch(variables)
             objective, metrics, activations = self.objective(batch)
-        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(objective, variables)]
-        self._update(gradients)
+        sparse = tape.gradient(objective, variables)
+        gradients = [tf.convert_to_tensor(gradient) for gradient in sparse]
+        self._update(gradients, [sum_of_squares(gradient) if self._by_occurrence else None for gradient in sparse])
         if not self._fingerprints:
             return metrics, tf.zeros([0], tf.int32)
         named = {f"activation {name}": value for name, value in activations.items()}
@@ -143,8 +147,8 @@ class TrainingStep:
         turn = step if self._checked else None
         return metrics, tf.stack([fingerprint(tf.convert_to_tensor(value), turn) for value in named.values()])
 
-    def _apply(self, gradients: list[Any]) -> None:
-        self.optimizer.apply(gradients, self.objective.variables)
+    def _apply(self, gradients: list[Any], squares: list[Any]) -> None:
+        self.optimizer.apply_with_squares(gradients, squares, self.objective.variables)
 
 
 def _tensors(batch: Arrays) -> dict[str, Any]:
