@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 
 from benchmarks.workers import DEVICES, claim_tensorflow_device
+from minibert.allocator import keep_freed_memory
 from minibert.errors import DeviceError
 
 # Before anything imports TensorFlow or Keras.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+keep_freed_memory()  # as a run does
 
 _MISSING = pytest.StashKey[str]()
 _COLUMNS = "{:<44}{:>14}{:>12}{:>14}{:>12}"

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.workloads import STEPS, OurStep, shape_settings
+from minibert.allocator import keep_freed_memory
 
 PRESETS = {1: "imdb", 2: "amazon"}
 """A notebook's number -> the preset of its shape."""
@@ -47,6 +48,7 @@ LIMITS = {"all": 0.05, "fingerprints and trace": 0.02}
 
 def digests_of(shape: int, steps: int) -> dict[str, str]:
     """Runs steps of every kind in this process: ``masked_lm: weights`` and so on -> SHA-256."""
+    keep_freed_memory()  # as a run does
     import tensorflow as tf
 
     from minibert.training.state import optimizer_arrays, state_digest, weight_arrays
@@ -136,6 +138,7 @@ class Stepper:
                 learning_rate=settings.pretrain.learning_rate,
                 seed=settings.seed,
                 stage="pretrain",
+                embedding_second_moment=settings.pretrain.embedding_second_moment,
                 fingerprints=False,
             )
         self._batches, self._number, self._trace = made.batches, 0, None
@@ -159,6 +162,7 @@ class Stepper:
 
 def _serve(connection: Connection, shape: int, exact: bool) -> None:
     """A worker: takes a step whenever it is asked."""
+    keep_freed_memory()
     import tensorflow as tf
 
     if exact:
@@ -232,6 +236,7 @@ def cost_table(shape: int, rounds: int) -> tuple[list[str], bool]:
 
 def _fingerprint_seconds(shape: int, rounds: int) -> np.ndarray:
     """Both steps in one process, op determinism on for both."""
+    keep_freed_memory()
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()

@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks.workers import busy_seconds, peak_bytes
 from benchmarks.workloads import PREPARED_BATCHES, shape_settings
+from minibert.allocator import keep_freed_memory
 from minibert.environment import available_cores
 from minibert.settings import RunSettings
 
@@ -66,6 +67,7 @@ def measure_step(axis: str, value: int, base: str, seconds: float) -> dict[str, 
     """Median seconds of a step, its arithmetic, and the process' memory."""
     from benchmarks.workers import claim_tensorflow_device
 
+    keep_freed_memory()  # as a run does
     claim_tensorflow_device("cpu")
     import tensorflow as tf
 

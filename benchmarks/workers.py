@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.workloads import PREPARED_BATCHES, Workload, batches_of, selected_rows, shape_settings
+from minibert.allocator import keep_freed_memory
 from minibert.environment import available_cores, describe_environment
 from minibert.errors import DeviceError
 
@@ -122,6 +123,8 @@ class Worker:
 
 def _serve(connection: Connection, side: str, shape: str, device: str) -> None:
     """Answers orders until the other end closes."""
+    if side in _OUR_SIDES:
+        keep_freed_memory()  # as a run does
     try:
         served: Any = _Server(side, shape, device)
     except Exception as error:  # noqa: BLE001  told to the other process, whatever it is

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert import __version__, commands
+from minibert.allocator import keep_freed_memory
 from minibert.errors import ArtifactError, MinibertError
 from minibert.perf.arguments import add_perf
 from minibert.quiet import quiet_tensorflow
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser().parse_args(words)
     quiet_tensorflow()
+    keep_freed_memory()
     try:
         code = int(options.command(options))
         sys.stdout.flush()  # a reader that has gone is noticed here, not at exit

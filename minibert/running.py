@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from minibert.allocator import keep_freed_memory
 from minibert.errors import ArtifactError
 from minibert.preparation import Record
 from minibert.progress import Progress
@@ -35,11 +36,14 @@ def run(
         ArtifactError: Nothing can be written there, which is seen before anything is read or downloaded.
         MinibertError: What `minibert.pipeline.run` raises, or the page cannot be written.
 
+    The process keeps the memory that it frees, see `minibert.allocator`.
+
     Determinism:
         As `minibert.pipeline.run`.
     """
     require_place(Path(directory))
 
+    keep_freed_memory()
     from minibert import pipeline, report  # TensorFlow takes seconds
 
     record = pipeline.run(settings, directory=directory, data=data, resume=resume, progress=progress)

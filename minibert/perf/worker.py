@@ -10,6 +10,7 @@ stand on it.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -150,11 +151,15 @@ def _answer(server: Server, order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_in_a_run() -> None:
-    """Puts TensorFlow, once a workload needs it, into the state in which a run trains."""
+    """Puts TensorFlow, once a workload needs it, into the state in which a run of this side trains."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     from minibert.quiet import quiet_tensorflow
 
     quiet_tensorflow()
+    with contextlib.suppress(ImportError):  # a base from before it was there
+        from minibert.allocator import keep_freed_memory
+
+        keep_freed_memory()
 
 
 def _version(name: str) -> str | None:

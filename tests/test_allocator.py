@@ -1,0 +1,64 @@
+"""Freed memory is kept for what is made next: the pages of a large array are cleared once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+ROUNDS, MEGABYTES = 8, 48
+PAGES = MEGABYTES * (1 << 20) // 4096
+
+# Memory as large as a step's, made and freed by a thread, as TensorFlow does.
+_CHILD = f"""
+import resource, sys, threading
+from minibert.allocator import keep_freed_memory
+done = keep_freed_memory() if sys.argv[1] == "kept" else None
+size = {MEGABYTES} << 20
+
+def rounds():
+    for _ in range({ROUNDS}):
+        b"x" * size  # a size that the compiler does not know, or it would be one constant
+
+thread = threading.Thread(target=rounds)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+thread.start()
+thread.join()
+print(done, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+needs_glibc = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or os.confstr("CS_GNU_LIBC_VERSION") is None, reason="glibc's allocator"
+)
+
+
+def child(mode: str, **variables: str) -> tuple[str, int]:
+    """What `keep_freed_memory` said in a fresh process, and how many pages it touched for the first time."""
+    usual = {name: value for name, value in os.environ.items() if "MALLOC" not in name and name != "GLIBC_TUNABLES"}
+    done = subprocess.run([sys.executable, "-c", _CHILD, mode], env=usual | variables, check=True, capture_output=True)
+    said, faults = done.stdout.split()
+    return said.decode(), int(faults)
+
+
+@needs_glibc
+def test_the_pages_of_a_freed_array_are_not_cleared_again() -> None:
+    said, kept = child("kept")
+    assert said == "True"
+    assert kept < 2 * PAGES
+    assert child("given back")[1] > (ROUNDS - 1) * PAGES  # what it is for: else this test would show nothing
+
+
+@needs_glibc
+@pytest.mark.parametrize(
+    "variables",
+    [{"MALLOC_ARENA_MAX": "2"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=1048576"}],
+)
+def test_what_a_user_has_set_stands(variables: dict[str, str]) -> None:
+    assert child("kept", **variables)[0] == "False"
+
+
+@needs_glibc
+def test_another_allocator_is_left_alone() -> None:
+    assert child("kept", LD_PRELOAD="libjemalloc-that-is-not-there.so")[0] == "False"
