@@ -19,7 +19,7 @@ from minibert.artifacts import is_temporary_of, write_bytes
 from minibert.errors import ArtifactError, SettingsError
 from minibert.settings import RunSettings, canonical_json, settings_from_dict
 
-FORMAT = 1
+FORMAT = 2
 NAME = "run.json"
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "format": int,
@@ -75,7 +75,9 @@ def read_record(directory: Path) -> dict[str, Any]:
         if not isinstance(record[name], kind):
             raise ArtifactError(f"{path}: field {name!r} has the wrong type, {type(record[name]).__name__}")
     if record["format"] != FORMAT:
-        raise ArtifactError(f"{path}: field 'format': {FORMAT} is required, but {record['format']} came")
+        raise ArtifactError(
+            f"{path}: field 'format': {FORMAT} is required, but {record['format']} of another version of minibert came"
+        )
     settings = record_settings(record, path)
     if settings.digest() != record["settings_digest"]:
         raise ArtifactError(f"{path}: field 'settings' was edited: it does not fit 'settings_digest'")

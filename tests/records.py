@@ -22,7 +22,7 @@ def made_up_record(preset: str = "amazon", *, epochs: int = 5, labelled: bool = 
         ],
     )
     record: dict[str, Any] = {
-        "format": 1,
+        "format": 2,
         "minibert_version": "0.1.0",
         "status": "complete",
         "started": "2026-01-02T03:04:05+00:00",

@@ -135,7 +135,7 @@ def test_a_record_without_the_digests_of_its_fields_is_read(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (edits("format", value=2), "field 'format': 1 is required, but 2 came"),
+        (edits("format", value=1), "field 'format': 2 is required, but 1 of another version of minibert came"),
         (edits("settings", "seed", value=1), "field 'settings' was edited: it does not fit 'settings_digest'"),
         (edits("settings_digest", value="0" * 64), "field 'settings' was edited: it does not fit 'settings_digest'"),
         (edits("settings", "seed", value="a"), "field 'settings': seed: an integer is required"),
