@@ -87,7 +87,8 @@ def coerce(path: str, hint: Any, value: Any) -> Any:
             return None
         return coerce(path, next(a for a in arguments if a is not type(None)), value)
     if origin is Literal:
-        require(value in arguments, path, "one of " + ", ".join(map(repr, arguments)), value)
+        known = any(type(value) is type(a) and value == a for a in arguments)  # True is no 1
+        require(known, path, "one of " + ", ".join(map(repr, arguments)), value)
         return value
     if origin is tuple:
         require(isinstance(value, list | tuple), path, "a list", value)
@@ -110,7 +111,11 @@ def coerce(path: str, hint: Any, value: Any) -> Any:
 
 def is_unicode(text: str) -> bool:
     """Whether a text has no lone surrogates, and so can be written as UTF-8."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def nearest(key: str, valid: list[str]) -> str:
@@ -137,6 +142,8 @@ def parse(key: str, hint: Any, text: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return None if text.lower() == "none" else parse(key, arguments[0], text)
+    if origin is Literal:
+        return next((a for a in arguments if str(a) == text), text)
     if origin is tuple:
         return tuple(parse(key, arguments[0], part) for part in text.split(",") if part.strip())
     if hint is bool:

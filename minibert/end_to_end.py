@@ -14,11 +14,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from minibert.checked import is_unicode, require
 from minibert.corpora.corpus import TextBatch
 from minibert.errors import SettingsError
 from minibert.scoring import score
 from minibert.settings import TextSettings
-from minibert.text import Vocabulary, stripped_pattern
+from minibert.text import Vocabulary, lower_case_table, stripped_pattern
 
 
 @keras.saving.register_keras_serializable(package="minibert")
@@ -26,7 +27,7 @@ class Standardize:
     """The standardization of `minibert.text` as TensorFlow operations, for ``TextVectorization``.
 
     Args:
-        lowercase: ``ascii`` or ``none``.
+        lowercase: ``ascii``, ``unicode`` or ``none``.
         line_break: Literal markup that becomes a space.
         stripped_characters: Characters that are removed.
     """
@@ -36,8 +37,10 @@ class Standardize:
 
     def __call__(self, texts: Any) -> Any:
         """Standardizes strings of any shape."""
-        if self.lowercase != "none":
+        if self.lowercase == "ascii":
             texts = tf.strings.lower(texts)  # A to Z only
+        elif self.lowercase == "unicode":
+            texts = _lower(texts)
         if self.line_break:
             literal = "".join("\\" + c if not c.isalnum() and c.isascii() else c for c in self.line_break)
             texts = tf.strings.regex_replace(texts, literal, " ")
@@ -57,6 +60,17 @@ class Standardize:
     def from_config(cls, config: dict[str, Any]) -> Standardize:
         """Makes it again."""
         return cls(**config)
+
+
+def _lower(texts: Any) -> Any:
+    """Lower-cases each character by itself, as Arrow does.
+
+    ``tf.strings.lower(encoding="utf-8")`` would look at a letter's neighbours (a Σ that ends a word) and at the
+    machine's language (a Turkish I), and makes two characters of İ.
+    """
+    points = tf.strings.unicode_decode(tf.reshape(texts, [-1]), "UTF-8")
+    lowered = points.with_values(tf.gather(lower_case_table(), points.values))
+    return tf.reshape(tf.strings.unicode_encode(lowered, "UTF-8"), tf.shape(texts))
 
 
 @keras.saving.register_keras_serializable(package="minibert")
@@ -82,15 +96,42 @@ class EndToEndClassifier(keras.Model):
             **options: As Keras'.
 
         Raises:
-            SettingsError: The DataFrame has no such columns; the message says which it has.
+            SettingsError: The DataFrame has no such columns, where the message says which it has, or no rows; or a text
+                is none, or a label is neither 0 nor 1, where it says in which row, counted from 1.
         """
         if hasattr(x, "columns") and y is None:
-            for argument, column in (("text_column", text_column), ("label_column", label_column)):
-                if column not in x.columns:
-                    there = ", ".join(map(repr, x.columns))
-                    raise SettingsError(f"{argument}: a column of the table is required ({there}), but {column!r} came")
-            x, y = tf.constant(x[text_column].tolist()), tf.constant(x[label_column].astype("float32").tolist())
+            texts = _column(x, text_column, "text_column", "Unicode text", _text)
+            labels = _column(x, label_column, "label_column", "0 or 1", _label)
+            x, y = tf.constant(texts), tf.constant(labels)
         return super().evaluate(x, y, **options)
+
+
+def _column(frame: Any, column: str, argument: str, required: str, read: Callable[[Any], Any]) -> list[Any]:
+    """A DataFrame's column, each value as ``read`` gives it; None is what it gives of a wrong one."""
+    if column not in frame.columns:
+        there = ", ".join(map(repr, frame.columns))
+        raise SettingsError(f"{argument}: a column of the table is required ({there}), but {column!r} came")
+    values = frame[column].tolist()
+    if not values:
+        raise SettingsError(f"{argument}: a column with rows is required, but {column!r} has none")
+    found = [read(value) for value in values]
+    if None in found:
+        row = found.index(None)
+        require(False, f"{argument}: row {row + 1} of column {column!r}", required, values[row])
+    return found
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and is_unicode(value) else None
+
+
+def _label(value: Any) -> float | None:
+    """0.0 or 1.0 of a number, a truth value or a number in text; None of anything else."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):  # nothing, a word, or far too much
+        return None
+    return number if number in (0.0, 1.0) else None
 
 
 def build_end_to_end(classifier: keras.Model, vocabulary: Vocabulary, settings: TextSettings) -> keras.Model:

@@ -1,4 +1,4 @@
-"""The word ``[mask]`` in a raw sentence: counted, and filled in.
+"""The word ``[mask]`` in a raw sentence: counted, filled in, and looked around.
 
 ``[MASK]`` is the same word: texts are lower-cased before they are encoded. No library is needed here, so a
 sentence without it is refused before anything is loaded.
@@ -37,3 +37,9 @@ def shown_token(token: str) -> str:
 def fill_in(sentence: str, word: str) -> str:
     """The sentence with a word in place of ``[mask]``."""
     return _IN_ANY_CASE.sub(lambda _: word, sentence)
+
+
+def around_mask(sentence: str) -> tuple[str, str]:
+    """What stands before ``[mask]`` and what stands behind it; all of a sentence without it stands before."""
+    before, *behind = _IN_ANY_CASE.split(sentence, maxsplit=1)
+    return before, "".join(behind)

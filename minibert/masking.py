@@ -25,7 +25,7 @@ import numpy as np
 
 from minibert.errors import SettingsError
 from minibert.settings import MaskingSettings
-from minibert.streams import stream, threshold
+from minibert.streams import integers_below, stream, threshold
 
 _ROWS_AT_ONCE = 256
 """Examples masked in one pass: their words stay in cache."""
@@ -119,9 +119,8 @@ class _Rule:
             token_ids[places[chosen <= np.uint64(self.replaced_below - 1)]] = self.mask_id
         if self.random_below and len(self.candidates):
             is_random = chosen <= np.uint64(self.random_below - 1)
-            width = min(max(self.random_below // len(self.candidates), 1), 2**64 - 1)
-            numbers = np.minimum(chosen[is_random] // np.uint64(width), np.uint64(len(self.candidates) - 1))
-            token_ids[places[is_random]] = self.candidates[numbers.astype(np.int64)]
+            numbers = integers_below(chosen[is_random], len(self.candidates), below=self.random_below)
+            token_ids[places[is_random]] = self.candidates[numbers]
 
 
 @functools.lru_cache(maxsize=16)

@@ -44,6 +44,11 @@ class Progress:
         self._interval_seconds = interval_seconds
         self._bars: Any = None
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is shown: other libraries' own bars are asked to keep to it."""
+        return self._quiet
+
     def start(self, description: str, total: int | None = None) -> Task:
         """Begins a task.
 

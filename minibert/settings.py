@@ -1,15 +1,17 @@
 """What a run computes, as frozen data: one keyword-only dataclass for each stage.
 
 Every quirk of the two published notebooks is a named field with a docstring, so a corrected recipe
-is a matter of settings, never of code. Values are checked when a dataclass is made; `replace_setting`
-applies one ``stage.field=value`` of the command line, `settings_from_dict` reads a TOML table or a
-run record. The canonical JSON of a `RunSettings` and its SHA-256 identify what a run computes.
+is a matter of settings, never of code; those of the training stand in `minibert.training_settings`.
+Values are checked when a dataclass is made; `replace_setting` applies one ``stage.field=value`` of the
+command line, `settings_from_dict` reads a TOML table or a run record. The canonical JSON of a
+`RunSettings` and its SHA-256 identify what a run computes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -26,7 +28,7 @@ from minibert.checked import (
     settings_from_dict,
 )
 from minibert.errors import SettingsError
-from minibert.mask_word import require_one_mask
+from minibert.training_settings import TRAINING_STAGES, EmbeddingSecondMoment, FinetuneSettings, PretrainSettings
 
 __all__ = [
     "PUNCTUATION",
@@ -46,10 +48,6 @@ __all__ = [
     "valid_settings",
 ]
 
-TRAINING_STAGES = ("pretrain", "frozen", "unfrozen")
-"""What is trained, in order: the masked language model, the classifier on a frozen encoder, and all of it."""
-EmbeddingSecondMoment = Literal["occurrence", "word"]
-"""How Adam treats a word that stands in a batch several times: see `PretrainSettings.embedding_second_moment`."""
 PUNCTUATION = "!#$%&'()*+,-./:;<=>?@\\^_`{|}~"
 """What the notebooks strip: ASCII punctuation without ``[``, ``]`` and the double quote."""
 
@@ -62,8 +60,9 @@ class TextSettings(Checked, stage="text"):
     """Ids asked for, special tokens included. A short corpus has fewer words; that is normal."""
     sequence_length: int = 256
     """Token ids per example: longer texts are cut, shorter ones padded with id 0."""
-    lowercase: Literal["ascii", "none"] = "ascii"
-    """The notebooks lower-case A to Z only (``tf.strings.lower`` without an encoding)."""
+    lowercase: Literal["ascii", "unicode", "none"] = "ascii"
+    """The notebooks lower-case A to Z only (``tf.strings.lower`` without an encoding). ``unicode``: all letters, each
+    for one other whatever stands beside it (Unicode's simple mapping), so that İ becomes i."""
     line_break: str = "<br />"
     """Literal markup that becomes one space, before anything is stripped. Empty: nothing does."""
     stripped_characters: str = PUNCTUATION
@@ -159,62 +158,6 @@ class ModelSettings(Checked, stage="model"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainSettings(Checked, stage="pretrain"):
-    """The masked language model's training."""
-
-    epochs: int = 5
-    """Passes over the corpus."""
-    batch_size: int = 32
-    """Examples per step; the last batch of an epoch may be smaller."""
-    learning_rate: float = 0.001
-    """Adam's step size; its other parameters are Keras' defaults."""
-    embedding_second_moment: EmbeddingSecondMoment = "occurrence"
-    """What Adam's second moment takes of a word that stands in a batch n times, with the gradients g1 to gn:
-    g1^2 + ... + gn^2 (``occurrence``), or (g1 + ... + gn)^2 (``word``), the square of the loss' gradient, as Adam is
-    defined. The notebooks have the first: Keras 3 on TensorFlow squares an ``IndexedSlices`` slice by slice."""
-    loss_reduction: Literal["sum", "mean"] = "sum"
-    """How the selected tokens' losses are joined for the gradient. The notebooks sum."""
-    splits: Literal["train", "train+test"] = "train+test"
-    """What the masked language model is trained on. The notebooks use the test texts too."""
-    sample_sentence: str = "I have watched this [mask] and it was awesome"
-    """Completed after every epoch; exactly one ``[mask]``."""
-    top_k: int = 5
-    """Predictions shown for it."""
-
-    def _check(self) -> None:
-        require_count("pretrain.epochs", self.epochs)
-        require_count("pretrain.batch_size", self.batch_size, at_least=1)
-        require_positive("pretrain.learning_rate", self.learning_rate)
-        require_one_mask("pretrain.sample_sentence", self.sample_sentence)
-        require_count("pretrain.top_k", self.top_k, at_least=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneSettings(Checked, stage="finetune"):
-    """The sentiment classifier's training: first on a frozen encoder, then with everything trained."""
-
-    frozen_epochs: int = 5
-    """Passes with the encoder's weights held (its dropout stays active, as in the notebooks)."""
-    unfrozen_epochs: int = 5
-    """Passes with everything trained, after a fresh optimizer."""
-    batch_size: int = 32
-    """Examples per step."""
-    learning_rate: float = 0.001
-    """Adam's step size in both stages: Keras' default, also for the unfrozen encoder."""
-    embedding_second_moment: EmbeddingSecondMoment = "occurrence"
-    """As in `PretrainSettings`, for the unfrozen stage: the frozen one trains no embedding."""
-    classifier_size: int = 64
-    """Width of the dense layer between pooling and output."""
-
-    def _check(self) -> None:
-        require_count("finetune.frozen_epochs", self.frozen_epochs)
-        require_count("finetune.unfrozen_epochs", self.unfrozen_epochs)
-        require_count("finetune.batch_size", self.batch_size, at_least=1)
-        require_positive("finetune.learning_rate", self.learning_rate)
-        require_count("finetune.classifier_size", self.classifier_size, at_least=1)
-
-
-@dataclass(frozen=True, kw_only=True)
 class CorpusSettings(Checked, stage="corpus"):
     """Which texts, and how they are chosen. What does not apply to a corpus is not looked at."""
 
@@ -224,16 +167,22 @@ class CorpusSettings(Checked, stage="corpus"):
     """A table's text column. Empty: ``review``, ``text``, ``content`` or ``Joke``, the one that is there."""
     label_column: str = ""
     """A table's label column. Empty: ``sentiment`` or ``label`` if there; none: unlabelled."""
+    split_column: str = "split"
+    """A table's column of splits, ``train`` or ``test`` in every row. The default one need not be there, one that is
+    named must be. Empty: none is looked at."""
     class_names: tuple[str, ...] = ()
-    """Names of a table's two classes, in the order of its sorted label values. Empty: the values."""
+    """Names of a table's two classes, in the order of its sorted label values. Empty: the values. A value
+    that is one of these names keeps it, whatever their order here."""
+    positive_label: Literal[0, 1] = 0
+    """The label of the IMDb archive's positive reviews. Notebook 1 has 0; Amazon Polarity and the generator have 1."""
     test_rate: float = 0.2
-    """Share of each class that becomes the test split where a table has no ``split`` column."""
+    """Share of each class that becomes the test split where a table has no column of splits."""
     train_examples: int | None = None
     """Examples kept of the train split, a seeded choice with the classes' shares; 0, or more than there are: all.
-    None: what the corpus' own reader takes, 40,000 of Amazon Polarity as notebook 2 and 6,000 of the generator,
-    and everything of all others, the user's tables among them."""
+    None: what the corpus' own reader takes, 40,000 of Amazon Polarity as notebook 2, and everything of all others,
+    the user's tables among them. The generator chooses nothing: it makes so many, and 6,000 for 0 or None."""
     test_examples: int | None = None
-    """Likewise of the test split: None is 10,000 of Amazon Polarity, 1,500 of the generator."""
+    """Likewise of the test split: None is 10,000 of Amazon Polarity; of the generator 0 and None are 1,500."""
     shuffle_seed: int = 42
     """The seed of Amazon Polarity's published shuffle and selection (``datasets``' own generator)."""
 
@@ -281,8 +230,9 @@ class RunSettings(Checked):
         require(0 <= self.seed < 2**63, "seed", "an integer from 0 to 2**63 - 1", self.seed)
 
     def to_dict(self) -> dict[str, Any]:
-        """The nested plain values, ready for JSON."""
-        return dataclasses.asdict(self)
+        """The nested plain values as JSON has them: lists, where the settings have tuples."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
 
     def canonical_json(self) -> str:
         """JSON with sorted keys and no spaces: equal settings give equal text."""

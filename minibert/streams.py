@@ -144,19 +144,20 @@ def threshold(rate: float) -> int:
     return (numerator << _WORD_BITS) // denominator
 
 
-def integers_below(words: np.ndarray, count: int) -> np.ndarray:
-    """Maps words to integers 0 .. count - 1, each equally likely to within count / 2**64.
+def integers_below(words: np.ndarray, count: int, *, below: int = 1 << _WORD_BITS) -> np.ndarray:
+    """Maps words to integers 0 .. count - 1, each equally likely to within count / below.
 
-    A word w gives w div (2**64 div count), or count - 1 where that is more.
+    A word w gives w div (below div count), or count - 1 where that is more.
 
     Args:
         words: uint64, any shape.
         count: 1 or more.
+        below: The words are those that fell below this, 1 to 2**64: all of them by default.
 
     Returns:
         int64, the shape of ``words``.
     """
-    width = np.uint64((1 << _WORD_BITS) // count - (count == 1))
+    width = np.uint64(min(max(below // count, 1), (1 << _WORD_BITS) - 1))
     return np.minimum(words // width, np.uint64(count - 1)).astype(np.int64)
 
 

@@ -93,12 +93,27 @@ def standardize(texts: pa.Array, settings: TextSettings) -> pa.Array:
     """
     if settings.lowercase == "ascii":
         texts = pc.ascii_lower(texts)
+    elif settings.lowercase == "unicode":
+        texts = pc.utf8_lower(texts)
     if settings.line_break:
         texts = pc.replace_substring(texts, pattern=settings.line_break, replacement=" ")
     if settings.stripped_characters:
         pattern = stripped_pattern(settings.stripped_characters)
         texts = pc.replace_substring_regex(texts, pattern=pattern, replacement="")
     return texts
+
+
+def lower_case_table() -> np.ndarray:
+    """What `standardize` makes of every character where `lowercase` is ``unicode``, for those who cannot call Arrow.
+
+    Returns:
+        int32, (1114112,): code point to code point; surrogates, which are no characters, to themselves.
+    """
+    table = np.arange(0x110000, dtype="<i4")
+    characters = np.delete(table, slice(0xD800, 0xE000))
+    lowered = pc.utf8_lower(pa.scalar(characters.tobytes().decode("utf-32-le"))).as_py()
+    table[characters] = np.frombuffer(lowered.encode("utf-32-le"), dtype="<i4")
+    return table.astype(np.int32)
 
 
 def stripped_pattern(characters: str) -> str:
@@ -121,7 +136,7 @@ def split_words(texts: pa.Array, settings: TextSettings) -> tuple[pa.Array, np.n
     return words.filter(present), counts.astype(np.int64)
 
 
-def learn_vocabulary(batches: Iterable[pa.Array], settings: TextSettings) -> Vocabulary:
+def learn_vocabulary(batches: Iterable[pa.Array], settings: TextSettings, *, source: str = "texts") -> Vocabulary:
     """Counts words and keeps the most frequent.
 
     When the corpus has more words than fit, the least frequent one that would fit gives way to
@@ -130,6 +145,7 @@ def learn_vocabulary(batches: Iterable[pa.Array], settings: TextSettings) -> Voc
     Args:
         batches: Arrow string arrays, read once.
         settings: Standardization and `vocabulary_size`.
+        source: Where the texts come from, for errors.
 
     Raises:
         CorpusError: There is no word at all, or one ends in a NUL character, which Keras cuts off.
@@ -142,12 +158,12 @@ def learn_vocabulary(batches: Iterable[pa.Array], settings: TextSettings) -> Voc
     for special in (UNKNOWN, MASK):
         counts.pop(special, None)
     if not counts:
-        raise CorpusError("corpus: texts with at least one word are required, but none came")
+        raise CorpusError(f"{source}: texts with at least one word are required, but none came")
     ranked = sorted(counts.items(), key=lambda item: (item[1], item[0]), reverse=True)
     kept = [word for word, _ in ranked[: settings.vocabulary_size - _FIRST_WORD_ID - 1]]
     for word in kept:
         if word.endswith("\0"):
-            raise CorpusError(f"corpus: words that do not end in a NUL character are required, but {word!r} came")
+            raise CorpusError(f"{source}: words that do not end in a NUL character are required, but {word!r} came")
     return Vocabulary((PADDING, UNKNOWN, *kept, MASK))
 
 
@@ -198,7 +214,7 @@ def sample_ids(
     words, _ = split_words(texts, settings)
     places = np.flatnonzero(pc.equal(words, MASK).to_numpy(zero_copy_only=False))
     if len(places) != 1:
-        capitals = "" if settings.lowercase == "ascii" else " in small letters"
+        capitals = " in small letters" if settings.lowercase == "none" else ""
         raise SettingsError(
             f"{argument}: one [mask]{capitals}, as a word of its own, is required, "
             f"but {len(places)} came in {sentence!r}"

@@ -97,6 +97,7 @@ def test_text_array_holds_the_texts(values):
 def test_no_corpus_is_the_embedded_one():
     corpus = open_corpus(CorpusSettings(train_examples=20, test_examples=10), seed=0)
     assert (corpus.name, corpus.examples) == ("embedded", {"train": 20, "test": 10})
+    assert corpus.source == "the corpus 'embedded'"
     assert content_digest(corpus.read, corpus.class_names) == (corpus.digest, corpus.examples)
 
 

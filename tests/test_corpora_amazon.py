@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import datasets
+import huggingface_hub.utils
 import pytest
 
 from minibert.corpora import Corpus, amazon, hub, open_corpus
 from minibert.corpora.amazon import HUB_NAMES
 from minibert.errors import CorpusError, DownloadError
+from minibert.progress import Progress
 from minibert.settings import CorpusSettings
 
 FEATURES = datasets.Features(
@@ -68,7 +71,9 @@ def test_the_runs_seed_changes_nothing_and_the_shuffle_seed_does(monkeypatch, re
 def test_a_saved_folder_is_the_same_corpus(monkeypatch, reviews, tmp_path):
     reviews.save_to_disk(tmp_path / "amazon")
     from_hub(monkeypatch, lambda name: reviews)
-    assert open_corpus(SETTINGS, seed=0, data=tmp_path / "amazon").digest == open_corpus(SETTINGS, seed=0).digest
+    saved, published = open_corpus(SETTINGS, seed=0, data=tmp_path / "amazon"), open_corpus(SETTINGS, seed=0)
+    assert saved.digest == published.digest
+    assert (saved.source, published.source) == (str(tmp_path / "amazon"), "fancyzhx/amazon_polarity")
 
 
 def test_without_a_number_as_many_as_the_notebook_takes(monkeypatch, reviews):
@@ -105,6 +110,97 @@ def test_a_blank_review_of_the_published_corpus_is_kept(monkeypatch):
     assert ("", 0) in texts(corpus, "train")
 
 
+def test_a_local_folder_of_the_datasets_name_is_not_taken_for_it(monkeypatch, reviews, tmp_path):
+    """`datasets` looks at the working directory first."""
+    asked = []
+
+    def load(name):
+        asked.append(name)
+        raise datasets.exceptions.DatasetNotFoundError("gone")
+
+    from_hub(monkeypatch, load)
+    (tmp_path / "amazon_polarity").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DownloadError, match=r"cannot be fetched from the hub \(DatasetNotFoundError: gone\)"):
+        open_corpus(SETTINGS, seed=0)
+    assert asked == ["fancyzhx/amazon_polarity"]
+    (tmp_path / "fancyzhx" / "amazon_polarity").mkdir(parents=True)
+    message = r"\(fancyzhx/amazon_polarity in the working directory would be taken for it\); give a local copy"
+    with pytest.raises(DownloadError, match=message):
+        open_corpus(SETTINGS, seed=0)
+    assert asked == ["fancyzhx/amazon_polarity"]
+
+
+LIBRARIES = (datasets.utils, huggingface_hub.utils)
+
+
+@pytest.fixture
+def drawing():
+    """Both libraries draw bars, as they do by themselves."""
+    before = [library.are_progress_bars_disabled() for library in LIBRARIES]
+    for library in LIBRARIES:
+        library.enable_progress_bars()
+    yield
+    for library, disabled in zip(LIBRARIES, before, strict=True):
+        if disabled:
+            library.disable_progress_bars()
+
+
+def bars() -> list[bool]:
+    return [not library.are_progress_bars_disabled() for library in LIBRARIES]
+
+
+@pytest.mark.parametrize(
+    ("progress", "shown"),
+    [(None, False), (Progress(quiet=True), False), (Progress(stream=io.StringIO()), True)],
+    ids=["silent", "quiet", "shown"],
+)
+@pytest.mark.parametrize("name", ["amazon", "jokes"])
+def test_the_hubs_own_bars_are_drawn_only_where_progress_is_shown(name, progress, shown, monkeypatch, reviews, drawing):
+    seen = []
+
+    def load(name):
+        seen.append(bars())
+        return reviews
+
+    from_hub(monkeypatch, load)
+    settings = CorpusSettings(name=name, train_examples=40, test_examples=10)
+    open_corpus(settings, seed=0, progress=progress)
+    assert seen == [[shown, shown]]
+    assert bars() == [True, True]
+
+
+def test_the_hubs_bars_are_as_before_after_an_error(monkeypatch, drawing):
+    def load(name):
+        raise ConnectionError("no network")
+
+    from_hub(monkeypatch, load)
+    with pytest.raises(DownloadError):
+        open_corpus(SETTINGS, seed=0)
+    assert bars() == [True, True]
+    datasets.utils.disable_progress_bars()
+    with pytest.raises(DownloadError):
+        open_corpus(SETTINGS, seed=0)
+    assert bars() == [False, True]
+
+
+def test_a_saved_folder_is_opened_without_bars(monkeypatch, reviews, tmp_path, drawing):
+    reviews.save_to_disk(tmp_path / "amazon")
+    load, seen = datasets.load_from_disk, []
+    monkeypatch.setattr(datasets, "load_from_disk", lambda path: seen.append(bars()) or load(path))
+    open_corpus(SETTINGS, seed=0, data=tmp_path / "amazon", progress=Progress(stream=io.StringIO()))
+    assert {tuple(shown) for shown in seen} == {(False, False)}
+
+
+@pytest.mark.parametrize("order", [("negative", "positive"), ("positive", "negative")])
+def test_classes_that_a_saved_folder_names_keep_their_names(order, reviews, tmp_path):
+    reviews.save_to_disk(tmp_path / "amazon")
+    settings = CorpusSettings(name="table", class_names=order)
+    assert open_corpus(settings, seed=0, data=tmp_path / "amazon").class_names == ("negative", "positive")
+    renamed = CorpusSettings(name="table", class_names=("bad", "good"))
+    assert open_corpus(renamed, seed=0, data=tmp_path / "amazon").class_names == ("bad", "good")
+
+
 def test_the_second_name_is_tried_where_the_first_is_unknown(monkeypatch, reviews):
     asked = []
 
@@ -116,7 +212,7 @@ def test_the_second_name_is_tried_where_the_first_is_unknown(monkeypatch, review
 
     from_hub(monkeypatch, load)
     assert open_corpus(SETTINGS, seed=0).examples == {"train": 40, "test": 10}
-    assert asked == ["amazon_polarity", "fancyzhx/amazon_polarity"]
+    assert asked == ["fancyzhx/amazon_polarity", "amazon_polarity"]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +244,7 @@ def test_an_unreachable_hub_is_asked_once(monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     with pytest.raises(DownloadError):
         open_corpus(SETTINGS, seed=0)
-    assert asked == ["amazon_polarity"]
+    assert asked == ["fancyzhx/amazon_polarity"]
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch, tmp_path):

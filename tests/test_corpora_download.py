@@ -203,6 +203,24 @@ def test_a_folder_that_cannot_be_written_is_named(server, tmp_path):
         fetched(server, tmp_path / "file" / "file.bin")
 
 
+@pytest.mark.parametrize("name", ["file.bin", "file.bin.part"])
+def test_a_file_that_cannot_be_read_is_named_as_such(name, server, target, monkeypatch):
+    begin(target, CONTENT)
+    (target.parent / name).write_bytes(CONTENT)
+    opened = Path.open
+
+    def unreadable(self, mode="r", *args, **kwargs):
+        if self.name == name and mode == "rb":
+            raise PermissionError(13, "Permission denied")
+        return opened(self, mode, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", unreadable)
+    with pytest.raises(DownloadError) as raised:
+        fetched(server, target)
+    message = f"{target.parent / name}: cannot be read: Permission denied; MINIBERT_CACHE names another folder"
+    assert str(raised.value) == message
+
+
 def test_a_full_disk_is_named(server, target, monkeypatch):
     class FullDisk:
         def __enter__(self):

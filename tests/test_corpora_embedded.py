@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from minibert.corpora import embedded
 from minibert.corpora import embedded_lexicon as lexicon
 from minibert.corpora.embedded import EMBEDDED_SEED, NOISE_RATE, embedded_corpus, embedded_reviews
+from minibert.errors import SettingsError
 from minibert.streams import stream, threshold
 from tests.golden import make
 
@@ -66,6 +67,17 @@ def test_a_number_that_is_not_given_is_the_corpus_own():
     for nothing in (None, 0):
         assert embedded_corpus(nothing, nothing).examples == {"train": 6_000, "test": 1_500}
         assert embedded_corpus(nothing, 7).examples == {"train": 6_000, "test": 7}
+
+
+def test_one_training_example_is_refused():
+    """It would be of one class, and a classifier learns to say nothing else."""
+    with pytest.raises(
+        SettingsError, match=r"corpus\.train_examples: two examples or more, .* is required, but 1 came"
+    ):
+        embedded_corpus(1)
+    assert embedded_corpus(2, 1).examples == {"train": 2, "test": 1}
+    (batch,) = embedded_corpus(2, 1).batches("train")
+    assert sorted(batch.labels) == [0, 1]
 
 
 def test_splits_share_no_review():

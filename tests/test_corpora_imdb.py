@@ -36,6 +36,27 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """The archive on a server of this machine, as if it were the published one."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    site = tmp_path / "site"
+    site.mkdir()
+    archive = write_archive(site / "aclImdb_v1.tar.gz")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setattr(imdb, "ARCHIVE_URL", f"http://127.0.0.1:{server.server_address[1]}/aclImdb_v1.tar.gz")
+        monkeypatch.setattr(imdb, "ARCHIVE_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
+        yield archive
+        server.shutdown()
+        thread.join()
+
+
 def member(name: str, content: bytes = b"x", **fields) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
     info.size = len(content)
@@ -69,7 +90,7 @@ def write_folder(path: Path, files: dict[str, str] | None = None) -> Path:
     return path
 
 
-def opened(data: Path, **settings) -> Corpus:
+def opened(data: Path | None, **settings) -> Corpus:
     return open_corpus(CorpusSettings(name="imdb", **settings), seed=0, data=data)
 
 
@@ -92,6 +113,7 @@ def test_archive_is_read_in_order_with_the_notebooks_labels(tmp_path):
     corpus = opened(write_archive(tmp_path / "aclImdb_v1.tar.gz"))
     assert (corpus.name, corpus.class_names) == ("imdb", ("positive", "negative"))
     assert corpus.examples == {"train": 10, "test": 10}
+    assert corpus.source == str(tmp_path / "aclImdb_v1.tar.gz")
     for split in ("train", "test"):
         assert texts(corpus, split) == expected(split)
 
@@ -128,6 +150,28 @@ def test_numbers_of_examples_are_honoured(tmp_path):
     assert [label for _, label in texts(corpus, "train")] == [0, 0, 1, 1]
     assert set(texts(corpus, "train")) < set(expected("train"))
     assert corpus.digest == opened(folder, train_examples=4, test_examples=2).digest
+
+
+def test_the_positive_label_is_a_setting_of_folder_archive_and_download(tmp_path, published):
+    """Only labels and names change: the texts, their order and the choice of a part are the notebook's."""
+    archive, folder = write_archive(tmp_path / "a.tar.gz"), write_folder(tmp_path / "aclImdb")
+    for data in (archive, folder, None):
+        for part in ({}, {"train_examples": 4, "test_examples": 3}):
+            notebook, other = opened(data, **part), opened(data, positive_label=1, **part)
+            assert (notebook.class_names, other.class_names) == (("positive", "negative"), ("negative", "positive"))
+            for split in ("train", "test"):
+                flipped = [(text, 1 - label) for text, label in texts(notebook, split)]
+                assert texts(other, split) == flipped
+            assert other.digest != notebook.digest
+    assert len({opened(data, positive_label=1).digest for data in (archive, folder, None)}) == 1
+    assert opened(archive, positive_label=0).digest == opened(archive).digest
+
+
+def test_one_training_example_is_refused(tmp_path):
+    for data in (write_archive(tmp_path / "a.tar.gz"), write_folder(tmp_path / "aclImdb")):
+        with pytest.raises(CorpusError, match=f"^{data}: two classes are required in the train split, but one came"):
+            opened(data, train_examples=1)
+        assert opened(data, train_examples=2, test_examples=1).examples == {"train": 2, "test": 1}
 
 
 def test_batches_do_not_cross_splits_and_do_not_matter(tmp_path, monkeypatch):
@@ -186,6 +230,18 @@ def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
         opened(write_archive(tmp_path / "a.tar.gz"))
 
 
+def test_an_archive_that_cannot_be_read_is_named_and_not_the_cache_folder(tmp_path, cache, monkeypatch):
+    class Broken(gzip.GzipFile):
+        def read(self, size=-1):
+            raise OSError(5, "Input/output error")
+
+    archive = write_archive(tmp_path / "a.tar.gz")
+    monkeypatch.setattr(imdb_archive.gzip, "open", Broken)
+    with pytest.raises(CorpusError, match=r"^.*/a\.tar\.gz: cannot be read: Input/output error$"):
+        opened(archive)
+    assert list(cache.iterdir()) == []
+
+
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, cache, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
@@ -209,6 +265,22 @@ HOSTILE = {
                   "'aclImdb/x' is a link or a device"),
     "device": (member("aclImdb/x", b"", type=tarfile.CHRTYPE), "'aclImdb/x' is a link or a device"),
     "pipe": (member("aclImdb/x", b"", type=tarfile.FIFOTYPE), "'aclImdb/x' is a link or a device"),
+    "sparse": (member("aclImdb/train/pos/9_9.txt", type=tarfile.GNUTYPE_SPARSE),
+               "files without holes are required, but 'aclImdb/train/pos/9_9.txt' is sparse"),
+    **{
+        f"sparse in pax {number}": (member("aclImdb/train/pos/9_9.txt", b"1\n0\n1\nx", pax_headers=headers),
+                                    "files without holes are required, but 'aclImdb/train/pos/9_9.txt' is sparse")
+        for number, headers in {
+            "0.0": {"GNU.sparse.size": "1", "GNU.sparse.numblocks": "1"},
+            "0.1": {"GNU.sparse.map": "0,1"},
+            "0.1, no numbers": {"GNU.sparse.map": "x"},
+            "1.0": {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
+        }.items()
+    },
+    "pax record of absurd length": (member("x", b"9" * 5000 + b" comment=x\n", type=tarfile.XHDTYPE),
+                                    "a whole gzip-compressed tar archive is required, but this one is truncated or"),
+    "pax record in no encoding": (member("x", b"17 hdrcharset=\xff\n", type=tarfile.XHDTYPE),
+                                  "a whole gzip-compressed tar archive is required, but this one is truncated or"),
     "same review twice": (member("aclImdb/train/pos/0_7.txt"), "each review once is required, but (0, 7) comes twice"),
     "no review's name": (member("aclImdb/train/pos/notes.txt"), "is required, but 'train/pos/notes.txt' came"),
     "no UTF-8": (member("aclImdb/train/pos/9_9.txt", b"caf\xe9"),
@@ -238,6 +310,42 @@ def test_a_review_of_endless_length_is_refused_before_it_is_read(tmp_path, monke
         CorpusError, match=r"1000 bytes or less are required, but 'aclImdb/train/pos/9_9\.txt' has 1001"
     ):
         opened(path)
+
+
+def header(size: int, **fields) -> bytes:
+    """A member's header alone, whatever follows."""
+    info, _ = member("aclImdb/train/unsup/0_0.txt", size=size, **fields)
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def test_a_sparse_file_that_is_cut_in_its_map_is_refused(tmp_path):
+    extended = bytearray(header(1, type=tarfile.GNUTYPE_SPARSE))
+    extended[482] = 1  # more of the map follows, and nothing does
+    extended[148:156] = b"%06o\0 " % (sum(extended[:148]) + 8 * ord(" ") + sum(extended[156:]))
+    for whole in (bytes(extended), bytes(extended) + b"\0" * 504):
+        (tmp_path / "a.tar.gz").write_bytes(gzip.compress(whole))
+        with pytest.raises(CorpusError, match=r"a\.tar\.gz: files without holes are required, but .* is sparse"):
+            opened(tmp_path / "a.tar.gz")
+
+
+@pytest.mark.parametrize("size", [2**62, 2**80, -1, -(2**62)])
+def test_a_member_of_impossible_size_is_refused_before_its_end_is_looked_for(size, tmp_path):
+    """tarfile would step to the end of an unread one in blocks of 10 kB: 2**62 bytes take for ever."""
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(header(size) + tar_bytes(members(FILES))))
+    with pytest.raises(CorpusError, match=r"a\.tar\.gz: .* required, but"):
+        opened(tmp_path / "a.tar.gz")
+
+
+def test_an_archive_that_unpacks_to_far_more_than_texts_do_is_refused(tmp_path, cache, monkeypatch):
+    """Some kilobytes would else fill the disk of the cache folder, with reviews that are none too long."""
+    monkeypatch.setattr(imdb_archive, "LONGEST_REVIEW_BYTES", 100_000)
+    long = [member(f"aclImdb/train/pos/{number}_9.txt", b"x" * 99_000) for number in range(200, 220)]
+    path = write_archive(tmp_path / "a.tar.gz", [*members(FILES), *long])
+    most = 100_000 + 100 * path.stat().st_size
+    assert most < 20 * 99_000
+    with pytest.raises(CorpusError, match=f"members of {most} bytes or less in all are required, but more came"):
+        opened(path)
+    assert list(cache.iterdir()) == []
 
 
 @pytest.mark.parametrize("layout", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -349,27 +457,6 @@ def test_a_review_that_vanishes_is_named(tmp_path):
 
 
 # The download.
-
-
-@pytest.fixture
-def published(tmp_path, monkeypatch):
-    """The archive on a server of this machine, as if it were the published one."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    site = tmp_path / "site"
-    site.mkdir()
-    archive = write_archive(site / "aclImdb_v1.tar.gz")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        monkeypatch.setattr(imdb, "ARCHIVE_URL", f"http://127.0.0.1:{server.server_address[1]}/aclImdb_v1.tar.gz")
-        monkeypatch.setattr(imdb, "ARCHIVE_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
-        yield archive
-        server.shutdown()
-        thread.join()
 
 
 def test_without_data_the_archive_is_downloaded_once(published, cache):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from minibert.corpora.selection import LEFT_OUT, keep_examples, place_rows, split_reader
+from minibert.corpora.selection import LEFT_OUT, keep_examples, place_rows, require_trainable, split_reader
 from minibert.errors import CorpusError
 from minibert.settings import CorpusSettings
 from minibert.streams import stream
@@ -47,9 +47,38 @@ def test_split_of_another_seed_is_another():
     assert (place_rows(labels, test_rate=0.2, seed=0) != place_rows(labels, test_rate=0.2, seed=1)).any()
 
 
+def test_split_for_another_purpose_is_another():
+    labels = np.tile([0, 1], 200).astype(np.int8)
+    places = place_rows(labels, test_rate=0.2, seed=0)
+    assert (places == place_rows(labels, test_rate=0.2, seed=0, purpose="split")).all()
+    assert (places != place_rows(labels, test_rate=0.2, seed=0, purpose="validation")).any()
+
+
 def test_a_class_of_one_row_cannot_be_split():
-    with pytest.raises(CorpusError, match="two rows or more of each class"):
-        place_rows(np.array([0, 0, 1], dtype=np.int8), test_rate=0.5, seed=0)
+    with pytest.raises(CorpusError, match=r"^reviews\.csv: two rows or more of each class .* but 1 came"):
+        place_rows(np.array([0, 0, 1], dtype=np.int8), test_rate=0.5, seed=0, source="reviews.csv")
+
+
+@pytest.mark.parametrize(
+    ("places", "labels", "message"),
+    [
+        ([1, 1], None, "a train split with rows is required, but all rows are test"),
+        ([1, LEFT_OUT], [0, 1], "a train split with rows is required in a labelled table with splits"),
+        ([0, 0, LEFT_OUT], [0, 1, 1], "a test split with rows is required in a labelled table with splits"),
+        ([0, LEFT_OUT, 1], [0, 1, 1], "two classes are required in the train split, but one came (examples in it: 1)"),
+        ([0, 0, 1], [1, 1, 0], "two classes are required in the train split, but one came (examples in it: 2)"),
+    ],
+)
+def test_splits_that_cannot_be_trained_on_are_refused(places, labels, message):
+    of_rows = None if labels is None else np.array(labels, dtype=np.int8)
+    with pytest.raises(CorpusError) as raised:
+        require_trainable("reviews.csv", np.array(places, dtype=np.int8), of_rows)
+    assert str(raised.value) == f"reviews.csv: {message}"
+
+
+def test_splits_that_can_be_trained_on_are_taken():
+    require_trainable("t", np.array([0, 1, 0], dtype=np.int8), np.array([0, 0, 1], dtype=np.int8))
+    require_trainable("t", np.array([0, LEFT_OUT], dtype=np.int8), None)
 
 
 @settings(max_examples=60)

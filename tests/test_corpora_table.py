@@ -7,13 +7,14 @@ import gzip
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minibert.corpora import Corpus, open_corpus
@@ -45,10 +46,12 @@ def write(path: Path, rows: list[dict]) -> Path:
         pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=5)
         return path
     stream = io.StringIO(newline="")
-    if suffix in (".csv", ".tsv"):
-        writer = csv.DictWriter(stream, list(rows[0]), delimiter="," if suffix == ".csv" else "\t")
+    if suffix == ".csv":
+        writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+    elif suffix == ".tsv":
+        stream.write("".join("\t".join(map(str, row)) + "\n" for row in [rows[0].keys(), *map(dict.values, rows)]))
     else:
         stream.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     content = stream.getvalue().encode()
@@ -73,11 +76,14 @@ def opened(path: Path, *, seed: int = 0, **settings) -> Corpus:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_format_gives_the_same_corpus(suffix, tmp_path):
-    corpus = opened(write(tmp_path / f"reviews{suffix}", ROWS))
+    rows = ROWS
+    if ".tsv" in suffix:  # which has no way to write a tab or a line end within a field
+        rows = [{**row, "text": re.sub(r"[\t\n]", "|", row["text"])} for row in ROWS]
+    corpus = opened(write(tmp_path / f"reviews{suffix}", rows))
     assert (corpus.name, corpus.class_names, corpus.examples) == ("table", ("neg", "pos"), {"train": 10, "test": 2})
     found = contents(corpus)
-    assert sorted(found["train"] + found["test"]) == sorted((r["text"], int(r["label"] == "pos")) for r in ROWS)
-    assert corpus.digest == opened(write(tmp_path / "reference.csv", ROWS)).digest
+    assert sorted(found["train"] + found["test"]) == sorted((r["text"], int(r["label"] == "pos")) for r in rows)
+    assert corpus.digest == opened(write(tmp_path / "reference.csv", rows)).digest
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12).filter(str.strip)
@@ -86,7 +92,10 @@ tables = st.lists(texts, min_size=4, max_size=12)
 
 @settings(max_examples=40)
 @given(tables, st.sampled_from([".csv", ".tsv", ".jsonl", ".parquet"]))
+@example(['"Best" film ever', '"Great!"', 'so "so', '"'], ".tsv")
 def test_texts_come_back_as_written(tmp_path_factory, values, suffix):
+    if suffix == ".tsv":
+        values = [re.sub(r"[\t\r\n]", "|", value) for value in values]
     rows = [{"split": "train" if place < len(values) - 2 else "test", "review": text, "sentiment": str(place % 2)}
             for place, text in enumerate(values)]  # fmt: skip
     found = contents(opened(write(tmp_path_factory.mktemp("table") / f"t{suffix}", rows)))
@@ -151,6 +160,18 @@ def test_label_column_is_the_first_known_one_or_the_named_one(columns, settings,
         (("b", "7"), ".csv", ("7", "b")),
         ((True, False), ".jsonl", ("False", "True")),
         ((4.5, 0.5), ".parquet", ("0.5", "4.5")),
+        ((10.5, 9.5), ".parquet", ("9.5", "10.5")),
+        ((10.5, 9.5), ".jsonl", ("9.5", "10.5")),
+        ((10.5, 9.5), ".csv", ("9.5", "10.5")),
+        (("10.5", "9.5"), ".tsv", ("9.5", "10.5")),
+        (("10.5", "9.5"), ".jsonl", ("9.5", "10.5")),
+        (("+.5", "-1.5"), ".csv", ("-1.5", "+.5")),
+        (("1e1", "9"), ".csv", ("9", "1e1")),
+        (("1.0", "1"), ".csv", ("1", "1.0")),
+        (("20000000000000001", "20000000000000000.5"), ".csv", ("20000000000000000.5", "20000000000000001")),
+        (("nan", "inf"), ".csv", ("inf", "nan")),
+        (("1_0", "9"), ".csv", ("9", "1_0")),
+        (("1e9999999999", "2"), ".csv", ("2", "1e9999999999")),
     ],
 )
 def test_label_values_are_sorted_and_named_as_they_stand(values, suffix, names, tmp_path):
@@ -162,6 +183,35 @@ def test_label_values_are_sorted_and_named_as_they_stand(values, suffix, names, 
 
 def test_class_names_of_the_settings_win(tmp_path):
     assert opened(write(tmp_path / "t.csv", ROWS), class_names=("bad", "good")).class_names == ("bad", "good")
+
+
+@pytest.mark.parametrize("for_evaluation", [False, True])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("order", [("negative", "positive"), ("positive", "negative")])
+def test_values_that_are_the_class_names_keep_their_own(order, suffix, for_evaluation, tmp_path):
+    """`negative` is the smaller value: by the order alone, it was called positive where positive is named first."""
+    rows = [{"text": f"{('bad', 'good')[n % 2]} {n}", "label": ("negative", "positive")[n % 2]} for n in range(10)]
+    path = write(tmp_path / f"t{suffix}", rows)
+    corpus = open_corpus(CorpusSettings(class_names=order), seed=0, data=path, for_evaluation=for_evaluation)
+    assert corpus.class_names == ("negative", "positive")
+    found = contents(corpus)
+    assert {(text.split()[0], label) for text, label in found["train"] + found["test"]} == {("bad", 0), ("good", 1)}
+
+
+@pytest.mark.parametrize("order", [("negative", "positive"), ("positive", "negative")])
+def test_a_value_that_is_one_of_the_class_names_keeps_it(order, tmp_path):
+    for values, names in (
+        (("neg", "positive"), ("negative", "positive")),
+        (("negative", "pos"), ("negative", "positive")),
+    ):
+        rows = [{"text": f"t{n}", "label": values[n % 2]} for n in range(10)]
+        assert opened(write(tmp_path / "t.csv", rows), class_names=order).class_names == names
+
+
+def test_numbers_that_are_the_class_names_keep_their_own(tmp_path):
+    rows = [{"text": f"t{n}", "label": n % 2} for n in range(10)]
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        assert opened(write(tmp_path / f"t{suffix}", rows), class_names=("1", "0")).class_names == ("0", "1")
 
 
 def test_dictionary_and_large_string_columns_are_text(tmp_path):
@@ -191,6 +241,30 @@ def test_split_column_is_honoured_and_examples_keep_their_order(tmp_path):
     found = contents(opened(write(tmp_path / "t.csv", rows), seed=7))
     assert [t for t, _ in found["test"]] == ["t0", "t3", "t6", "t9"]
     assert [t for t, _ in found["train"]] == ["t1", "t2", "t4", "t5", "t7", "t8", "t10", "t11"]
+
+
+FOLDS = [{"text": f"t{n}", "label": n % 2, "fold": "test" if n > 7 else "train"} for n in range(10)]
+
+
+def test_the_column_of_splits_can_be_another(tmp_path):
+    corpus = opened(write(tmp_path / "t.csv", FOLDS), split_column="fold")
+    assert [text for text, _ in contents(corpus)["test"]] == ["t8", "t9"]
+    rows = [{**row, "split": "valid"} for row in FOLDS]  # which is then a column as any other
+    assert opened(write(tmp_path / "t.jsonl", rows), split_column="fold").digest == corpus.digest
+
+
+def test_a_column_of_splits_can_be_left_alone(tmp_path):
+    rows = [{"text": f"t{n}", "label": n % 2} for n in range(10)]
+    plain = opened(write(tmp_path / "plain.csv", rows))
+    for value in ("train", "valid", ""):
+        path = write(tmp_path / "t.csv", [{**row, "split": value} for row in rows])
+        assert opened(path, split_column="").digest == plain.digest
+
+
+def test_a_column_called_split_may_be_the_label_or_the_text(tmp_path):
+    rows = [{"text": f"t{n}", "split": f"s{n % 2}"} for n in range(10)]
+    assert opened(write(tmp_path / "t.csv", rows), label_column="split").class_names == ("s0", "s1")
+    assert opened(write(tmp_path / "t.csv", rows), text_column="split").examples == {"train": 10, "test": 0}
 
 
 def test_seeded_split_depends_on_the_seed_and_not_on_the_format(tmp_path):
@@ -258,7 +332,7 @@ REFUSED = {
     "one class": ("t.csv", b"text,label\na,1\nb,1\n", {},
                   "two label values are required in column 'label', but 1 came: '1'"),
     "lone row": ("t.csv", b"text,label\na,1\nb,1\nc,0\n", {},
-                 "labels: two rows or more of each class are required for a split, but 1 came"),
+                 "t.csv: column 'label': two rows or more of each class are required for a split, but 1 came"),
     "null label": ("t.jsonl", b'{"text":"a","label":0}\n{"text":"b","label":null}\n', {},
                    "row 2: column 'label': a label is required, but null came"),
     "missing label": ("t.jsonl", b'{"text":"a","label":0}\n{"text":"b"}\n', {},
@@ -313,6 +387,16 @@ REFUSED = {
                    "row 2: column 'split': train or test is required, but None came"),
     "numbers as split": ("t.jsonl", b'{"text":"a","label":0,"split":1}\n', {},
                          "column 'split': train or test is required, but int64 came"),
+    "named split": ("t.csv", GOOD, {"split_column": "fold"},
+                    "split column 'fold' is required, but there are 'text', 'label'"),
+    "split is label": ("t.csv", GOOD, {"split_column": "label"},
+                       "three columns are required, but 'label' is split and text or label"),
+    "other named split": ("t.csv", b"text,label,fold\na,0,train\nb,1,valid\n", {"split_column": "fold"},
+                          "row 2: column 'fold': train or test is required, but 'valid' came"),
+    "one example": ("t.csv", GOOD, {"train_examples": 1, "test_rate": 0.5},
+                    "two classes are required in the train split, but one came (examples in it: 1)"),
+    "quote in TSV": ("t.tsv", b'text\tlabel\n"a\nb"\t0\n', {},
+                     "row 1 (line 2): 2 fields are required, as in the header, but 1 came"),
     "train only": ("t.csv", b"text,label,split\na,0,train\nb,1,train\n", {},
                    "a test split with rows is required in a labelled table with splits"),
     "test only": ("t.csv", b"text,label,split\na,0,test\nb,1,test\n", {},
@@ -340,7 +424,7 @@ def test_refused_tables_are_named_in_one_line(case, tmp_path):
     text = str(raised.value)
     assert "\n" not in text
     assert message in text
-    assert name in text or text.startswith("labels:")
+    assert text.startswith(f"{path}: ")
 
 
 def test_row_numbers_count_over_batches(tmp_path):

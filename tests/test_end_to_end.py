@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -72,10 +73,50 @@ def test_texts_are_encoded_as_for_training(model, vocabulary, texts):
     assert ids.tolist() == encode(arrow(texts), vocabulary, SETTINGS).tolist()
 
 
+any_text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
+CASES = "İI\u0131iΣς ΟΔΥΣΣΕΥΣ ẞß ǄǅǆﬁŉKÅΩⒶⅧᲐ\u13a0\uab70𐐀𞤀 \ufeffÉ\ufffe\uffff\U0010ffff\x7f\x01"
+UNICODE = TextSettings(lowercase="unicode", line_break="", stripped_characters="")
+
+
+@given(texts=st.lists(any_text, min_size=1))
+@example(texts=[CASES, "", "\ufeff"])
+def test_all_letters_are_lowered_in_the_model_as_for_training(texts):
+    found = Standardize("unicode", "", "")(tf.constant(texts)).numpy()
+    assert [text.decode() for text in found] == standardize(arrow(texts), UNICODE).to_pylist()
+
+
+def test_every_character_is_lowered_in_the_model_as_for_training():
+    characters = [chr(c) for c in range(1, sys.maxunicode + 1) if not 0xD800 <= c < 0xE000]
+    texts = ["".join(characters[start : start + 4096]) for start in range(0, len(characters), 4096)]
+    found = Standardize("unicode", "", "")(tf.constant(texts)).numpy()
+    assert [text.decode() for text in found] == standardize(arrow(texts), UNICODE).to_pylist()
+
+
+@pytest.mark.parametrize("lowercase", ["ascii", "unicode", "none"])
+@pytest.mark.parametrize("shape", [(), (0,), (6,), (3, 2), (6, 1)])
+def test_texts_of_any_shape_keep_it(shape, lowercase):
+    texts = tf.reshape(tf.constant(["ÉTÉ"] * int(np.prod(shape)), tf.string), shape)
+    for layer in (Standardize(lowercase, "", ""), tf.function(Standardize(lowercase, "", ""))):
+        found = layer(texts)
+        assert found.shape == shape
+        assert {text.decode() for text in np.ravel(found)} <= {"ÉtÉ", "été", "ÉTÉ"}
+
+
+def test_a_model_that_lowers_all_letters_is_saved_and_loaded(classifier, tmp_path):
+    settings = TextSettings(vocabulary_size=20, sequence_length=6, lowercase="unicode")
+    vocabulary = learn_vocabulary([arrow(TEXTS)], settings)
+    build_end_to_end(classifier, vocabulary, settings).save(tmp_path / "model.keras")
+    loaded, texts = keras.models.load_model(tmp_path / "model.keras", safe_mode=True), ["ÉTÉ", "été NAÏVE Bad"]
+    ids = loaded.get_layer("encode")(tf.constant(texts)).numpy()
+    assert ids.tolist() == encode(arrow(texts), vocabulary, settings).tolist()
+    assert (ids[0, 0], ids[0, 0] > 1) == (ids[1, 0], True)
+
+
 @pytest.mark.parametrize(
     "changed",
     [
         {"lowercase": "none"},
+        {"lowercase": "unicode"},
         {"line_break": ""},
         {"line_break": "(.*) é-\\d"},
         {"stripped_characters": ""},
@@ -161,6 +202,44 @@ def test_a_table_without_the_columns_is_refused_not_guessed(model, columns, name
     frame = pd.DataFrame({columns[0]: TEXTS, columns[1]: LABELS})
     with pytest.raises(SettingsError, match=re.escape(message)):
         model.evaluate(frame, verbose=0, **named)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("review", None, "text_column: row 3 of column 'review': Unicode text is required, but None came"),
+        ("review", float("nan"), "text_column: row 3 of column 'review': Unicode text is required, but nan came"),
+        ("review", pd.NA, "text_column: row 3 of column 'review': Unicode text is required, but <NA> came"),
+        ("review", 7, "text_column: row 3 of column 'review': Unicode text is required, but 7 came"),
+        ("review", "\udcff", r"text_column: row 3 of column 'review': Unicode text is required, but '\udcff' came"),
+        ("sentiment", "positive", "label_column: row 3 of column 'sentiment': 0 or 1 is required, but 'positive' came"),
+        ("sentiment", None, "label_column: row 3 of column 'sentiment': 0 or 1 is required, but None came"),
+        ("sentiment", float("nan"), "label_column: row 3 of column 'sentiment': 0 or 1 is required, but nan came"),
+        ("sentiment", 2, "label_column: row 3 of column 'sentiment': 0 or 1 is required, but 2 came"),
+        ("sentiment", 10**400, "label_column: row 3 of column 'sentiment': 0 or 1 is required, but 1000"),
+    ],
+    ids=["none", "nan", "NA", "number", "surrogate", "word", "no label", "nan label", "two", "too much"],
+)
+def test_a_table_with_a_wrong_value_is_refused_by_its_row(model, column: str, value: Any, message: str):
+    table = {"review": [*TEXTS], "sentiment": [*LABELS]}
+    table[column][2] = value
+    frame = pd.DataFrame({name: pd.Series(values, range(10, 16), object) for name, values in table.items()})
+    with pytest.raises(SettingsError) as caught:
+        model.evaluate(frame, verbose=0)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_without_rows_is_refused(model):
+    with pytest.raises(SettingsError, match="text_column: a column with rows is required, but 'review' has none"):
+        model.evaluate(pd.DataFrame({"review": [], "sentiment": []}), verbose=0)
+
+
+@pytest.mark.parametrize("kind", ["bool", "Int64", "float64", "category", "str"])
+def test_a_table_may_have_its_labels_in_any_type(model, kind):
+    expected = model.evaluate(pd.DataFrame({"review": TEXTS, "sentiment": LABELS}), verbose=0)
+    frame = pd.DataFrame({"review": TEXTS, "sentiment": pd.Series(LABELS).astype(kind)})
+    assert model.evaluate(frame, verbose=0) == expected
 
 
 def test_raw_texts_are_evaluated_as_the_classifier_scores_them(model, classifier, vocabulary):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 
@@ -11,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minibert.corpora import open_corpus
 from minibert.corpora.corpus import Corpus, Split, TextBatch, make_corpus
 from minibert.errors import CorpusError
 from minibert.examples import encode_corpus
 from minibert.progress import Progress, Task
-from minibert.settings import RunSettings, TextSettings
+from minibert.settings import CorpusSettings, FinetuneSettings, RunSettings, TextSettings
+from minibert.streams import stream
 from minibert.text import Vocabulary
 from tests import oracles
 from tests.golden import make
@@ -69,6 +72,45 @@ def test_splits_are_the_parts():
         assert labels.tolist() == LABELS[name]
 
 
+def test_the_classifier_is_validated_on_the_test_split():
+    examples = encode_corpus(corpus_of(), SETTINGS)
+    for found, name in zip(examples.for_classifier(), ("train", "test"), strict=True):
+        for array, expected in zip(found, examples.split(name), strict=True):
+            assert np.array_equal(array, expected)
+
+
+def holding_out(rate: float, *, seed: int = 0) -> RunSettings:
+    return dataclasses.replace(SETTINGS, seed=seed, finetune=FinetuneSettings(validation_rate=rate))
+
+
+@pytest.mark.parametrize(("rate", "counts"), [(0.01, [1, 1]), (0.5, [1, 2]), (0.99, [1, 2])])
+def test_or_on_a_seeded_share_of_each_class_of_the_train_split_which_it_is_not_trained_on(rate, counts):
+    examples, words = encode_corpus(corpus_of(), holding_out(rate)), stream(0, "validation").words(5)
+    held = [
+        row
+        for label, count in enumerate(counts)
+        for row in sorted((i for i in range(5) if LABELS["train"][i] == label), key=lambda i: words[i])[:count]
+    ]
+    trained = [row for row in range(5) if row not in held]
+    ids, labels = examples.split("train")
+    for rows, (found_ids, found_labels) in zip((trained, sorted(held)), examples.for_classifier(), strict=True):
+        assert np.array_equal(found_ids, ids[rows])
+        assert np.array_equal(found_labels, labels[rows])
+    assert examples.statistics() == encode_corpus(corpus_of(), SETTINGS).statistics()
+
+
+def test_what_is_held_out_depends_on_the_seed():
+    held = {tuple(encode_corpus(corpus_of(), holding_out(0.5, seed=seed)).held_out) for seed in range(9)}
+    assert len(held) > 1
+
+
+def test_a_class_of_which_none_can_be_held_out_is_named_before_anything_is_trained(monkeypatch):
+    monkeypatch.setitem(LABELS, "train", [1, 0, 1, 1, 1])
+    with pytest.raises(CorpusError, match="two rows or more of each class are required for a split, but 1 came"):
+        encode_corpus(corpus_of(), holding_out(0.1))
+    assert encode_corpus(corpus_of(labelled=False), holding_out(0.1)).held_out is None
+
+
 def test_the_test_split_stays_out_of_the_vocabulary_if_asked():
     examples = encode_corpus(corpus_of(), with_text(vocabulary_splits="train", vocabulary_size=100))
     assert list(examples.vocabulary.words) == oracles.vocabulary(TRAIN, 100)
@@ -114,8 +156,15 @@ def test_an_unlabelled_corpus_has_no_labels():
 
 
 def test_a_corpus_without_words_is_refused():
-    with pytest.raises(CorpusError, match="corpus: texts with at least one word are required"):
+    with pytest.raises(CorpusError, match=r"^the corpus 'test': texts with at least one word are required"):
         encode_corpus(corpus_of(), with_text(stripped_characters="abcdefghijklmnopqrstuvwxyz!,.[]"))
+
+
+def test_a_table_without_words_is_named(tmp_path):
+    path = tmp_path / "reviews.csv"
+    path.write_text("text\n!!!\n...\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match=f"^{path}: texts with at least one word are required, but none came"):
+        encode_corpus(open_corpus(CorpusSettings(), seed=0, data=path), SETTINGS)
 
 
 def test_ids_of_embedded_sentences_are_the_known_answer():

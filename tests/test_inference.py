@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ from minibert import inference
 from minibert.artifacts import sha256_of_file
 from minibert.errors import ArtifactError, CorpusError, MinibertError, SettingsError
 from minibert.progress import Progress
-from minibert.record import read_record, write_record
+from minibert.record import read_record, record_settings, write_record
 from minibert.settings import CorpusSettings
 from minibert.text import Vocabulary, encode
 from tests.runs import small_settings, write_texts
@@ -130,6 +131,27 @@ def test_classes_are_matched_by_name_not_by_number(small_run: Path, tmp_path: Pa
     corpus = CorpusSettings(name="table", class_names=tuple(names[::-1]))
     flipped = inference.evaluate(small_run, numbers, corpus=corpus)
     assert flipped.accuracy == pytest.approx(1.0 - straight.accuracy)
+
+
+@pytest.mark.parametrize("order", [("negative", "positive"), ("positive", "negative")])
+@pytest.mark.parametrize("names", [("negative", "positive"), ("positive", "negative")])
+def test_a_table_of_the_class_names_is_matched_by_them_and_not_by_their_order(
+    small_run: Path, tmp_path: Path, names: tuple[str, str], order: tuple[str, str]
+) -> None:
+    """A run on 0 and 1 with the names positive, negative once took the words of a new table for each other."""
+    words = labelled(tmp_path / "words.csv", names=names)
+    named = CorpusSettings(name="table", class_names=order)
+    assert inference.evaluate(small_run, words, corpus=named) == inference.evaluate(small_run, words)
+
+
+def test_the_names_of_a_runs_settings_do_not_rename_the_words_of_a_new_table(copy: Path, tmp_path: Path) -> None:
+    words, record = labelled(tmp_path / "words.csv"), read_record(copy)
+    straight = inference.evaluate(copy, words)
+    settings = record_settings(record, copy)
+    corpus = dataclasses.replace(settings.corpus, class_names=("positive", "negative"))
+    settings = dataclasses.replace(settings, corpus=corpus)
+    write_record(copy, record | {"settings": settings.to_dict(), "settings_digest": settings.digest()})
+    assert inference.evaluate(copy, words) == straight
 
 
 # Refused

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minibert.errors import SettingsError
-from minibert.mask_word import fill_in, require_one_mask
+from minibert.mask_word import around_mask, fill_in, require_one_mask
 
 plain = st.text(st.characters(exclude_characters="[]"))
 words = st.text() | st.sampled_from([r"\1", r"\g<0>", "[mask]", "\\"])
@@ -20,6 +20,11 @@ words = st.text() | st.sampled_from([r"\1", r"\g<0>", "[mask]", "\\"])
 def test_a_word_stands_where_the_mask_stood(before: str, mask: str, after: str, word: str) -> None:
     require_one_mask("sentence", before + mask + after)
     assert fill_in(before + mask + after, word) == before + word + after
+    assert around_mask(before + mask + after) == (before, after)
+
+
+def test_without_a_mask_everything_stands_before_it() -> None:
+    assert around_mask("a film") == ("a film", "")
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,13 @@ def test_without_a_terminal_a_task_writes_a_line_per_interval_and_one_at_its_end
     ]
 
 
+def test_others_can_ask_whether_anything_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Progress(quiet=True).quiet
+    assert not Progress(stream=io.StringIO()).quiet
+    monkeypatch.setattr(sys, "stderr", None)
+    assert Progress().quiet
+
+
 def test_a_total_may_be_unknown_or_zero_and_figures_may_be_missing(clock: Clock) -> None:
     stream = io.StringIO()
     progress = Progress(stream=stream, interval_seconds=10)

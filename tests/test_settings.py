@@ -55,7 +55,7 @@ text_settings = st.builds(
     TextSettings,
     vocabulary_size=st.integers(4, 2**31 - 1),
     sequence_length=positive,
-    lowercase=st.sampled_from(["ascii", "none"]),
+    lowercase=st.sampled_from(["ascii", "unicode", "none"]),
     line_break=one_line,
     stripped_characters=one_line,
     vocabulary_splits=st.sampled_from(["train", "train+test"]),
@@ -79,13 +79,17 @@ finetune_settings = st.builds(
     learning_rate=positive_float,
     embedding_second_moment=st.sampled_from(["occurrence", "word"]),
     classifier_size=positive,
+    frozen_dropout=st.booleans(),
+    validation_rate=st.floats(0, 1, exclude_max=True),
 )
 corpus_settings = st.builds(
     CorpusSettings,
     name=st.sampled_from(["imdb", "amazon", "jokes", "embedded", "table"]),
     text_column=one_line,
     label_column=one_line,
+    split_column=one_line,
     class_names=st.just(()) | names,
+    positive_label=st.sampled_from([0, 1]),
     test_rate=st.floats(0, 1, exclude_min=True, exclude_max=True),
     train_examples=st.none() | st.integers(0, 2**31 - 1),
     test_examples=st.none() | st.integers(0, 2**31 - 1),
@@ -108,6 +112,7 @@ run_settings = st.builds(
 
 @given(run_settings)
 def test_settings_come_back_from_plain_values_and_from_json(settings: RunSettings) -> None:
+    assert settings.to_dict() == json.loads(json.dumps(settings.to_dict())), "lists, no tuples"
     assert settings_from_dict(RunSettings, settings.to_dict()) == settings
     again = settings_from_dict(RunSettings, json.loads(settings.canonical_json()))
     assert again == settings
@@ -171,7 +176,12 @@ def test_every_setting_can_be_written_on_the_command_line(settings: RunSettings)
         ("pretrain.sample_sentence=a = [mask], b", "a = [mask], b"),
         ("text.line_break=", ""),
         ("text.lowercase=none", "none"),
+        ("text.lowercase=unicode", "unicode"),
+        ("corpus.positive_label=1", 1),
+        ("corpus.split_column=", ""),
         ("finetune.embedding_second_moment=word", "word"),
+        ("finetune.frozen_dropout=false", False),
+        ("finetune.validation_rate=0.1", 0.1),
         ("masking.static=False", False),
         ("masking.vocabulary_size=None", None),
         ("masking.vocabulary_size=300", 300),
@@ -205,7 +215,9 @@ def test_an_assignment_is_read_by_the_type_of_its_field(assignment: str, value: 
         (f"pretrain.epochs={'1' * 9000}", "pretrain.epochs: an integer is required, but '1111"),
         ("masking.static=1", "masking.static: true or false is required, but '1' came"),
         ("masking.protected_ids=0,x", "masking.protected_ids: an integer is required, but 'x' came"),
-        ("text.lowercase=ASCII", "one of 'ascii', 'none' is required, but 'ASCII' came"),
+        ("text.lowercase=ASCII", "one of 'ascii', 'unicode', 'none' is required, but 'ASCII' came"),
+        ("corpus.positive_label=2", "corpus.positive_label: one of 0, 1 is required, but '2' came"),
+        ("corpus.positive_label=true", "corpus.positive_label: one of 0, 1 is required, but 'true' came"),
         ("model.heads=7", "model.heads: a divisor of model.hidden_size (128) is required, but 7 came"),
     ],
 )
@@ -319,7 +331,20 @@ def test_a_wrong_assignment_says_what_is_wrong(assignment: str, message: str) ->
             {"embedding_second_moment": "words"},
             "finetune.embedding_second_moment: one of 'occurrence'",
         ),
+        *(
+            (
+                FinetuneSettings,
+                {"validation_rate": rate},
+                f"finetune.validation_rate: a rate from 0 to below 1 is required, but {rate} came",
+            )
+            for rate in (1.0, -0.1, math.nan)
+        ),
+        (FinetuneSettings, {"frozen_dropout": 1}, "finetune.frozen_dropout: true or false is required, but 1 came"),
         (CorpusSettings, {"name": "imbd"}, "corpus.name: one of 'imdb', 'amazon'"),
+        *(
+            (CorpusSettings, {"positive_label": label}, f"one of 0, 1 is required, but {label!r} came")
+            for label in (2, True, 1.0, "1", None)  # True would be 1 to Python, and true in a record
+        ),
         *(
             (CorpusSettings, {"class_names": names}, "corpus.class_names: two different names is required")
             for names in (("a", "b", "c"), ("a",), ("a", "a"))
@@ -398,9 +423,10 @@ def test_every_setting_is_documented() -> None:
     """A setting without a sentence of its own is a number that nobody can choose."""
     from pathlib import Path
 
-    from minibert import settings as module
+    import minibert
 
-    source = Path(module.__file__).read_text(encoding="utf-8")
+    modules = [Path(minibert.__file__).with_name(name) for name in ("settings.py", "training_settings.py")]
+    source = "\n".join(module.read_text(encoding="utf-8") for module in modules)
     for key in valid_settings():
         field = key.rpartition(".")[2]
         assert re.search(rf'^    {field}: [^\n]+\n    """', source, re.MULTILINE), key

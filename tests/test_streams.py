@@ -202,6 +202,19 @@ def test_integers_below_agree_with_the_oracle(words, count):
 
 
 @times(4)
+@given(
+    words=st.lists(strategies.words, max_size=6), count=st.integers(1, 10) | st.integers(1, 2**40),
+    below=st.integers(1, 2**64),
+)  # fmt: skip
+@example(words=[2**64 - 1], count=1, below=2**64)
+@example(words=[0, 1, 2], count=5, below=3)
+def test_integers_of_the_words_below_a_bound_take_equal_parts_of_it(words, count, below):
+    words = [word % below for word in words]
+    integers = integers_below(np.array(words, dtype=np.uint64), count, below=below)
+    assert integers.tolist() == [min(word // max(below // count, 1), count - 1) for word in words]
+
+
+@times(4)
 @given(words=st.lists(strategies.words, max_size=6), limit=st.floats(0.0, 2.0**100) | st.floats(1e-3, 1.0))
 @example(words=[0, 2**63 - 1, 2**63, 2**64 - 1], limit=1.0)
 @example(words=[0, 2**63 - 1, 2**63, 2**64 - 1], limit=0.1)

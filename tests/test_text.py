@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import unicodedata
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +16,16 @@ from hypothesis import strategies as st
 
 from minibert.errors import ArtifactError, CorpusError, SettingsError
 from minibert.settings import TextSettings
-from minibert.text import Vocabulary, encode, learn_vocabulary, sample_ids, split_words, standardize, stripped_pattern
+from minibert.text import (
+    Vocabulary,
+    encode,
+    learn_vocabulary,
+    lower_case_table,
+    sample_ids,
+    split_words,
+    standardize,
+    stripped_pattern,
+)
 from tests import oracles
 from tests.strategies import times
 
@@ -141,6 +152,30 @@ def test_any_characters_can_be_stripped(characters, text):
     assert stripped_pattern(characters).startswith("[")
 
 
+def lower_by_hand(text: str) -> str:
+    """Python knows Unicode's full mapping; of a lone character it is the simple one, but for one letter."""
+    return "".join("i" if character == "İ" else character.lower() for character in text)
+
+
+@times(2)
+@given(text=texts)
+@example(text="ΟΔΥΣΣΕΥΣ ΌΣΟΣ Σ")  # a Σ at a word's end is not another letter here
+@example(text="İI\u0131i ẞß Ǆǅǆ ﬁ ŉ K Å Ω Ⓐ Ⅷ Ა \u13a0\uab70 𐐀 𞤀 Ꙁ")
+def test_every_letter_is_lowered_by_itself_where_unicode_is_asked_for(text):
+    settings = TextSettings(lowercase="unicode", line_break="", stripped_characters="")
+    text = "".join(c for c in text if unicodedata.category(c) != "Cn")  # Python may not know what Arrow knows already
+    assert standardize(arrow([text]), settings).to_pylist() == [lower_by_hand(text)]
+
+
+def test_the_table_of_lower_case_is_what_texts_are_lowered_by():
+    table = lower_case_table()
+    assert (table.shape, table.dtype) == ((sys.maxunicode + 1,), np.int32)
+    known = [c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) not in ("Cn", "Cs", "Co")]
+    assert [c for c in known if chr(table[ord(c)]) != lower_by_hand(c)] == []
+    assert (table[0xD800:0xE000] == np.arange(0xD800, 0xE000)).all()
+    assert (table[table] == table).all()  # what is lowered stays
+
+
 def test_a_line_break_is_literal_text():
     settings = TextSettings(line_break="(.*)", stripped_characters="")
     assert standardize(arrow(["a(.*)b.*"]), settings).to_pylist() == ["a b.*"]
@@ -169,14 +204,14 @@ def test_no_texts_are_no_rows():
 def test_a_corpus_without_words_is_refused(corpus):
     with pytest.raises(CorpusError) as caught:
         learn_vocabulary([arrow(corpus)] if corpus else [], TextSettings())
-    assert str(caught.value) == "corpus: texts with at least one word are required, but none came"
+    assert str(caught.value) == "texts: texts with at least one word are required, but none came"
 
 
 def test_a_word_that_ends_in_a_nul_is_refused_before_anything_is_trained():
     """NumPy cuts it off where Keras reads the vocabulary: the raw-text model would have two equal words."""
     with pytest.raises(CorpusError) as caught:
-        learn_vocabulary([arrow(["a a a\0 b"])], TextSettings())
-    assert str(caught.value) == "corpus: words that do not end in a NUL character are required, but 'a\\x00' came"
+        learn_vocabulary([arrow(["a a a\0 b"])], TextSettings(), source="reviews.csv")
+    assert str(caught.value) == "reviews.csv: words that do not end in a NUL character are required, but 'a\\x00' came"
     settings = settings_of(4, 3)
     assert learn_vocabulary([arrow(["a a a\0 b\0c"])], settings).words == ("", "[UNK]", "a", "[mask]")
 
@@ -279,6 +314,13 @@ def test_a_sentence_without_a_single_mask_is_refused(sentence, message):
         sample_ids(sentence, VOCABULARY, settings_of(5, 4))
     with pytest.raises(SettingsError, match=f"^pretrain.sample_sentence: {re.escape(message)}"):
         sample_ids(sentence, VOCABULARY, settings_of(5, 4), argument="pretrain.sample_sentence")
+
+
+def test_a_mask_in_capitals_is_one_where_all_letters_are_lowered():
+    settings = TextSettings(vocabulary_size=5, sequence_length=4, lowercase="unicode")
+    assert sample_ids("THE [MASK]", VOCABULARY, settings)[0].tolist() == [[2, 4, 0, 0]]
+    with pytest.raises(SettingsError, match=re.escape("one [mask], as a word of its own, is required, but 0 came")):
+        sample_ids("the un[mask]", VOCABULARY, settings)
 
 
 def test_where_letters_keep_their_size_a_mask_is_small():

@@ -21,8 +21,8 @@ from minibert.corpora.table import read_table
 from minibert.errors import CorpusError
 from minibert.settings import CorpusSettings
 
-HUB_NAMES = ("amazon_polarity", "fancyzhx/amazon_polarity")
-"""The notebook's name, and where the dataset lives now."""
+HUB_NAMES = ("fancyzhx/amazon_polarity", "amazon_polarity")
+"""Where the dataset lives now, and the notebook's name, which a cache may know it by."""
 TRAIN_EXAMPLES, TEST_EXAMPLES = 40_000, 10_000
 """The notebook's, of 3,600,000 and 400,000."""
 _COLUMNS = frozenset({"label", "title", "content"})
@@ -42,7 +42,7 @@ def read_amazon(settings: CorpusSettings, *, seed: int, data: Path | None = None
         DownloadError: The hub cannot be reached.
     """
     if data is None:
-        path, dataset = Path(HUB_NAMES[-1]), load_hub_dataset(*HUB_NAMES)
+        path, dataset = Path(HUB_NAMES[0]), load_hub_dataset(*HUB_NAMES, progress=progress)
     else:
         path, dataset = data, open_saved_dataset(data).dataset
     for split in SPLITS:

@@ -47,6 +47,7 @@ class Corpus:
         class_names: The names of label 0 and label 1; None in an unlabelled corpus.
         digest: SHA-256 of content (see `content_digest`): equal digests, equal corpora.
         read: Gives the batches of a split.
+        source: Where the texts come from, for errors about them: a path, or a name on the web.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Corpus:
     class_names: tuple[str, str] | None
     digest: str
     read: Callable[[Split], Iterator[TextBatch]]
+    source: str
 
     def batches(self, split: Split) -> Iterator[TextBatch]:
         """The examples of one split, in order, in batches of the reader's size."""
@@ -70,6 +72,7 @@ def make_corpus(
     class_names: tuple[str, str] | None,
     read: Callable[[Split], Iterator[TextBatch]],
     *,
+    source: str | None = None,
     progress: Any = None,
 ) -> Corpus:
     """Reads everything once, for the counts and the digest, and gives the corpus.
@@ -78,13 +81,15 @@ def make_corpus(
         name: The reader's name.
         class_names: The names of label 0 and label 1; None: unlabelled.
         read: Gives the batches of a split, as often as it is asked.
+        source: Named in errors; None: the corpus of that name.
         progress: Has ``start(description, total)``; None: silent.
     """
     task = progress.start("digest of the texts", None) if progress else None
     digest, examples = content_digest(read, class_names, advance=task.advance if task else lambda count: None)
     if task:
         task.finish()
-    return Corpus(name=name, examples=examples, class_names=class_names, digest=digest, read=read)
+    where = f"the corpus {name!r}" if source is None else source
+    return Corpus(name=name, examples=examples, class_names=class_names, digest=digest, read=read, source=where)
 
 
 def content_digest(

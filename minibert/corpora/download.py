@@ -9,7 +9,6 @@ used: `pooch`, the usual choice, cannot resume, and the rule for the folder is o
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import os
@@ -21,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from minibert.artifacts import locked
 from minibert.errors import DownloadError
 
 ATTEMPTS = 5
@@ -60,8 +60,9 @@ def fetch(
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(target.name + ".lock")):
-            if target.exists() and file_digest(target, "md5") == md5:
+        # One process at a time downloads; where the system has no locks, the checksum protects.
+        with locked(target.with_name(target.name + ".lock"), wait=True):
+            if target.exists() and _has_digest(target, md5):
                 return target
             part = target.with_name(target.name + ".part")
             if not _download_checked(url, part, md5, progress, timeout_seconds, pause_seconds):
@@ -82,6 +83,15 @@ def file_digest(path: Path, algorithm: str) -> str:
     return digest.hexdigest()
 
 
+def _has_digest(path: Path, md5: str) -> bool:
+    """Whether a file is what was published; one that cannot be read is named here, before it is said of the folder."""
+    try:
+        return file_digest(path, "md5") == md5
+    except OSError as error:
+        raise DownloadError(f"{path}: cannot be read: {error.strerror or error}; MINIBERT_CACHE names "
+                            "another folder") from None  # fmt: skip
+
+
 def _download_checked(
     url: str, part: Path, md5: str, progress: Any, timeout_seconds: float, pause_seconds: float
 ) -> bool:
@@ -89,7 +99,7 @@ def _download_checked(
     for _ in range(2):
         continued = part.exists() and part.stat().st_size > 0
         _download(url, part, progress, timeout_seconds, pause_seconds)
-        if file_digest(part, "md5") == md5:
+        if _has_digest(part, md5):
             return True
         part.unlink()
         if not continued:
@@ -168,16 +178,3 @@ def _blocks(response: Any) -> Iterator[bytes]:
 def _range_start(response: Any) -> int | None:
     match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return int(match.group(1)) if match else None
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Lets one process at a time download; where the system has no such locks, the checksum protects."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -35,6 +35,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from minibert.checked import require
 from minibert.corpora import embedded_lexicon as lexicon
 from minibert.corpora.corpus import BATCH_ROWS, Corpus, Split, TextBatch, make_corpus
 from minibert.streams import stream, threshold
@@ -64,7 +65,11 @@ def embedded_corpus(
         train_examples: None or 0: 6,000.
         test_examples: None or 0: 1,500.
         progress: Has ``start(description, total)``; None: silent.
+
+    Raises:
+        SettingsError: One training example was asked for: it is of one class.
     """
+    require(train_examples != 1, "corpus.train_examples", "two examples or more, for both classes,", train_examples)
     counts: dict[Split, int] = {"train": train_examples or TRAIN_EXAMPLES, "test": test_examples or TEST_EXAMPLES}
 
     def read(split: Split) -> Iterator[TextBatch]:

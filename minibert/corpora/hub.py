@@ -6,6 +6,7 @@ has it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -35,15 +36,20 @@ def open_saved_dataset(path: Path) -> DatasetTable:
         raise CorpusError(f"{path}: a folder with aclImdb/ or one saved by datasets is required, but neither came")
     datasets = _import_datasets(CorpusError, str(path))
     try:
-        return DatasetTable(datasets.load_from_disk(str(path)), path)
+        with _without_bars():  # it is done in a moment
+            return DatasetTable(datasets.load_from_disk(str(path)), path)
     except CorpusError:
         raise
     except Exception as error:  # noqa: BLE001 -- a damaged folder shows in any of its readers
         raise CorpusError(f"{path}: datasets cannot read this folder: {_first_line(error)}") from None
 
 
-def load_hub_dataset(*names: str) -> Any:
+def load_hub_dataset(*names: str, progress: Any = None) -> Any:
     """Loads a dataset from the hub, or from the cache of `datasets`, under the first name that works.
+
+    Args:
+        *names: What it is and was called.
+        progress: Where it is None or quiet, `datasets` and its hub client show no bars of their own either.
 
     Returns:
         A ``datasets.DatasetDict``.
@@ -52,15 +58,20 @@ def load_hub_dataset(*names: str) -> Any:
         DownloadError: None of the names can be loaded; the message says how to do without.
     """
     datasets = _import_datasets(DownloadError, names[0])
+    is_quiet = progress is None or getattr(progress, "quiet", False)
     reason = ""
     for name in names:
+        if Path(name).exists():  # datasets would take it for the dataset
+            reason = reason or f"{name} in the working directory would be taken for it"
+            continue
         try:
-            return datasets.load_dataset(name)
+            with _without_bars() if is_quiet else contextlib.nullcontext():
+                return datasets.load_dataset(name)
         except Exception as error:  # noqa: BLE001 -- hub, HTTP and cache errors have no other common class
             reason = _first_line(error)
             if isinstance(error, ConnectionError) and not getattr(datasets.config, "HF_HUB_OFFLINE", False):
                 break  # Asking an unreachable hub for the other name takes half a minute more.
-    raise DownloadError(f"{names[-1]}: cannot be fetched from the hub ({reason}); give a local copy with --data")
+    raise DownloadError(f"{names[0]}: cannot be fetched from the hub ({reason}); give a local copy with --data")
 
 
 class DatasetTable(TableFile):
@@ -100,6 +111,20 @@ class DatasetTable(TableFile):
         """The names of a ``ClassLabel`` column."""
         names = getattr(self._parts[0].features[column], "names", None)
         return tuple(names) if names else None
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keeps `datasets` and its hub client from drawing bars; what was asked of them before holds again afterwards."""
+    libraries = map(importlib.import_module, ("datasets.utils", "huggingface_hub.utils"))
+    drawing = [library for library in libraries if not library.are_progress_bars_disabled()]
+    for library in drawing:
+        library.disable_progress_bars()
+    try:
+        yield
+    finally:
+        for library in drawing:
+            library.enable_progress_bars()
 
 
 def _import_datasets(error: Callable[[str], CorpusError], what: str) -> Any:

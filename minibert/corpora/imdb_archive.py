@@ -8,7 +8,8 @@ afterwards that file is mapped into memory, and memory use stays bounded whateve
 size. A cached file whose content does not have the digest in its name is made anew.
 
 Nothing of an archive reaches the file system under a name of its own; one with a member that would
-lie outside the folder, a link or a device is refused all the same, since somebody made it so.
+lie outside the folder, a link, a device or a file with holes is refused all the same, since somebody
+made it so, and so is one that unpacks to far more than texts do.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from minibert.errors import CorpusError
 
 LONGEST_HEADER_BYTES = 2**20
 """A longer header is no file's name or time; tarfile would read it into memory whole."""
+HIGHEST_RATIO = 100
+"""Bytes that one byte of an archive may unpack to: texts have about 4, what is made to fill a disk up to 1,000."""
 
 _SCHEMA = pa.schema([("text", pa.string()), ("label", pa.int8())])
 _PROGRESS_REVIEWS = 500
@@ -60,7 +63,7 @@ def open_archive(path: Path, cache: Path, class_names: tuple[str, str], *, progr
 
     Raises:
         CorpusError: The archive is missing, damaged or not of the layout, or the cache folder cannot
-            be written.
+            be written; the message names the one that it is.
     """
     try:
         key = f"imdb-{file_digest(path, 'sha256')[:32]}"
@@ -166,20 +169,30 @@ def _write_sorted(target: Path, places: np.ndarray, texts: mmap.mmap) -> None:
 def _reviews(path: Path) -> Iterator[tuple[Review, bytes]]:
     """The labelled reviews in the archive's order; reads to the very end, where gzip's CRC is."""
     try:
+        left = most = LONGEST_REVIEW_BYTES + HIGHEST_RATIO * path.stat().st_size
         with gzip.open(path) as stream:
             with tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictHeader) as archive:
                 while (member := archive.next()) is not None:
                     archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all headers
                     parts = _checked_parts(path, member)
+                    left -= member.size
+                    if left < 0:  # before it is read: tarfile would look for the end of any size
+                        raise CorpusError(f"{path}: members of {most} bytes or less in all are required, but more came")
                     review = parse_name(str(path), parts[1:] if parts[:1] == ("aclImdb",) else parts)
                     if review is None or member.isdir():
                         continue
                     yield review, _content(path, archive, member)
             while stream.read(2**20):
                 pass
-    except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, _DamagedHeaderError) as error:
+    except CorpusError:
+        raise
+    except _SparseFileError as error:
+        raise CorpusError(f"{path}: files without holes are required, but {str(error)!r} is sparse") from None
+    except _DAMAGED as error:
         raise CorpusError(f"{path}: a whole gzip-compressed tar archive is required, but this one is truncated or "
                           f"damaged ({error})") from None  # fmt: skip
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read: {error.strerror or error}") from None
     except RecursionError:  # tarfile reads the header behind a header within itself
         raise CorpusError(f"{path}: a header for each member is required, but there are headers upon headers") from None
 
@@ -196,6 +209,8 @@ def _checked_parts(path: Path, member: tarfile.TarInfo) -> tuple[str, ...]:
         raise CorpusError(f"{path}: members inside the folder are required, but {name!r} came")
     if not (member.isreg() or member.isdir()):
         raise CorpusError(f"{path}: files and folders are required, but {name!r} is a link or a device")
+    if member.size < 0:
+        raise CorpusError(f"{path}: sizes of 0 or more are required, but {name!r} has {member.size}")
     return parts
 
 
@@ -215,11 +230,20 @@ class _DamagedHeaderError(Exception):
     """A block that should be a member's header is none."""
 
 
+class _SparseFileError(Exception):
+    """A member, which it names, has holes."""
+
+
+_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, _DamagedHeaderError, ValueError, IndexError)
+"""What damage shows itself as; the last two where tarfile trusts a number or a length that stands in a header."""
+
+
 class _StrictHeader(tarfile.TarInfo):
-    """A header that is damaged or huge is an error.
+    """A header that is damaged or huge is an error, and so is a file with holes.
 
     tarfile takes a damaged one behind the first for the archive's end, and says nothing; and it reads what
-    is no file but says something about the next one (a long name, pax records) to its end, however long.
+    is no file but says something about the next one (a long name, pax records) to its end, however long. The
+    map of a file's holes is another such text, which may have any length.
     """
 
     @classmethod
@@ -229,6 +253,8 @@ class _StrictHeader(tarfile.TarInfo):
         if header.type in _ABOUT_THE_NEXT and header.size > LONGEST_HEADER_BYTES:
             raise _DamagedHeaderError(f"headers of {LONGEST_HEADER_BYTES} bytes or less are required, but one "
                                       f"has {header.size}")  # fmt: skip
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            raise _SparseFileError(header.name)
         return header
 
     @classmethod
@@ -240,3 +266,9 @@ class _StrictHeader(tarfile.TarInfo):
             raise
         except tarfile.HeaderError as error:
             raise _DamagedHeaderError(str(error)) from None
+
+    def _proc_gnusparse_00(self, member: Any, *_: Any) -> None:
+        """What tarfile calls to read the map of a member with holes, in the oldest of the three forms of pax."""
+        raise _SparseFileError(member.name)
+
+    _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_gnusparse_00

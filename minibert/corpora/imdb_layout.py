@@ -14,7 +14,7 @@ from minibert.errors import CorpusError
 
 LAYOUT = "aclImdb/{train,test}/{pos,neg}/<number>_<rating>.txt"
 CLASS_FOLDERS = {"pos": 0, "neg": 1}
-"""Folder names and the notebook's labels."""
+"""Folder names and the notebook's labels, in which the reviews are sorted; `corpus.positive_label` comes after."""
 LONGEST_REVIEW_BYTES = 16 * 2**20
 """A longer file is no review; the longest published one has 14 kB."""
 

@@ -15,7 +15,7 @@ from typing import Any
 from minibert.corpora.corpus import Corpus
 from minibert.corpora.hub import DatasetTable, load_hub_dataset
 from minibert.corpora.table import read_table
-from minibert.corpora.table_files import open_table_file
+from minibert.corpora.table_files import TableFile, open_table_file
 from minibert.settings import CorpusSettings
 
 HUB_NAME = "ysharma/short_jokes"
@@ -35,5 +35,8 @@ def read_jokes(settings: CorpusSettings, *, seed: int, data: Path | None = None,
         CorpusError: The table is not what a corpus must be.
         DownloadError: The hub cannot be reached.
     """
-    table = DatasetTable(load_hub_dataset(HUB_NAME), Path(HUB_NAME)) if data is None else open_table_file(data)
+    if data is None:
+        table: TableFile = DatasetTable(load_hub_dataset(HUB_NAME, progress=progress), Path(HUB_NAME))
+    else:
+        table = open_table_file(data)
     return read_table(table, settings, seed=seed, name="jokes", labelled=False, blanks=True, progress=progress)

@@ -23,7 +23,9 @@ LEFT_OUT = -1
 PLACE: dict[Split, int] = {"train": 0, "test": 1}
 
 
-def place_rows(labels: np.ndarray, *, test_rate: float, seed: int) -> np.ndarray:
+def place_rows(
+    labels: np.ndarray, *, test_rate: float, seed: int, source: str = "labels", purpose: str = "split"
+) -> np.ndarray:
     """Puts round(test_rate * n) of the n rows of each class into the test split.
 
     Each class has at least one row in each split.
@@ -31,7 +33,9 @@ def place_rows(labels: np.ndarray, *, test_rate: float, seed: int) -> np.ndarray
     Args:
         labels: int8, (rows,), both classes present.
         test_rate: Share of each class, between 0 and 1.
-        seed: Root of the stream ``split``, row 0: word i is row i's.
+        seed: Root of the stream that ``purpose`` names, row 0: word i is row i's.
+        source: Where the labels come from, for errors.
+        purpose: The stream's name.
 
     Returns:
         int8, (rows,): 0 = train, 1 = test.
@@ -39,12 +43,14 @@ def place_rows(labels: np.ndarray, *, test_rate: float, seed: int) -> np.ndarray
     Raises:
         CorpusError: A class has one row only.
     """
-    words = stream(seed, "split").words(len(labels))
+    words = stream(seed, purpose).words(len(labels))
     places = np.zeros(len(labels), dtype=np.int8)
     for label in (0, 1):
         rows = np.flatnonzero(labels == label)
         if len(rows) < 2:
-            raise CorpusError(f"labels: two rows or more of each class are required for a split, but {len(rows)} came")
+            raise CorpusError(
+                f"{source}: two rows or more of each class are required for a split, but {len(rows)} came"
+            )
         count = min(max(round(test_rate * len(rows)), 1), len(rows) - 1)
         places[_smallest(words, rows, count)] = PLACE["test"]
     return places
@@ -92,10 +98,30 @@ def split_reader(
     return read
 
 
-def count_classes(places: np.ndarray, labels: np.ndarray) -> dict[Split, tuple[int, int]]:
-    """How many rows of label 0 and of label 1 each split has."""
-    counts = {s: np.bincount(labels[places == PLACE[s]], minlength=2).tolist() for s in SPLITS}
-    return {split: (first, second) for split, (first, second) in counts.items()}
+def require_trainable(source: str, places: np.ndarray, labels: np.ndarray | None) -> None:
+    """Refuses splits that cannot be trained and validated on; asked of the rows that are kept.
+
+    Args:
+        source: Named in errors.
+        places: int8, (rows,), as `keep_examples` gives it.
+        labels: int8, (rows,); None: unlabelled.
+
+    Raises:
+        CorpusError: There is no row to train on or, where there are labels, none to validate on, or one class only to
+            train on.
+    """
+    if labels is None:
+        if not (places == PLACE["train"]).any():
+            raise CorpusError(f"{source}: a train split with rows is required, but all rows are test")
+        return
+    for split in SPLITS:
+        if not (places == PLACE[split]).any():
+            raise CorpusError(f"{source}: a {split} split with rows is required in a labelled table with splits")
+    kept = labels[places == PLACE["train"]]
+    if kept.min() == kept.max():
+        raise CorpusError(
+            f"{source}: two classes are required in the train split, but one came (examples in it: {len(kept)})"
+        )
 
 
 def _shares(rows: np.ndarray, labels: np.ndarray | None, count: int) -> list[tuple[np.ndarray, int]]:

@@ -6,17 +6,20 @@ Columns: the text is ``review``, ``text``, ``content`` or ``Joke``, the label ``
 ``label``; where several are there, the first in this order is taken; settings name others. Without
 a label column the corpus is unlabelled and, unless it says otherwise, all of it is ``train``.
 
-Labels: any two values, as they stand. Label 0 is the smaller one: numbers, and text that is an
-integer, by value, all else by code point. So 0/1 keep their numbers, and neg/pos become 0/1.
+Labels: any two values, as they stand. Label 0 is the smaller one: numbers, and text that is a finite
+number, by value, all else by code point. So 0/1 keep their numbers, and neg/pos become 0/1. Names that
+the settings give go by this order too, but a value that is one of them already keeps it.
 
-Splits: a ``split`` column (``train`` or ``test`` in every row), or the splits of a `datasets` folder;
-else a seeded choice, see selection.py. A first pass checks every row and keeps a byte or two of
-each; the texts are read from the file again whenever they are wanted.
+Splits: the splits of a `datasets` folder, or a column ``split`` (settings name another, or none) with
+``train`` or ``test`` in every row; else a seeded choice, see selection.py. A first pass checks every row
+and keeps a byte or two of each; the texts are read from the file again whenever they are wanted.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -24,14 +27,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from minibert.corpora.corpus import SPLITS, Corpus, make_corpus
-from minibert.corpora.selection import PLACE, count_classes, keep_examples, place_rows, split_reader
+from minibert.corpora.selection import PLACE, keep_examples, place_rows, require_trainable, split_reader
 from minibert.corpora.table_files import TableFile, unique_columns
 from minibert.errors import CorpusError
 from minibert.settings import CorpusSettings
 
 TEXT_COLUMNS = ("review", "text", "content", "Joke")
 LABEL_COLUMNS = ("sentiment", "label")
-SPLIT_COLUMN = "split"
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,9})?", re.ASCII)
 
 
 def read_table(
@@ -66,21 +69,22 @@ def read_table(
     assert text_column is not None
     if text_column == label_column:
         raise CorpusError(f"{table.path}: two columns are required, but {text_column!r} is both text and label")
-    scan = _Scan(table, text_column, label_column, blanks=blanks)
+    split_column = _split_column(table, settings, text_column, label_column)
+    scan = _Scan(table, text_column, label_column, split_column, blanks=blanks)
     scan.run(progress)
     class_names, labels = (None, None) if label_column is None else scan.classes(settings)
-    places = scan.places()
-    if places is None and for_evaluation:
-        places = np.full(scan.rows, PLACE["test"], dtype=np.int8)
-    if places is None:
-        places = (np.zeros(scan.rows, dtype=np.int8) if labels is None
-                  else place_rows(labels, test_rate=settings.test_rate, seed=seed))  # fmt: skip
-    if not for_evaluation:
-        _check_splits(table, places, labels)
-    elif not (places == PLACE["test"]).any():
-        raise CorpusError(f"{table.path}: a test split with rows is required to evaluate, but all rows are train")
+    source, places = str(table.path), scan.places()
+    if places is None and labels is not None and not for_evaluation:
+        where = f"{source}: column {label_column!r}"
+        places = place_rows(labels, test_rate=settings.test_rate, seed=seed, source=where)
+    elif places is None:
+        places = np.full(scan.rows, PLACE["test" if for_evaluation else "train"], dtype=np.int8)
     places = keep_examples(places, labels, settings, seed=seed)
-    return make_corpus(name, class_names, split_reader(scan.texts, labels, places), progress=progress)
+    if not for_evaluation:
+        require_trainable(source, places, labels)
+    elif not (places == PLACE["test"]).any():
+        raise CorpusError(f"{source}: a test split with rows is required to evaluate, but all rows are train")
+    return make_corpus(name, class_names, split_reader(scan.texts, labels, places), source=source, progress=progress)
 
 
 def _column(table: TableFile, wanted: str, candidates: tuple[str, ...], what: str) -> str | None:
@@ -98,15 +102,33 @@ def _column(table: TableFile, wanted: str, candidates: tuple[str, ...], what: st
     return found
 
 
+def _split_column(table: TableFile, settings: CorpusSettings, *others: str | None) -> str | None:
+    """The column that says each row's split, unless the container has splits or the settings want none.
+
+    The default name may be missing, or be one of the ``others``; a column that the settings name must be there.
+    """
+    wanted = settings.split_column
+    if table.split_rows is not None or not wanted:
+        return None
+    if wanted in table.columns and wanted not in others:
+        return wanted
+    if wanted == CorpusSettings.split_column:
+        return None
+    if wanted in others:
+        raise CorpusError(f"{table.path}: three columns are required, but {wanted!r} is split and text or label")
+    return _column(table, wanted, (), "split")  # which says what columns there are
+
+
 class _Scan:
     """The pass that checks every row and remembers its label and split."""
 
-    def __init__(self, table: TableFile, text_column: str, label_column: str | None, *, blanks: bool) -> None:
+    def __init__(
+        self, table: TableFile, text_column: str, label_column: str | None, split_column: str | None, *, blanks: bool
+    ) -> None:
         self.rows = 0
-        self._table, self._text, self._label, self._blanks = table, text_column, label_column, blanks
-        with_split = SPLIT_COLUMN in table.columns and table.split_rows is None
-        self._split = SPLIT_COLUMN if with_split and SPLIT_COLUMN not in (text_column, label_column) else None
-        self._columns = [c for c in (text_column, label_column, self._split) if c is not None]
+        self._table, self._text, self._label, self._split = table, text_column, label_column, split_column
+        self._blanks = blanks
+        self._columns = [c for c in (text_column, label_column, split_column) if c is not None]
         self._label_codes: dict[Any, int] = {}
         self._labels: list[np.ndarray] = []
         self._places: list[np.ndarray] = []
@@ -136,17 +158,22 @@ class _Scan:
             start += len(batch)
 
     def classes(self, settings: CorpusSettings) -> tuple[tuple[str, str], np.ndarray]:
-        """The classes' names and every row's label, 0 or 1, by the order of the two values."""
+        """The classes' names and every row's label, 0 or 1, by the order of the two values.
+
+        The names of the settings go by that order too, but never against what the values are called: with the names
+        positive and negative, a value ``negative`` is the smaller one and stays negative.
+        """
         values = sorted(self._label_codes, key=_label_order)
         if len(values) != 2:
             raise CorpusError(f"{self._table.path}: two label values are required in column {self._label!r}, "
                               f"but {len(values)} came: {_listed(values)}")  # fmt: skip
         new_codes = np.zeros(2, dtype=np.int8)
         new_codes[[self._label_codes[value] for value in values]] = (0, 1)
-        names = settings.class_names
-        if not names:
-            given = self._table.value_names(str(self._label))
-            names = tuple(given[v] if given and isinstance(v, int) and 0 <= v < len(given) else str(v) for v in values)
+        given = self._table.value_names(str(self._label))
+        own = [given[v] if given and isinstance(v, int) and 0 <= v < len(given) else str(v) for v in values]
+        names = settings.class_names or own
+        if own[0] == names[1] or own[1] == names[0]:
+            names = names[::-1]
         return (names[0], names[1]), new_codes[np.concatenate(self._labels)]
 
     def places(self) -> np.ndarray | None:
@@ -216,31 +243,16 @@ class _Scan:
             raise CorpusError(f"{self._table.path}: row {row}: column {column!r}: {message}")
 
 
-def _check_splits(table: TableFile, places: np.ndarray, labels: np.ndarray | None) -> None:
-    """Refuses a split that cannot be trained or validated on."""
-    if labels is None:
-        if not (places == PLACE["train"]).any():
-            raise CorpusError(f"{table.path}: a train split with rows is required, but all rows are test")
-        return
-    for split, (first, second) in count_classes(places, labels).items():
-        if not first + second:
-            raise CorpusError(f"{table.path}: a {split} split with rows is required in a labelled table with splits")
-        if split == "train" and not (first and second):
-            raise CorpusError(f"{table.path}: two classes are required in the train split, but one came")
-
-
 def _is_text(kind: pa.DataType) -> bool:
     string_view = getattr(pa.types, "is_string_view", lambda kind: False)  # Arrow 16 and later
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or string_view(kind)
 
 
 def _label_order(value: Any) -> tuple[int, Any, str]:
-    """Numbers, and text that is an integer, by value; all other text after them, by code point."""
-    if isinstance(value, str):
-        digits = value.removeprefix("-")
-        if not (digits.isascii() and digits.isdigit()):
-            return (1, 0, value)
-    return (0, int(value) if isinstance(value, str) else value, str(value))
+    """Numbers, and text that is a number, by value; all other text after them, by code point."""
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return (1, 0, value)
+    return (0, Decimal(value), str(value))
 
 
 def _short(value: object) -> str:

@@ -132,9 +132,10 @@ class _OneFile(TableFile):
 
 
 class DelimitedFile(_OneFile):
-    """CSV or TSV with a header: quotes doubled inside quotes, line ends allowed there.
+    """CSV or TSV with a header; every value is text, exactly as it is written.
 
-    Every value is text, exactly as it is written.
+    In CSV a field may stand in quotes: a quote is doubled there, and commas and line ends are allowed. TSV has no
+    quoting: a quote is a character like any other, and no field holds a tab or a line end.
     """
 
     def __init__(self, path: Path, *, delimiter: str) -> None:
@@ -155,7 +156,8 @@ class DelimitedFile(_OneFile):
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST_FIELD_BYTES))  # the module's own is 128 KiB
         width, number = 0, -1
         with self._reading(), self._open_text() as file:
-            reader = csv.reader(file, delimiter=self._delimiter, strict=True)
+            reader = csv.reader(file, delimiter=self._delimiter, strict=True,
+                                quoting=csv.QUOTE_NONE if self._delimiter == "\t" else csv.QUOTE_MINIMAL)  # fmt: skip
             try:
                 for row in filter(None, reader):
                     width, number = width or len(row), number + 1
