@@ -116,7 +116,7 @@ class OurSide:
         classifier = build_classifier(self._masked_lm, settings.finetune, settings.model, seed=settings.seed)
         train, test = examples.split("train"), examples.split("test")
         self._finetuning = [
-            finetune_stage(classifier, train=train, test=test, settings=settings, frozen=frozen)
+            finetune_stage(classifier, train=train, validation=test, settings=settings, frozen=frozen)
             for frozen in (True, False)
         ]
         optimizers = [variable for stage in self._finetuning for variable in stage.step.optimizer.variables]

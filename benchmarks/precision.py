@@ -86,8 +86,8 @@ def loss_curves(precision: str, data: str, more: Sequence[str]) -> list[dict[str
 
     quiet_tensorflow()
     from minibert.batches import Prefetch
-    from minibert.pipeline import fresh_stages
     from minibert.preparation import prepare
+    from minibert.stages import fresh_stages
 
     rows = []
     for stage in fresh_stages(prepare(run_settings(precision, more), data=data)):

@@ -5,8 +5,8 @@
 
 The preset is run here, and again with one thread, without oneDNN, with AVX2 alone, and by every other Python that is
 named (with this checkout's code, so that only Python and the packages differ). Each is compared with the first: the
-largest relative deviation of a loss in the run's first steps, up to verify's horizon, and of the figures after them (an
-epoch's loss, a validation's, the raw texts'), and where.
+largest relative deviation of a loss in the run's first steps, up to verify's horizon, and of the losses after them (an
+epoch's, a validation's, the raw texts'), the largest deviation of an accuracy, and where.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from minibert.verify.comparison import compare_runs
+from minibert.verify.comparison import Verdict, compare_runs
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 ONE_THREAD = """
@@ -45,6 +45,17 @@ def run(
     subprocess.run([str(python), "-c", code], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
+def row(name: str, found: Verdict) -> str:
+    """A row of the Markdown table."""
+    deviations = (
+        (found.largest_deviation, found.largest_at),
+        (found.late_deviation, found.late_at),
+        (found.accuracy_deviation, found.accuracy_at),
+    )
+    cells = [f"{value:.2g} | {at or '-'}" for value, at in deviations]
+    return f"| {name} | {found.verdict} | {' | '.join(cells)} | {'; '.join(found.environment)} |"
+
+
 def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tolerance", description=main.__doc__)
@@ -54,19 +65,15 @@ def main() -> None:
     options = parser.parse_args()
     environments = {name: (Path(sys.executable), *how) for name, how in HERE.items()}
     environments |= {str(python): (python.absolute(), {}, "") for python in options.python}
-    print("| environment | verdict | first steps | where | figures after them | where | what differs |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print("| environment | verdict | first losses | where | later losses | where | accuracies | where | what differs |")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory(prefix="minibert-tolerance-") as folder:
         base = Path(folder) / "base"
         run(Path(sys.executable), base, options.preset, options.set, {}, "")
         for number, (name, (python, variables, before)) in enumerate(environments.items()):
             other = Path(folder) / str(number)
             run(python, other, options.preset, options.set, variables, before)
-            found = compare_runs(base, other)
-            deviations = (
-                f"{found.largest_deviation:.2g} | {found.largest_at} | {found.late_deviation:.2g} | {found.late_at}"
-            )
-            print(f"| {name} | {found.verdict} | {deviations} | {'; '.join(found.environment)} |", flush=True)
+            print(row(name, compare_runs(base, other)), flush=True)
 
 
 if __name__ == "__main__":

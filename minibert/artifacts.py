@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes and digests."""
+"""Files that are either whole or not there: atomic writes, digests, and locks between processes."""
 
 from __future__ import annotations
 
@@ -51,6 +51,39 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # it is gone, or was never there: what failed before is what matters
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Lets one process at a time into the block; the lock is the file or the folder itself, so none is left behind.
+
+    The system takes it back when the process ends, however that ends. Where the system has no such locks, as
+    some network file systems, the block runs without.
+
+    Args:
+        path: A folder, or a file, which is made if it is not there.
+        wait: Whether to wait for a process that holds it.
+
+    Raises:
+        ArtifactError: Another process holds it, and ``wait`` is off.
+        OSError: It cannot be opened.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise ArtifactError(f"{path}: a place that no other process writes to is required, but one does") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,7 +1,8 @@
 """What a run ran on: versions, processor, memory, threads, devices and the variables that matter.
 
-Nothing is imported to find a version, so describing the environment costs milliseconds. Devices and
-thread pools are known only to TensorFlow: they are there if it has been imported already, else None.
+Nothing is imported to find a version, so describing the environment costs milliseconds. Devices, thread pools and
+graph options are known only to TensorFlow, its own configuration only to Keras: they are there if these have been
+imported already, else None.
 """
 
 from __future__ import annotations
@@ -59,19 +60,29 @@ def describe_environment() -> dict[str, Any]:
     """Describes this process and this machine in plain values, ready for JSON.
 
     Returns:
-        ``python``, ``platform`` (system, release, machine), ``packages`` (name to version or None),
+        ``python``, ``platform`` (system, release, machine, and the C library, whose functions NumPy and TensorFlow
+        call), ``packages`` (name to version or None),
         ``cpu`` (model, cores that this process may use, instruction sets that numerical libraries
         dispatch on), ``memory_bytes``, ``threads`` (intra_op, inter_op; 0 is TensorFlow's default),
-        ``devices`` (type and name of each) and ``variables`` (name to value or None).
+        ``devices`` (type and name of each), ``graph_options`` (what ``tf.config.optimizer`` was set to), ``keras``
+        (floatx, image_data_format and dtype_policy, from ``keras.json`` or the program) and ``variables`` (name to
+        value or None).
     """
     return {
         "python": platform.python_version(),
-        "platform": {"system": platform.system(), "release": platform.release(), "machine": platform.machine()},
+        "platform": {
+            "system": platform.system(),
+            "release": platform.release(),
+            "machine": platform.machine(),
+            "libc": " ".join(platform.libc_ver()).strip() or None,
+        },
         "packages": {name: _version(name) for name in PACKAGES},
         "cpu": {"model": _cpu_model(), "cores": available_cores(), "instruction_sets": _instruction_sets()},
         "memory_bytes": _memory_bytes(),
         "threads": _threads(),
         "devices": _devices(),
+        "graph_options": _graph_options(),
+        "keras": _keras(),
         "variables": {name: os.environ.get(name) for name in VARIABLES},
     }
 
@@ -144,13 +155,13 @@ def _memory_bytes() -> int | None:
     return min(limits)
 
 
-def _imported_tensorflow() -> Any | None:
-    module = sys.modules.get("tensorflow")
+def _imported(name: str) -> Any | None:
+    module = sys.modules.get(name)
     return module if module is not None and hasattr(module, "config") else None
 
 
 def _threads() -> dict[str, int] | None:
-    tensorflow = _imported_tensorflow()
+    tensorflow = _imported("tensorflow")
     if tensorflow is None:
         return None
     threading = tensorflow.config.threading
@@ -161,7 +172,7 @@ def _threads() -> dict[str, int] | None:
 
 
 def _devices() -> list[dict[str, str]] | None:
-    tensorflow = _imported_tensorflow()
+    tensorflow = _imported("tensorflow")
     if tensorflow is None:
         return None
     found = []
@@ -169,3 +180,25 @@ def _devices() -> list[dict[str, str]] | None:
         details = tensorflow.config.experimental.get_device_details(device) if device.device_type != "CPU" else {}
         found.append({"type": device.device_type, "name": str(details.get("device_name") or device.name)})
     return found
+
+
+def _graph_options() -> dict[str, Any] | None:
+    """How TensorFlow is to rewrite and compile graphs; an option that is as it is by default is left out."""
+    tensorflow = _imported("tensorflow")
+    if tensorflow is None:
+        return None
+    options = {name: value for name, value in tensorflow.config.optimizer.get_experimental_options().items() if value}
+    jit = tensorflow.config.optimizer.get_jit()
+    return options | ({"jit": str(jit)} if jit else {})
+
+
+def _keras() -> dict[str, str] | None:
+    """What a layer takes of Keras' configuration where it is not told otherwise."""
+    keras = _imported("keras")
+    if keras is None:
+        return None
+    return {
+        "floatx": str(keras.config.floatx()),
+        "image_data_format": str(keras.config.image_data_format()),
+        "dtype_policy": str(keras.config.dtype_policy().name),
+    }

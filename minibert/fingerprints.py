@@ -5,7 +5,8 @@
         <fixed-size rows: step, bits of the loss, CRC-32 of each batch array, fingerprint of each tensor, CRC-32>
 
 Comparing two traces names the first step and, in the order of computation (batch, activations, loss,
-gradients, weights), the first tensor that part. A row is written whole with its step, and its last field
+gradients, weights), the first tensor that part. The first line also names the tensors that are fingerprinted by
+turns, if there are any. A row is written whole with its step, and its last field
 is the CRC-32 of the header and of the row, so an edited row is named. A row cut by a crash is dropped when
 the trace is opened again; the rows that a checkpoint counts on are held to its digest.
 """
@@ -26,6 +27,8 @@ from minibert.artifacts import sync_folder, writing
 from minibert.errors import ArtifactError
 
 FORMAT = 2
+TURNS = 4
+"""Steps in which every row of a large tensor is fingerprinted once."""
 _FOLDER = "trace"
 _MAXIMUM_HEADER_BYTES = 1 << 20
 
@@ -37,14 +40,22 @@ def trace_name(stage: str) -> str:
 
 @dataclass(frozen=True)
 class TraceHeader:
-    """Names of what a row holds, each in the order of computation, no name twice."""
+    """Names of what a row holds, each in the order of computation, no name twice.
+
+    Attributes:
+        stage: The stage's name.
+        batch: Arrays of a batch.
+        tensors: What is fingerprinted.
+        by_turns: Those of ``tensors`` of which a row has the fingerprint of one part in `TURNS` only.
+    """
 
     stage: str
     batch: tuple[str, ...]
     tensors: tuple[str, ...]
+    by_turns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for field, names in (("batch", self.batch), ("tensors", self.tensors)):
+        for field, names in (("batch", self.batch), ("tensors", self.tensors), ("by_turns", self.by_turns)):
             if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
                 raise ValueError(f"field {field!r}: different names are required")
 
@@ -64,6 +75,8 @@ class TraceHeader:
     def encoded(self) -> bytes:
         """The header line."""
         content = {"format": FORMAT, "stage": self.stage, "batch": self.batch, "tensors": self.tensors}
+        if self.by_turns:
+            content["by_turns"] = self.by_turns
         return json.dumps(content).encode() + b"\n"
 
     def row_checksums(self, rows: bytes) -> np.ndarray:
@@ -212,7 +225,8 @@ def _header(fields: Any) -> TraceHeader:
     """
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise ValueError(f"field 'format': {FORMAT} is required")
-    for field, kind in (("stage", str), ("batch", list), ("tensors", list)):
+    fields = {"by_turns": [], **fields}
+    for field, kind in (("stage", str), ("batch", list), ("tensors", list), ("by_turns", list)):
         if not isinstance(fields.get(field), kind):
             raise ValueError(f"field {field!r}: a {kind.__name__} is required")
-    return TraceHeader(fields["stage"], tuple(fields["batch"]), tuple(fields["tensors"]))
+    return TraceHeader(fields["stage"], *(tuple(fields[name]) for name in ("batch", "tensors", "by_turns")))

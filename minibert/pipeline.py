@@ -9,31 +9,26 @@ goes on from its newest whole checkpoint to the same bits.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from minibert.artifacts import remove_temporaries, replacing, sha256_of_file, write_bytes
+from minibert.artifacts import locked, remove_temporaries, replacing, sha256_of_file, write_bytes
 from minibert.end_to_end import build_end_to_end, evaluate_raw_text
 from minibert.errors import ArtifactError
 from minibert.fingerprints import TraceHeader, TraceWriter, trace_name
-from minibert.model.encoder import build_masked_lm
-from minibert.model.heads import build_classifier
-from minibert.preparation import Prepared, Record, prepare
+from minibert.preparation import Prepared, Record, begin_record, prepare
 from minibert.progress import Progress
-from minibert.quiet import quiet_compiler
-from minibert.record import OTHER_TIMES, earlier_record, metrics_csv, write_record
-from minibert.resuming import computation_digests, require_resumable
+from minibert.record import OTHER_TIMES, earlier_record, metrics_csv, read_record, write_record
+from minibert.resuming import computation_digests, require_recorded_files, require_resumable
 from minibert.settings import TRAINING_STAGES, RunSettings
+from minibert.stages import finetuning, initial_classifier, initial_masked_lm, pretraining, set_up_tensorflow
 from minibert.training.checkpoint import FOLDER, Checkpoint, remove_checkpoints, write_checkpoint
 from minibert.training.execution import require_repeatable_execution
-from minibert.training.finetune import finetune_stage
 from minibert.training.loop import EpochTasks, Figures, Progression, Stage, stage_digests, train
-from minibert.training.pretrain import pretrain_stage
 from minibert.training.restoration import VOCABULARY, restore
 from minibert.training.state import set_optimizer, set_weights, state_digest, weight_arrays
 
@@ -51,7 +46,7 @@ def run(
     Args:
         settings: What to compute, from `minibert.preset` for example.
         directory: Where to; it must not exist, or be empty, unless ``resume``.
-        data: An archive, a folder or a table in place of the preset's corpus.
+        data: An archive, a folder or a table in place of the preset's corpus; None with ``resume``: the run's own.
         resume: Go on with the run in ``directory``; a complete one is left as it is, if it is what is asked for.
         progress: Shows how far it is; None: silent.
 
@@ -61,7 +56,8 @@ def run(
     Raises:
         SettingsError: A setting does not fit, or the sample sentence has no single ``[mask]``.
         CorpusError: The data are not a corpus.
-        ArtifactError: The directory exists, or cannot be written, or a file of the run is not what it was.
+        ArtifactError: The directory exists, cannot be written, or another process is writing to it, or a file of the
+            run is not what it was.
         ResumeError: What the run computes has changed since, or nothing is left to go on from.
         RepeatabilityError: A training step could give different results when repeated.
 
@@ -70,20 +66,47 @@ def run(
         determinism is switched on for the process.
     """
     directory, shown = Path(directory), progress or Progress(quiet=True)
-    earlier = earlier_record(directory, resume=resume)
+    if earlier_record(directory, resume=resume) is not None:
+        with locked(directory, wait=False):
+            return _go_on(settings, directory, data=data, progress=shown)
     prepared = prepare(settings, data=data, progress=shown)
-    if earlier is not None:
-        require_resumable(earlier, prepared.record)
-        if earlier["status"] == "complete":
-            remove_checkpoints(directory)  # a run that is killed at its very end leaves them
-            shown.note(f"{directory} is complete; nothing is left to do")
-            return earlier
-        prepared.record["started"] = earlier["started"]
-    return execute(prepared, directory=directory, earlier=earlier, progress=shown)
+    _make_folder(directory)
+    with locked(directory, wait=False):
+        earlier_record(directory, resume=False)  # another run may have begun in it meanwhile
+        return execute(prepared, directory=directory, progress=shown)
+
+
+def _go_on(settings: RunSettings, directory: Path, *, data: Path | str | None, progress: Progress) -> Record:
+    """Goes on with the run in a directory if it is what is asked for, which is seen before its texts are read."""
+    earlier, asked = read_record(directory), begin_record(settings)
+    if settings.masking.vocabulary_size is None:  # a run takes it from its vocabulary
+        asked["settings"]["masking"]["vocabulary_size"] = earlier["settings"]["masking"]["vocabulary_size"]
+    require_resumable(earlier, asked)
+    prepared = prepare(settings, data=earlier.get("data") if data is None else data, progress=progress)
+    require_resumable(earlier, prepared.record)
+    if earlier["status"] == "complete":
+        require_recorded_files(directory, earlier)
+        remove_checkpoints(directory)  # a run that is killed at its very end leaves them
+        progress.note(f"{directory} is complete; nothing is left to do")
+        return earlier
+    prepared.record["started"] = earlier["started"]
+    return execute(prepared, directory=directory, earlier=earlier, progress=progress)
+
+
+def _make_folder(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"{directory}: a folder cannot be made there: {error.strerror}") from error
 
 
 def execute(
-    prepared: Prepared, *, directory: Path, earlier: Record | None = None, progress: Progress | None = None
+    prepared: Prepared,
+    *,
+    directory: Path,
+    earlier: Record | None = None,
+    progress: Progress | None = None,
+    open_trace: Callable[..., TraceWriter] = TraceWriter,
 ) -> Record:
     """Trains what was prepared and writes the run directory.
 
@@ -92,73 +115,19 @@ def execute(
         directory: Where to.
         earlier: The record of the run in ``directory`` that is gone on with; None: a new run.
         progress: Shows how far it is.
+        open_trace: Opens a stage's trace.
     """
-    tf.config.experimental.enable_op_determinism()
-    quiet_compiler(tf)
-    return _Run(prepared, directory, progress or Progress(quiet=True)).execute(earlier)
-
-
-def fresh_stages(prepared: Prepared, *, checked: bool = True) -> Iterator[Stage]:
-    """Every stage of a run on initial weights, ready for its first step; nothing is written.
-
-    Args:
-        prepared: The run.
-        checked: Whether a step that may race is refused; False serves to study one.
-    """
-    tf.config.experimental.enable_op_determinism()
-    quiet_compiler(tf)
-    masked_lm = _masked_lm(prepared.settings)
-    yield _pretraining(prepared, masked_lm, checked=checked)
-    if prepared.corpus.labelled:
-        classifier = _classifier(prepared.settings, masked_lm)
-        for frozen in (True, False):
-            yield _finetuning(prepared, classifier, frozen=frozen, checked=checked)
-
-
-def _masked_lm(settings: RunSettings) -> keras.Model:
-    return build_masked_lm(
-        settings.model,
-        vocabulary_size=settings.masking.required_vocabulary_size,
-        sequence_length=settings.text.sequence_length,
-        seed=settings.seed,
-    )
-
-
-def _classifier(settings: RunSettings, masked_lm: keras.Model) -> keras.Model:
-    return build_classifier(masked_lm, settings.finetune, settings.model, seed=settings.seed)
-
-
-def _pretraining(prepared: Prepared, masked_lm: keras.Model, *, checked: bool = True) -> Stage:
-    settings, examples = prepared.settings, prepared.examples
-    is_train_only = settings.pretrain.splits == "train"
-    token_ids = examples.token_ids[: examples.train_count] if is_train_only else examples.token_ids
-    return pretrain_stage(masked_lm, token_ids, examples.vocabulary, settings, checked=checked)
-
-
-def _finetuning(
-    prepared: Prepared,
-    classifier: keras.Model,
-    *,
-    frozen: bool,
-    checked: bool = True,
-    progress: Progress | None = None,
-) -> Stage:
-    return finetune_stage(
-        classifier,
-        train=prepared.examples.split("train"),
-        test=prepared.examples.split("test"),
-        settings=prepared.settings,
-        frozen=frozen,
-        checked=checked,
-        progress=progress,
-    )
+    set_up_tensorflow()
+    return _Run(prepared, directory, progress or Progress(quiet=True), open_trace).execute(earlier)
 
 
 class _Run:
     """One run in its directory."""
 
-    def __init__(self, prepared: Prepared, directory: Path, progress: Progress) -> None:
-        self._prepared, self._settings = prepared, prepared.settings
+    def __init__(
+        self, prepared: Prepared, directory: Path, progress: Progress, open_trace: Callable[..., TraceWriter]
+    ) -> None:
+        self._prepared, self._settings, self._open_trace = prepared, prepared.settings, open_trace
         self._record, self._directory, self._progress = prepared.record, directory, progress
         self._computation = computation_digests(prepared.record)
         self._times: dict[str, dict[str, float]] = {}
@@ -166,10 +135,7 @@ class _Run:
 
     def execute(self, earlier: Record | None) -> Record:
         """Runs what is left of the stages and writes the artifacts."""
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ArtifactError(f"{self._directory}: a folder cannot be made there: {error.strerror}") from error
+        _make_folder(self._directory)
         if earlier is not None:
             self._from = restore(self._directory, earlier, note=self._progress.note)
         if self._from is not None:
@@ -180,10 +146,10 @@ class _Run:
         write_bytes(self._directory / VOCABULARY, self._prepared.examples.vocabulary.content)
 
         with self._timed("pretrain", "building_seconds"):
-            masked_lm = _masked_lm(self._settings)
+            masked_lm = initial_masked_lm(self._settings)
         if self._reaches(0):
             with self._timed("pretrain", "building_seconds"):
-                stage = _pretraining(self._prepared, masked_lm)
+                stage = pretraining(self._prepared, masked_lm)
             self._train(stage)
             self._save_model(masked_lm, "masked_lm.keras", stage="pretrain")
         if self._prepared.corpus.labelled:
@@ -196,11 +162,11 @@ class _Run:
 
     def _classify(self, masked_lm: keras.Model) -> None:
         """The two classifier stages and the raw-text model."""
-        classifier = _classifier(self._settings, masked_lm)
+        classifier = initial_classifier(self._settings, masked_lm)
         for index, name in enumerate(TRAINING_STAGES[1:], start=1):
             if self._reaches(index):
                 with self._timed(name, "building_seconds"):
-                    stage = _finetuning(self._prepared, classifier, frozen=name == "frozen", progress=self._progress)
+                    stage = finetuning(self._prepared, classifier, frozen=name == "frozen", progress=self._progress)
                 self._train(stage)
         self._save_model(classifier, "classifier.keras", stage="unfrozen")
         with self._timed("end_to_end", "building_seconds"):
@@ -238,9 +204,9 @@ class _Run:
         task = EpochTasks(self._progress, stage, progression)
         with self._timed(stage.name, "building_seconds"):
             stage.step.trace(stage.batches.batch(progression.step if progression.step < stage.steps else 0))
-        header = TraceHeader(stage.name, tuple(stage.batches.batch(0)), tuple(stage.step.fingerprint_names))
-        name = trace_name(stage.name)
-        trace = TraceWriter(self._directory / name, header, steps=progression.step, sha256=trace_sha256)
+        names = (stage.batches.batch(0), stage.step.fingerprint_names, stage.step.fingerprints_by_turns)
+        header, name = TraceHeader(stage.name, *map(tuple, names)), trace_name(stage.name)
+        trace = self._open_trace(self._directory / name, header, steps=progression.step, sha256=trace_sha256)
         accounted = _trained_seconds(progression) + self._times_of(stage.name)["writing_seconds"]
         started = time.perf_counter()
         try:

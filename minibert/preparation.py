@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import minibert
+from minibert.checked import require
 from minibert.corpora.corpus import Corpus
 from minibert.corpora.opening import open_corpus
 from minibert.environment import describe_environment
@@ -55,11 +56,12 @@ def prepare(settings: RunSettings, *, data: Path | str | None = None, progress: 
         progress: Shows how far it is.
 
     Raises:
-        SettingsError: A setting does not fit, or the sample sentence has no single ``[mask]``.
+        SettingsError: A setting does not fit, the sample sentence has no single ``[mask]``, or ``data`` is empty.
         CorpusError: The data are not a corpus.
     """
-    started = time.perf_counter()
-    corpus = open_corpus(settings.corpus, seed=settings.seed, data=Path(data) if data else None, progress=progress)
+    require(data is None or str(data) != "", "data", "a path that is not empty", data)
+    started, path = time.perf_counter(), None if data is None else Path(data)
+    corpus = open_corpus(settings.corpus, seed=settings.seed, data=path, progress=progress)
     reading_seconds = time.perf_counter() - started
     examples = encode_corpus(corpus, settings, progress=progress)
     asked, size = settings.masking.vocabulary_size, len(examples.vocabulary)
@@ -70,7 +72,18 @@ def prepare(settings: RunSettings, *, data: Path | str | None = None, progress: 
     sentence = settings.pretrain.sample_sentence
     sample_ids(sentence, examples.vocabulary, settings.text, argument="pretrain.sample_sentence")
     times = {"seconds": time.perf_counter() - started, "reading_seconds": reading_seconds}
-    record = _new_record(settings, corpus, examples, data=data, times=times)
+    record = begin_record(settings) | {
+        "data": None if path is None else str(path.resolve()),
+        "corpus": {
+            "name": corpus.name,
+            "digest": corpus.digest,
+            "class_names": list(corpus.class_names) if corpus.class_names else None,
+            "examples": dict(corpus.examples),
+            **examples.statistics(),
+        },
+        "stages": {"encode": times},
+        "artifacts": {},
+    }
     return Prepared(settings, corpus, examples, record)
 
 
@@ -88,12 +101,11 @@ def prepare_again(
     settings = record_settings(record, directory / NAME)
     masking = dataclasses.replace(settings.masking, vocabulary_size=None)
     settings = dataclasses.replace(settings, masking=masking)
-    return prepare(settings, data=data or record.get("data"), progress=progress)
+    return prepare(settings, data=record.get("data") if data is None else data, progress=progress)
 
 
-def _new_record(
-    settings: RunSettings, corpus: Corpus, examples: Examples, *, data: Path | str | None, times: dict[str, float]
-) -> Record:
+def begin_record(settings: RunSettings) -> Record:
+    """A run's record before a text is read, in values of JSON: what is to be computed, by which code, on what."""
     return {
         "format": FORMAT,
         "minibert_version": minibert.__version__,
@@ -101,16 +113,6 @@ def _new_record(
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "settings": settings.to_dict(),
         "settings_digest": settings.digest(),
-        "data": str(Path(data).resolve()) if data else None,
-        "corpus": {
-            "name": corpus.name,
-            "digest": corpus.digest,
-            "class_names": list(corpus.class_names) if corpus.class_names else None,
-            "examples": dict(corpus.examples),
-            **examples.statistics(),
-        },
         "environment": describe_environment(),
         "code": code_digests(),
-        "stages": {"encode": times},
-        "artifacts": {},
     }

@@ -11,7 +11,6 @@ import csv
 import hashlib
 import io
 import json
-import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from minibert.errors import ArtifactError, SettingsError
 from minibert.settings import RunSettings, canonical_json, settings_from_dict
 
 FORMAT = 2
+"""Of ``run.json``; another one where a record of before would be read wrongly. A setting that a record lacks because
+it is newer has its default, which must then be what was computed before."""
 NAME = "run.json"
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "format": int,
@@ -39,9 +40,9 @@ OTHER_TIMES = ("building_seconds", "waiting_seconds", "writing_seconds")
 for the next batch, and showing progress; writing checkpoints, the record and models."""
 _DIGESTS = ("field_digests", "record_digest")
 _COMPUTING = (
-    *("checked.py", "settings.py", "streams.py", "text.py", "masking.py", "batches.py", "examples.py", "scoring.py"),
-    "mask_word.py",
-    *("preparation.py", "fingerprints.py", "model", "training", "end_to_end.py", "pipeline.py"),
+    *("checked.py", "settings.py", "training_settings.py", "streams.py", "mask_word.py", "text.py", "masking.py"),
+    *("batches.py", "corpora/selection.py", "examples.py", "scoring.py"),
+    *("preparation.py", "fingerprints.py", "model", "training", "end_to_end.py", "stages.py", "pipeline.py"),
 )
 
 
@@ -79,13 +80,13 @@ def read_record(directory: Path) -> dict[str, Any]:
             f"{path}: field 'format': {FORMAT} is required, but {record['format']} of another version of minibert came"
         )
     settings = record_settings(record, path)
-    if settings.digest() != record["settings_digest"]:
+    if _digest(record["settings"]) != record["settings_digest"]:
         raise ArtifactError(f"{path}: field 'settings' was edited: it does not fit 'settings_digest'")
     claimed = record.pop("record_digest", None)
     if claimed != _digest(record):
         raise ArtifactError(f"{path}: field {_edited_field(record)!r} does not fit its digest: the record was edited")
     record.pop("field_digests", None)
-    return record
+    return record | {"settings": settings.to_dict(), "settings_digest": settings.digest()}
 
 
 def _refuse_constant(name: str) -> None:
@@ -157,20 +158,21 @@ def code_digests() -> dict[str, str]:
 
 
 def _code_digest(file: Path) -> str:
-    """SHA-256 of the lines that are left without comments, docstrings and blank lines; the same on every Python."""
-    source = file.read_text(encoding="utf-8")
-    lines = source.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    for node in ast.walk(ast.parse(source)):
-        if _is_text(node):
-            first, last = node.lineno, node.end_lineno  # type: ignore[attr-defined]
-            lines[first - 1 : last] = [""] * (last - first + 1)
-    kept = [line.rstrip() for line in lines if line.strip()]
-    return hashlib.sha256("\n".join(kept).encode()).hexdigest()
+    """SHA-256 of what the code says, comments and texts that stand alone aside; the same on every Python."""
+    return _digest(_said(ast.parse(file.read_bytes())))
 
 
-def _is_text(node: ast.AST) -> bool:
+def _said(code: Any) -> Any:
+    """A part of a syntax tree in plain values, without places, docstrings, and fields that only some Pythons have."""
+    if isinstance(code, ast.JoinedStr):  # Python 3.12 ends some with an empty text
+        return ["JoinedStr", [_said(part) for part in code.values if getattr(part, "value", None) != ""]]
+    if isinstance(code, ast.AST):
+        fields = {name: _said(value) for name, value in ast.iter_fields(code)}
+        return [type(code).__name__, {name: value for name, value in fields.items() if value not in (None, [])}]
+    if isinstance(code, list):
+        return [_said(part) for part in code if not _is_text(part)]
+    return code if code is None else repr(code)
+
+
+def _is_text(node: Any) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from minibert.artifacts import sha256_of_file
 from minibert.checked import canonical_json
-from minibert.errors import ResumeError
+from minibert.errors import ArtifactError, ResumeError
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "tensorflow-metal", "keras", "keras-hub", "keras-nlp", "numpy")
 _HARMLESS = ("PYTHONHASHSEED", "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES")
@@ -20,7 +22,7 @@ def require_resumable(earlier: dict[str, Any], now: dict[str, Any]) -> None:
 
     Args:
         earlier: The record in the run directory.
-        now: The record that a new run would begin with.
+        now: The record that a new run would begin with; it has no ``corpus`` where that has not been read yet.
 
     Raises:
         ResumeError: They differ; the message says in what.
@@ -32,6 +34,19 @@ def require_resumable(earlier: dict[str, Any], now: dict[str, Any]) -> None:
             "the run is complete, but what it computes" if earlier["status"] == "complete" else "what the run computes"
         )
         raise ResumeError(f"resume: {which} has changed: " + "; ".join(changes))
+
+
+def require_recorded_files(directory: Path, record: dict[str, Any]) -> None:
+    """Checks that a complete run's vocabulary and artifacts are the recorded ones.
+
+    Raises:
+        ArtifactError: A file is missing or was changed; the message names it.
+    """
+    digests = {name: recorded["sha256"] for name, recorded in record["artifacts"].items()}
+    for name, digest in {"vocabulary.txt": record["corpus"]["vocabulary_sha256"], **digests}.items():
+        path = directory / name
+        if not path.is_file() or sha256_of_file(path) != digest:
+            raise ArtifactError(f"{path}: the file of the record is required, but it is missing or was changed")
 
 
 def computation_digests(record: dict[str, Any]) -> dict[str, str]:
@@ -51,7 +66,7 @@ def changed_inputs(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             yield f"setting {name} was {before.get(name)!r} and is {after.get(name)!r}"
-    if earlier["corpus"].get("digest") != now["corpus"].get("digest"):
+    if "corpus" in now and earlier["corpus"].get("digest") != now["corpus"].get("digest"):
         yield f"the corpus' digest was {earlier['corpus'].get('digest')} and is {now['corpus'].get('digest')}"
 
 
@@ -64,6 +79,8 @@ def changed_encoding(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[s
 
 def encoding_partings(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What was made of the corpus and differs: ``vocabulary``, ``token ids``."""
+    if "corpus" not in now:
+        return []
     return [name for name, key in _ENCODED.items() if earlier["corpus"].get(key) != now["corpus"].get(key)]
 
 
@@ -80,7 +97,7 @@ def changed_code(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
 
 def changed_environment(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Everything that differs and may decide bits: packages, Python, processor, threads, devices, variables."""
+    """Everything that differs and may decide bits: versions, processor, threads, devices, options, variables."""
     one, two = (_deciding(record["environment"]) for record in (earlier, now))
     for name in sorted(one.keys() | two.keys(), key=lambda name: (not name.startswith("package "), name)):
         if one.get(name) != two.get(name):
@@ -95,9 +112,12 @@ def _deciding(environment: dict[str, Any]) -> dict[str, Any]:
         {
             "python": environment.get("python"),
             "machine": environment.get("platform", {}).get("machine"),
+            "libc": environment.get("platform", {}).get("libc"),
             "cpu": environment.get("cpu"),
             "threads": environment.get("threads"),
             "devices": environment.get("devices"),
+            "graph_options": environment.get("graph_options"),
+            "keras": environment.get("keras"),
             "variables": variables,
         }
     )
@@ -109,5 +129,5 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+            flat[f"{prefix}{name}"] = value
     return flat

@@ -18,6 +18,7 @@ import tensorflow as tf
 from minibert import end_to_end, examples, pipeline, preparation
 from minibert.batches import Arrays, ClassifierBatches, MaskedLMBatches
 from minibert.corpora.corpus import Corpus, Split, TextBatch, make_corpus
+from minibert.errors import DivergenceError
 from minibert.model import attention, dropout, encoder, heads
 from minibert.model.backend import read
 from minibert.text import Vocabulary
@@ -112,14 +113,51 @@ def before_step(stage: str, step: int, change: Callable[[TrainingStep], None]) -
 
 def one_ulp(path: str) -> Callable[[TrainingStep], None]:
     """The first element of a weight becomes the next greater float32."""
+    return _first_element(path, lambda value: np.nextafter(value, np.float32(np.inf)))
+
+
+def not_a_number(path: str) -> Callable[[TrainingStep], None]:
+    """The first element of a weight becomes NaN."""
+    return _first_element(path, lambda value: np.float32(np.nan))
+
+
+def flipped_exponent(path: str) -> Callable[[TrainingStep], None]:
+    """The highest bit of the first element's exponent is flipped, as a particle in a memory cell does."""
+    return _first_element(path, lambda value: (value.view(np.uint32) ^ np.uint32(1 << 30)).view(np.float32))
+
+
+def in_row(path: str, row: int) -> Callable[[TrainingStep], None]:
+    """One element of one row of a weight becomes the next greater float32."""
 
     def change(step: TrainingStep) -> None:
         variable = next(v for v in step.objective.variables if v.path == path)
         value = np.array(variable)
-        value.flat[0] = np.nextafter(value.flat[0], np.float32(np.inf))
+        value[row, 0] = np.nextafter(value[row, 0], np.float32(np.inf))
         variable.assign(value)
 
     return change
+
+
+def _first_element(path: str, changed: Callable[[np.float32], np.float32]) -> Callable[[TrainingStep], None]:
+    def change(step: TrainingStep) -> None:
+        variable = next(v for v in step.objective.variables if v.path == path)
+        value = np.array(variable)
+        value.flat[0] = changed(value.flat[0])
+        variable.assign(value)
+
+    return change
+
+
+def after_training(stage: str, change: Callable[[TrainingStep], None]) -> Fault:
+    """Changes weights or optimizer after the last step of a stage."""
+    healthy = pipeline.train
+
+    def train(trained: Any, *given: Any, **named: Any) -> None:
+        healthy(trained, *given, **named)
+        if trained.name == stage:
+            change(trained.step)
+
+    return lambda patch: patch.setattr(pipeline, "train", train)
 
 
 def optimizer_state(path_end: str) -> Callable[[TrainingStep], None]:
@@ -215,7 +253,9 @@ def thawed_encoder(patch: Patch) -> None:
     patch.setattr(
         heads.ClassifierObjective,
         "__init__",
-        lambda self, classifier, *, encoder_trainable: healthy(self, classifier, encoder_trainable=True),
+        lambda self, classifier, *, encoder_trainable, **given: healthy(
+            self, classifier, encoder_trainable=True, **given
+        ),
     )
 
 
@@ -260,6 +300,16 @@ def validation_loss(patch: Patch) -> None:
         "score",
         lambda logits, labels: dataclasses.replace(healthy(logits, labels), loss=healthy(logits, labels).loss + 1e-9),
     )
+
+
+def evaluation_that_diverges(patch: Patch) -> None:
+    """An epoch's end finds something that is no number."""
+    from minibert.training import pretrain
+
+    def diverge(*given: Any, **named: Any) -> Any:
+        raise DivergenceError("pretrain: a finite figure is required, but nan came")
+
+    patch.setattr(pretrain, "predict_masked", diverge)
 
 
 def predictions(patch: Patch) -> None:
@@ -317,8 +367,8 @@ def other_word(patch: Patch) -> None:
     """One word of the vocabulary is another."""
     healthy = examples.learn_vocabulary
 
-    def learned(*given: Any) -> Vocabulary:
-        words = list(healthy(*given).words)
+    def learned(*given: Any, **named: Any) -> Vocabulary:
+        words = list(healthy(*given, **named).words)
         words[5] += "x"
         return Vocabulary(tuple(words))
 

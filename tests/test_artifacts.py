@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from minibert import artifacts
-from minibert.artifacts import replacing, sha256_of_file, write_bytes
+from minibert.artifacts import locked, replacing, sha256_of_file, write_bytes
 from minibert.errors import ArtifactError
 
 
@@ -147,3 +148,67 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == b"old"
     hidden = [name for name in entries(tmp_path) if name != "a.bin"]
     assert all(name.startswith(".a.") for name in hidden), "what is left over has no name that anybody reads"
+
+
+# Locks
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from minibert.artifacts import locked
+with locked(Path(sys.argv[1]), wait=False):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_place_that_another_process_holds_is_named_and_a_killed_process_holds_none(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"held\n"
+            with pytest.raises(ArtifactError) as caught, locked(tmp_path, wait=False):
+                pass
+        finally:
+            process.kill()
+    assert str(caught.value) == f"{tmp_path}: a place that no other process writes to is required, but one does"
+    with locked(tmp_path, wait=False):
+        assert entries(tmp_path) == [], "the folder is the lock"
+
+
+def test_a_lock_is_given_back_where_its_block_ends(tmp_path):
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), locked(tmp_path, wait=False):
+            raise ZeroDivisionError
+    for name in ("a", "b"):  # each file is a lock of its own
+        with locked(tmp_path / name, wait=False), locked(tmp_path, wait=False):
+            assert (tmp_path / name).exists()
+
+
+def test_who_waits_for_a_lock_comes_after_who_has_it(tmp_path):
+    order = []
+
+    def wait() -> None:
+        with locked(tmp_path / "lock", wait=True):
+            order.append("second")
+
+    second = threading.Thread(target=wait)
+    with locked(tmp_path / "lock", wait=True):
+        second.start()
+        second.join(0.2)
+        order.append("first")
+    second.join()
+    assert order == ["first", "second"]
+
+
+def test_a_system_without_locks_does_without(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def none_here(*_: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none_here)
+    with locked(tmp_path, wait=False), locked(tmp_path, wait=False):
+        pass
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with locked(tmp_path, wait=False), locked(tmp_path, wait=True):
+        pass

@@ -29,11 +29,11 @@ READERS: dict[str, Callable[[Path], Any]] = {
 MODELS = ("masked_lm.keras", "classifier.keras", "end_to_end.keras")
 READ_BY = {
     NAME: tuple(READERS),
-    "vocabulary.txt": ("verify", "replay", "fill-mask", "classify"),
-    "masked_lm.keras": ("verify", "replay", "fill-mask"),
-    "classifier.keras": ("verify", "replay", "classify"),
-    "end_to_end.keras": ("verify", "replay"),
-    **{f"trace/{stage}.trace": ("verify", "replay") for stage in ("pretrain", "frozen", "unfrozen")},
+    "vocabulary.txt": ("verify", "replay", "resume", "fill-mask", "classify"),
+    "masked_lm.keras": ("verify", "replay", "resume", "fill-mask"),
+    "classifier.keras": ("verify", "replay", "resume", "classify"),
+    "end_to_end.keras": ("verify", "replay", "resume"),
+    **{f"trace/{stage}.trace": ("verify", "replay", "resume") for stage in ("pretrain", "frozen", "unfrozen")},
 }
 """Who reads which file."""
 

@@ -11,15 +11,16 @@ from minibert.fingerprints import Trace, TraceHeader
 from minibert.verify.differences import (
     Deviation,
     Deviations,
+    Difference,
     epoch_differences,
     raw_text_differences,
     relative_deviation,
     trace_differences,
 )
-from minibert.verify.verdict import Parting, Tolerances, Verdict
+from minibert.verify.verdict import TOLERANCE, Parting, Tolerances, Verdict
 
 HEADER = TraceHeader("frozen", ("labels",), ("activation a", "gradient a", "weight a"))
-TOLERANCES = Tolerances(early=1e-3, late=0.1, horizon=15)
+TOLERANCES = Tolerances(early=1e-3, late=0.1, accuracy=0.02, horizon=15)
 BEFORE = 10
 """Steps of the stage before: of this one, the first five are held step by step."""
 
@@ -108,6 +109,51 @@ def test_an_epochs_losses_are_held_by_where_it_ends(
     assert (deviations.early.at, deviations.late.at) == (early, late)
 
 
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("name", ["accuracy", "val_accuracy"])
+@pytest.mark.parametrize(("by", "is_held"), [(0.019, False), (-0.019, False), (0.021, True), (float("nan"), True)])
+def test_accuracies_are_held_absolutely_and_however_late(number: int, name: str, by: float, is_held: bool) -> None:
+    stages = [stage(), stage()]
+    for one, accuracy in zip(stages, (0.5, 0.5 + by), strict=True):
+        one["epochs"][number - 1][name] = accuracy
+    found, deviations = epoch_differences("frozen", *stages, tolerances=TOLERANCES, steps_before=BEFORE)
+    label = f"epoch {number}: {name}"
+    assert [n for difference in found for n in difference.unexplained] == ([label] if is_held else [])
+    assert deviations.accuracy.at == f"frozen, {label}"
+    assert deviations.accuracy.value == pytest.approx(abs(by), nan_ok=True)
+    assert deviations.early == deviations.late == Deviation()
+
+
+@pytest.mark.parametrize(
+    ("names", "tensor", "also"),
+    [
+        (["weights"], "final weights", ()),
+        (["optimizer"], "final optimizer", ()),
+        (["weights", "optimizer"], "final weights", ("final optimizer",)),
+    ],
+)
+def test_what_a_stage_ends_with_is_compared(names: list[str], tensor: str, also: tuple[str, ...]) -> None:
+    """Only these say that something changed after the last step's row."""
+    changed = {**stage(), **{f"{name}_sha256": "other" for name in names}}
+    for one, two in ((stage(), changed), (changed, stage())):
+        (found,), _ = epoch_differences("frozen", one, two, tolerances=TOLERANCES, steps_before=BEFORE)
+        assert found.parting == Parting("frozen", 8, tensor, also)
+        assert found.unexplained == ()
+
+
+@pytest.mark.parametrize(("step", "before"), [(0, 0), (2, 2), (3, 3), (7, 3)])
+def test_what_is_fingerprinted_by_turns_may_have_parted_before(step: int, before: int) -> None:
+    found = Difference(Parting("frozen", step, "weight a", ("loss",)), ("loss",)).seen_late()
+    assert found.parting == Parting("frozen", step, "weight a", ("loss",), steps_before=before)
+    assert found.unexplained_parting == Parting("frozen", step, "loss", steps_before=before)
+    assert f"(parted at most {before} steps before)" in found.parting.place or before == 0
+
+
+def test_a_batch_is_seen_at_once() -> None:
+    found = Difference(Parting("frozen", 7, "batch labels"), ("batch labels",))
+    assert found.seen_late() == found
+
+
 @pytest.mark.parametrize(("steps", "is_held_early"), [(15, True), (16, False)])
 def test_raw_texts_losses_are_held_by_the_length_of_the_run(steps: int, is_held_early: bool) -> None:
     one = {"loss": 0.5, "accuracy": 0.8, "examples": 100, "seconds": 1.0, "weights_sha256": "a"}
@@ -119,8 +165,15 @@ def test_raw_texts_losses_are_held_by_the_length_of_the_run(steps: int, is_held_
 
 
 def test_a_tolerance_that_is_wider_than_the_late_one_holds_late_too() -> None:
-    assert Tolerances(early=0.5).of(10**6) == 0.5
-    assert Tolerances(early=1e-6).of(10**6) == Tolerances().late
+    assert Tolerances.of_first_steps(0.5) == Tolerances(early=0.5, late=0.5)
+    assert Tolerances.of_first_steps(TOLERANCE) == Tolerances()
+
+
+def test_a_smaller_tolerance_makes_the_others_smaller_by_the_same_factor() -> None:
+    found, all_by_default = Tolerances.of_first_steps(TOLERANCE / 50), Tolerances()
+    assert found.of(1) == pytest.approx(all_by_default.early / 50)
+    assert found.of(10**6) == pytest.approx(all_by_default.late / 50)
+    assert found.accuracy == pytest.approx(all_by_default.accuracy / 50)
 
 
 @pytest.mark.parametrize(
@@ -132,12 +185,16 @@ def test_a_deviation_is_relative_to_the_larger(one: float, two: float, deviation
     assert relative_deviation(one, two) == relative_deviation(two, one) == deviation
 
 
-def test_both_deviations_are_explained_and_what_is_held_is_said() -> None:
+def test_all_deviations_are_explained_and_what_is_held_is_said() -> None:
     deviations: dict[str, Any] = {"largest_deviation": 2e-7, "largest_at": "here", "late_deviation": 0.2,
                                   "late_at": "there"}  # fmt: skip
     first, code = Parting("frozen", 0, "loss"), ("the code changed",)
-    verdict = Verdict("different", 20, parting=first, tolerances=TOLERANCES, code=code, **deviations)
-    assert verdict.explanation[2:4] == [
+    deviations |= {"accuracy_deviation": 0.01, "accuracy_at": "far"}
+    verdict = Verdict("different", 20, parting=first, tolerances=TOLERANCES, environment=("another",), **deviations)
+    assert verdict.explanation[2:5] == [
         "largest relative deviation of a loss in the first 15 steps: 2e-07, here, within the tolerance of 0.001",
-        "largest relative deviation of a figure after them: 0.2, there, beyond the tolerance of 0.1",
+        "largest relative deviation of a loss after them: 0.2, there, beyond the tolerance of 0.1",
+        "largest deviation of an accuracy: 0.01, far, within the tolerance of 0.02",
     ]
+    verdict = Verdict("different", 20, parting=first, tolerances=TOLERANCES, code=code, **deviations)
+    assert not [line for line in verdict.explanation if "tolerance" in line], "changed code is held to nothing"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,14 +18,18 @@ import pytest
 import minibert
 from minibert import environment as module
 from minibert.environment import PACKAGES, VARIABLES, available_cores, describe_environment
+from tests import small_models
+from tests.golden import make
 
 
 def test_the_description_is_json_and_complete() -> None:
     found = describe_environment()
     assert json.loads(json.dumps(found)) == found
     assert list(found) == [
-        *("python", "platform", "packages", "cpu", "memory_bytes", "threads", "devices", "variables"),
+        *("python", "platform", "packages", "cpu", "memory_bytes", "threads", "devices", "graph_options", "keras"),
+        "variables",
     ]
+    assert found["platform"]["libc"] == (" ".join(platform.libc_ver()).strip() or None)
     assert found["python"] == platform.python_version()
     assert tuple(found["packages"]) == PACKAGES
     assert tuple(found["variables"]) == VARIABLES
@@ -39,7 +45,7 @@ def test_describing_imports_neither_tensorflow_nor_anything_else_that_it_names()
 import sys
 from minibert.environment import describe_environment
 found = describe_environment()
-assert found["devices"] is None and found["threads"] is None
+assert not [name for name in ("devices", "threads", "graph_options", "keras") if found[name] is not None]
 assert not [name for name in {[n.replace("-", "_") for n in PACKAGES if n != "minibert"]} if name in sys.modules]
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
@@ -60,11 +66,82 @@ def test_threads_and_devices_are_there_once_tensorflow_is(monkeypatch: pytest.Mo
         ),
         list_physical_devices=lambda: devices,
         experimental=SimpleNamespace(get_device_details=lambda device: {"device_name": "H200"}),
+        optimizer=SimpleNamespace(
+            get_experimental_options=lambda: {"disable_meta_optimizer": False, "auto_mixed_precision": True},
+            get_jit=lambda: "autoclustering",
+        ),
     )
     monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(config=config))
     found = describe_environment()
     assert found["threads"] == {"intra_op": 0, "inter_op": 2}
     assert found["devices"] == [{"type": "CPU", "name": "cpu:0"}, {"type": "GPU", "name": "H200"}]
+    assert found["graph_options"] == {"auto_mixed_precision": True, "jit": "autoclustering"}
+
+
+KERAS = {"floatx": "float64", "image_data_format": "channels_first", "epsilon": 1e-3, "backend": "tensorflow"}
+"""A configuration as another project may have left it in ``~/.keras/keras.json``."""
+
+
+def in_keras_home(code: str, folder: Path) -> dict[str, Any]:
+    """What code prints as JSON where Keras is configured as `KERAS` says."""
+    (folder / "keras.json").write_text(json.dumps(KERAS), encoding="utf-8")
+    # Last, so that the package that is installed stays the one that is tested.
+    code = f"import sys\nsys.path.append({str(Path(__file__).resolve().parents[1])!r})\n{code}"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=folder,
+                          env=os.environ | {"KERAS_HOME": str(folder)})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+CLASSIFIER = """
+import hashlib, json, keras, numpy as np
+from minibert.environment import describe_environment
+from tests import small_models
+found = describe_environment()
+keras.config.set_dtype_policy("mixed_bfloat16")
+policy = describe_environment()["keras"]["dtype_policy"]
+model = small_models.build_classifier()
+outputs = np.asarray(model(small_models.token_ids()))
+dtypes = sorted({str(weight.dtype) for weight in model.weights if "seed_generator" not in weight.path})
+print(json.dumps({"keras": found["keras"], "policy": policy, "options": found["graph_options"], "dtypes": dtypes,
+                  "outputs": hashlib.sha256(outputs.tobytes()).hexdigest(), "dtype": str(outputs.dtype)}))
+"""
+
+
+def test_keras_own_configuration_is_recorded_and_does_not_change_the_classifier(tmp_path: Path) -> None:
+    import numpy as np
+
+    found = in_keras_home(CLASSIFIER, tmp_path)
+    assert found["keras"] == {"floatx": "float64", "image_data_format": "channels_first", "dtype_policy": "float64"}
+    assert found["policy"] == "mixed_bfloat16"
+    assert found["options"] == {}
+    outputs = np.asarray(small_models.build_classifier()(small_models.token_ids()))
+    assert (found["dtypes"], found["dtype"]) == (["float32"], "float32")
+    assert found["outputs"] == hashlib.sha256(outputs.tobytes()).hexdigest()
+
+
+RUN = """
+import json, sys
+from pathlib import Path
+from minibert import pipeline
+from tests.golden.make import run_answer
+from tests.runs import small_settings
+folder = Path({folder!r}) / "run"
+record = pipeline.run(small_settings(), directory=folder)
+print(json.dumps({{"answer": run_answer(folder), "keras": record["environment"]["keras"]}}))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_has_the_same_losses_and_weights_whatever_keras_is_configured_to(tmp_path: Path, small_run: Path) -> None:
+    found = in_keras_home(RUN.format(folder=str(tmp_path)), tmp_path)
+    assert found["keras"]["floatx"] == "float64"
+    answers = [found["answer"], make.run_answer(small_run)]
+    for answer in answers:  # Keras keeps an optimizer's learning rate in floatx
+        for stage in answer["stages"].values():
+            del stage["optimizer_sha256"]
+    assert answers[0] == answers[1]
 
 
 def test_only_the_cores_of_the_affinity_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
@@ -40,12 +41,12 @@ def test_logits_are_those_of_the_model_in_batches_of_any_size(classifier, forwar
 
 
 @pytest.mark.parametrize(("frozen", "name", "index", "epochs"), [(True, "frozen", 1, 2), (False, "unfrozen", 2, 3)])
-def test_a_stage_validates_on_the_test_split_and_shows_how_far_it_is(classifier, forward, frozen, name, index, epochs):
+def test_a_stage_validates_and_shows_how_far_it_is(classifier, forward, frozen, name, index, epochs):
     ids, labels, stream = small_models.token_ids(), small_models.labels(), io.StringIO()
     stage = finetune_stage(
         classifier,
         train=(ids[:12], labels[:12]),
-        test=(ids[12:], labels[12:]),
+        validation=(ids[12:], labels[12:]),
         settings=RUN,
         frozen=frozen,
         progress=Progress(stream=stream, interval_seconds=1e9),
@@ -57,3 +58,22 @@ def test_a_stage_validates_on_the_test_split_and_shows_how_far_it_is(classifier,
     assert stream.getvalue().startswith(
         f"{name} 2/{epochs}, validation: done, 10/10, loss {expected.loss:.4f} accuracy {expected.accuracy:.4f}, "
     )
+
+
+@pytest.mark.parametrize(
+    ("frozen", "frozen_dropout", "drops"), [(True, True, True), (True, False, False), (False, False, True)]
+)
+def test_a_frozen_encoder_drops_out_if_the_settings_say_so_and_an_unfrozen_one_always(frozen, frozen_dropout, drops):
+    finetune = dataclasses.replace(RUN.finetune, frozen_dropout=frozen_dropout)
+    classifier, examples = small_models.build_classifier(), (small_models.token_ids(), small_models.labels())
+    stage = finetune_stage(
+        classifier,
+        train=examples,
+        validation=examples,
+        settings=dataclasses.replace(RUN, finetune=finetune),
+        frozen=frozen,
+    )
+    batch = stage.batches.batch(0)
+    without = score(ClassifierForward(classifier).logits(batch["token_ids"], batch_size=8), batch["labels"])
+    loss = stage.step(0, batch).metrics["loss"]
+    assert (loss != pytest.approx(without.loss * without.examples, rel=1e-5)) == drops

@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minibert import pipeline
+from tests import faults
+from tests.faults import Fault
 from tests.golden import make
+from tests.runs import small_settings
 
-TOLERANCE = 1e-3
-"""Largest relative deviation of a step's loss sum from the known one, on any platform."""
-FIGURES_TOLERANCE = 1e-3
-"""Likewise of the raw-text loss."""
+TOLERANCE = 1e-5
+"""Largest relative deviation of a step's loss sum, and of the raw-text loss, from the known one, on any platform.
+
+Some 30 times the largest that was seen, 3.6e-7 (TensorFlow 2.18; see README.md): the planted faults are beyond it.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +45,7 @@ def test_the_losses_are_the_known_ones_and_so_are_the_bits_on_the_recorded_platf
 ) -> None:
     largest = largest_deviation(known, found)
     assert largest <= TOLERANCE
-    assert found["end_to_end"]["loss"] == pytest.approx(known["end_to_end"]["loss"], rel=FIGURES_TOLERANCE)
+    assert found["end_to_end"]["loss"] == pytest.approx(known["end_to_end"]["loss"], rel=TOLERANCE)
     differs = changes(known["platform"], found["platform"])
     if differs:
         tier = f"losses within {largest:.1e} of the known ones; bits not compared, because {'; '.join(differs)}"
@@ -60,6 +65,20 @@ def largest_deviation(known: dict[str, Any], found: dict[str, Any]) -> float:
             return float("inf")
         largest = max(largest, float(np.max(np.abs(one - two) / np.abs(one))))
     return largest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "plant",
+    [faults.adam(epsilon=1e-6), faults.adam(learning_rate=0.001001), faults.carried_dropout_step],
+    ids=["epsilon", "learning rate 0.1 % greater", "dropout counts from 1"],
+)
+def test_a_fault_is_beyond_the_tolerance(
+    plant: Fault, known: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plant(monkeypatch)
+    pipeline.run(small_settings(), directory=tmp_path / "run")
+    assert largest_deviation(known, make.run_answer(tmp_path / "run")) > 2 * TOLERANCE
 
 
 def changes(known: Any, found: Any, name: str = "platform") -> list[str]:

@@ -172,6 +172,42 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(loss: float)
     assert progression.step == 5
 
 
+def test_a_weight_that_is_not_finite_after_an_epochs_last_update_stops_the_run_before_it_is_kept() -> None:
+    stage, evaluated = stage_of(Variable())
+    healthy = stage.step.__call__
+
+    def diverging(step: int, batch: Any) -> StepResult:
+        result = healthy(step, batch)
+        if step == 7:
+            stage.variables[0].value[1] = np.nan
+        return result
+
+    object.__setattr__(stage, "step", diverging)
+    progression, kept = Progression(), []
+    with pytest.raises(
+        DivergenceError, match=r"^pretrain, epoch 2: a finite weight layer/kernel is required, but nan came; a smaller"
+    ):
+        run(stage, progression, keep=lambda p: kept.append(p.step))
+    assert (kept, evaluated, len(progression.epochs)) == ([3, 4, 6], [1], 1)
+
+
+@pytest.mark.parametrize(
+    ("figures", "name"),
+    [
+        ({"val_loss": float("inf"), "val_accuracy": 0.5}, "val_loss"),
+        ({"predictions": [{"token": "a", "probability": 0.5}, {"token": "b", "probability": float("nan")}]},
+         "prediction"),
+    ],
+)  # fmt: skip
+def test_a_figure_that_is_not_finite_stops_the_run_before_it_is_kept(figures: Figures, name: str) -> None:
+    stage, _ = stage_of(Variable())
+    object.__setattr__(stage, "evaluate", lambda epoch: figures)
+    kept: list[int] = []
+    with pytest.raises(DivergenceError, match=rf"^pretrain, epoch 1: a finite {name} is required, but (inf|nan) came"):
+        run(stage, Progression(), keep=lambda p: kept.append(p.step))
+    assert kept == [3]
+
+
 def test_sums_over_nothing_are_zero_means() -> None:
     assert means({"loss": 0.0, "accuracy": 0.0, "count": 0.0}) == {"loss": 0.0, "accuracy": 0.0}
     assert means({"loss": 6.0, "accuracy": 3.0, "count": 4.0}) == {"loss": 1.5, "accuracy": 0.75}

@@ -18,11 +18,13 @@ import pytest
 import tensorflow as tf
 
 from minibert import pipeline
-from minibert.artifacts import sha256_of_file
+from minibert.artifacts import locked, sha256_of_file
 from minibert.corpora.embedded import embedded_reviews
 from minibert.errors import ArtifactError, CorpusError, MinibertError, SettingsError
 from minibert.preparation import prepare, prepare_again
+from minibert.presets import preset
 from minibert.record import OTHER_TIMES, read_record
+from minibert.report.comparison import why_not_compared
 from minibert.settings import RunSettings, replace_setting
 from minibert.training.checkpoint import FOLDER
 from minibert.verify import verify
@@ -181,7 +183,8 @@ def test_without_labels_only_the_masked_language_model_is_trained(unlabelled_run
 def test_preparing_again_gives_the_same_inputs(small_run: Path) -> None:
     record = read_record(small_run)
     again = prepare_again(record, small_run)
-    assert json.loads(json.dumps(again.record["corpus"])) == record["corpus"]
+    assert again.record["corpus"] == record["corpus"]
+    assert again.record["settings"] == record["settings"]
     assert again.record["settings_digest"] == record["settings_digest"]
 
 
@@ -198,8 +201,10 @@ def test_preparing_again_gives_the_same_inputs(small_run: Path) -> None:
         (["pretrain.batch_size=1000", "finetune.batch_size=1000"],
          lambda record: record["stages"]["frozen"]["steps"] == 3),
         (["masking.selection_rate=0"], lambda record: record["stages"]["pretrain"]["epochs"][0]["count"] == 0),
+        (["finetune.validation_rate=0.25", "finetune.frozen_dropout=false"],
+         lambda record: record["stages"]["frozen"]["steps"] == 12),
     ],
-    ids=["no epochs", "padding mask", "bfloat16", "train only", "one batch", "no masks"],
+    ids=["no epochs", "padding mask", "bfloat16", "train only", "one batch", "no masks", "held out"],
 )  # fmt: skip
 @slow
 def test_other_settings_run_and_replay_exactly(assignments: list[str], check: Any, tmp_path: Path) -> None:
@@ -237,7 +242,7 @@ pipeline.run(settings, directory={str(tmp_path / "run")!r})
 
 
 def assert_refused(
-    directory: Path, kind: type[MinibertError], message: str, *assignments: str, data: Path | None = None
+    directory: Path, kind: type[MinibertError], message: str, *assignments: str, data: Path | str | None = None
 ) -> None:
     with pytest.raises(kind, match=message) as error:
         pipeline.run(small(*assignments), directory=directory, data=data)
@@ -251,8 +256,10 @@ def assert_refused(
         (["pretrain.sample_sentence=[mask] [mask]"], SettingsError, r"exactly one \[mask\] .* but 2 came"),
         (["masking.vocabulary_size=5"], SettingsError, r"masking.vocabulary_size: \d+, the vocabulary's, or none"),
         (["corpus.name=table"], SettingsError, r"--data: a table is required for the corpus 'table'"),
+        (["finetune.validation_rate=0.1", "corpus.train_examples=3"], CorpusError,
+         r"two rows or more of each class are required for a split, but 1 came"),
     ],
-)
+)  # fmt: skip
 def test_settings_that_do_not_fit_leave_no_folder(
     assignments: list[str], kind: type[MinibertError], message: str, tmp_path: Path
 ) -> None:
@@ -264,6 +271,7 @@ def test_data_that_are_no_corpus_leave_no_folder(tmp_path: Path) -> None:
     assert_refused(tmp_path / "run", CorpusError, "none.csv: a file or folder is required", data=tmp_path / "none.csv")
     (tmp_path / "empty.csv").write_text("text\n")
     assert_refused(tmp_path / "run", CorpusError, "empty.csv", data=tmp_path / "empty.csv")
+    assert_refused(tmp_path / "run", SettingsError, "data: a path that is not empty is required, but '' came", data="")
     assert not (tmp_path / "run").exists()
 
 
@@ -273,6 +281,24 @@ def test_a_folder_with_something_in_it_is_left_as_it_is(tmp_path: Path) -> None:
     assert_refused(tmp_path / "mine.txt", ArtifactError, "mine.txt: a new or empty folder is required")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_of_two_runs_in_one_folder_one_is_refused_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run", wait=False):
+        message = "run: a place that no other process writes to is required, but one does"
+        assert_refused(tmp_path / "run", ArtifactError, message)
+    assert list((tmp_path / "run").iterdir()) == []
+
+    def while_another_run_begins(*given: Any, **named: Any) -> Any:
+        (tmp_path / "run" / "run.json").write_text("another's")
+        return prepare(*given, **named)
+
+    monkeypatch.setattr(pipeline, "prepare", while_another_run_begins)
+    assert_refused(tmp_path / "run", ArtifactError, "run: a new or empty folder is required for a run")
+    assert {path.name: path.read_text() for path in (tmp_path / "run").iterdir()} == {"run.json": "another's"}
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -287,3 +313,10 @@ def test_preparing_writes_nothing_and_resolves_the_vocabulary(tmp_path: Path, mo
     assert prepared.settings.masking.vocabulary_size == len(prepared.examples.vocabulary)
     assert dataclasses.replace(prepared.settings, masking=small().masking) == small()
     assert prepared.record["status"] == "running"
+
+
+def test_a_record_is_values_of_json_from_the_start_and_is_compared_as_one_from_a_file(tmp_path: Path) -> None:
+    record = prepare(preset("imdb"), data=write_texts(tmp_path / "texts.csv", labelled=True)).record
+    assert record == json.loads(json.dumps(record))
+    why = "the corpus has 29 train and 9 test texts, not 25,000 train and 25,000 test"
+    assert why_not_compared(record) == f"Not compared with notebook 1, IMDb: {why}."

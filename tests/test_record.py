@@ -200,6 +200,14 @@ def test_a_missing_record_is_named(tmp_path, make_path):
     assert str(caught.value) == f"{folder / NAME}: a run directory with a run.json is required, but there is none"
 
 
+def test_a_setting_that_a_record_is_too_old_for_has_its_default(tmp_path):
+    record = made_up_record(epochs=1)
+    del record["settings"]["finetune"]["validation_rate"]
+    record["settings_digest"] = record_module._digest(record["settings"])
+    write_record(tmp_path, record)
+    assert read_record(tmp_path) == made_up_record(epochs=1)
+
+
 def test_equal_settings_of_another_writing_are_accepted(folder):
     """The digest is of the settings, not of the file's spaces or order."""
     content = json.loads((folder / NAME).read_bytes())
@@ -213,7 +221,7 @@ def test_equal_settings_of_another_writing_are_accepted(folder):
 def test_code_digests_name_every_computing_module():
     names = set(code_digests())
     assert {"streams.py", "masking.py", "text.py", "batches.py", "settings.py", "pipeline.py"} <= names
-    assert {"preparation.py", "fingerprints.py"} <= names
+    assert {"preparation.py", "fingerprints.py", "stages.py", "training_settings.py", "corpora/selection.py"} <= names
     assert {"model/attention.py", "model/dropout.py", "training/step.py", "training/loop.py"} <= names
     assert not {"cli.py", "report/page.py", "progress.py"} & names
     assert all(len(digest) == 64 for digest in code_digests().values())
@@ -227,6 +235,8 @@ SOURCE = '"""A module."""\n\nX = 1\n\n\ndef f(a):\n    """A function."""\n    re
     [
         (SOURCE.replace("A module.", "Other words."), True),
         (SOURCE.replace('    """A function."""\n', ""), True),
+        (SOURCE.replace('\n    """A function."""\n    return', ' "A function."; return'), True),
+        (SOURCE.replace('\n    """A function."""\n    return a +', ' "A function."; return a -'), False),
         (SOURCE.replace("  # why", "  # another reason"), True),
         (SOURCE.replace("\n\n\n", "\n"), True),
         (SOURCE.replace("X = 1\n", 'X = 1\n"""What X is."""\n'), True),
@@ -243,3 +253,16 @@ def test_code_digests_follow_code_but_not_comments_and_docstrings(tmp_path, edit
         (tmp_path / name).write_text(source, encoding="utf-8")
         digests.append(record_module._code_digest(tmp_path / name))
     assert (digests[0] == digests[1]) is same
+
+
+def test_code_digests_follow_the_blank_lines_of_a_text_that_is_used(tmp_path):
+    (tmp_path / "one.py").write_text('X = """a\nb"""\n', encoding="utf-8")
+    (tmp_path / "two.py").write_text('X = """a\n\nb"""\n', encoding="utf-8")
+    assert record_module._code_digest(tmp_path / "one.py") != record_module._code_digest(tmp_path / "two.py")
+
+
+def test_code_digests_are_the_same_on_every_python(tmp_path):
+    (tmp_path / "one.py").write_text("def f(a, *, width, b: int = 3) -> str:\n    return f'{a:{width}} {b!r}' 'x'\n")
+    assert record_module._code_digest(tmp_path / "one.py") == (
+        "1535274c28212c2cf3e1612880f9f2336d369bb8c03b8882cbfd930b1873166b"
+    )

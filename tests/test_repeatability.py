@@ -228,6 +228,32 @@ def test_random_operations_of_a_seed_alone_are_accepted():
     require_repeatable(traced(run, [3]))
 
 
+# Python and collective operations
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "message"),
+    [
+        (lambda x: tf.py_function(lambda y: y, [x], tf.float32), "Python", "PyFunc calls Python"),
+        (lambda x: tf.numpy_function(lambda y: y, [x], tf.float32), "Python", "PyFunc calls Python"),
+        (lambda x: tf.numpy_function(lambda y: y, [x], tf.float32, stateful=False), "Python", "PyFunc.* calls Python"),
+        (lambda x: tf.cond(x[0] > 0, lambda: tf.py_function(lambda y: y, [x], tf.float32), lambda: x), "Python",
+         "calls Python"),
+        (lambda x: tf.raw_ops.CollectiveReduce(input=x, group_size=2, group_key=1, instance_key=1, merge_op="Add",
+                                               final_op="Id", subdiv_offsets=[0]),
+         "collective operation", "CollectiveReduce is between devices"),
+        (lambda x: tf.raw_ops.NcclAllReduce(input=x, reduction="sum", num_devices=2, shared_name="a"),
+         "collective operation", "NcclAllReduce is between devices"),
+    ],
+    ids=["py_function", "numpy_function", "stateless", "in a branch", "collective", "NCCL"],
+)  # fmt: skip
+def test_python_and_collective_operations_are_refused(function, kind, message):
+    graph = traced(function, [3])
+    assert kinds(graph) == [kind]
+    with pytest.raises(RepeatabilityError, match=message):
+        require_repeatable(graph)
+
+
 # The executed graph; those of the real steps are in test_step.py
 
 
@@ -254,7 +280,11 @@ class Chain:
             variable._path = f"kernel_{number}"
 
     def __call__(self, batch):
-        total, *others = (tf.matmul(batch["inputs"][:, 0], variable.value) for variable in self.variables)
+        products = []
+        for number, variable in enumerate(self.variables):
+            with tf.name_scope(f"chain/product_{number}/"):
+                products.append(tf.matmul(batch["inputs"][:, 0], variable.value))
+        total, *others = products
         for other in others:
             total = total + other
         loss = tf.reduce_sum(total * total)
@@ -270,9 +300,13 @@ def test_a_step_that_is_rewritten_into_a_race_is_refused(count, is_refused):
         for number in range(2):
             step(number, BATCH)
         return
+    state = [*step.objective.variables, *step.optimizer.variables]
+    before = [np.array(variable) for variable in state]
     for _ in range(2):  # and it stays refused
         with pytest.raises(RepeatabilityError) as caught:
             step(0, BATCH)
+        assert all(np.array_equal(one, two) for one, two in zip(before, state, strict=True)), "the update is undone"
+        assert all(f"product_{number}" in str(caught.value) for number in range(count)), "the layers are named"
         assert str(caught.value).startswith("training step, as TensorFlow executes it: at most two consumers")
         assert "4 gradients are added in a racing order" in str(caught.value)
         assert "\n" not in str(caught.value)

@@ -22,8 +22,9 @@ import h5py
 import numpy as np
 import pytest
 
-from minibert import pipeline
-from minibert.errors import ArtifactError, ResumeError
+from minibert import pipeline, preparation
+from minibert.artifacts import locked
+from minibert.errors import ArtifactError, DivergenceError, ResumeError
 from minibert.fingerprints import read_trace
 from minibert.progress import Progress
 from minibert.record import read_record, record_settings, write_record
@@ -222,8 +223,36 @@ def resume(directory: Path, settings: RunSettings | None = None, *, progress: Pr
 def test_a_stopped_run_goes_on_to_the_same_bits(copy: Path, unlabelled_run: Path) -> None:
     (copy / ".run.0123abcd.json").write_text("half a rec")
     (copy / FOLDER / ".0-pretrain-00000009-x.0123abcd.safetensors").write_bytes(b"half")
-    resume(copy)
+    assert resume(copy) == read_record(copy)
     assert outcome(copy) == outcome(unlabelled_run)
+
+
+def test_a_run_goes_on_with_its_own_data(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "execute", lambda prepared, **_: prepared.record["data"])
+    data = read_record(copy)["data"]
+    assert Path(data).name == "texts.csv"
+    assert pipeline.run(small_settings(), directory=copy, resume=True) == data
+
+
+def test_weights_that_diverge_in_an_epochs_last_step_are_not_kept(
+    tmp_path: Path, unlabelled_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, healthy = tmp_path / "run", TrainingStep.__call__
+
+    def diverging(self: Any, number: int, batch: Any) -> Any:
+        result = healthy(self, number, batch)
+        if number == 3:
+            variable = self.objective.variables[0]
+            variable.assign(np.full(variable.shape, np.nan, dtype=np.float32))
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingStep, "__call__", diverging)
+        with pytest.raises(DivergenceError, match=r"pretrain, epoch 1: a finite weight \S+ is required, but nan came"):
+            pipeline.run(small_settings(), directory=run, data=write_texts(tmp_path / "texts.csv"))
+    assert checkpoint_steps(run) == [3]
+    resume(run)
+    assert outcome(run) == outcome(unlabelled_run)
 
 
 @pytest.mark.parametrize(
@@ -404,6 +433,18 @@ def assert_refused(directory: Path, message: str, settings: RunSettings | None =
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert contents(directory) == before
+
+
+def test_a_run_that_another_process_writes_is_left_as_it_is(copy: Path) -> None:
+    (copy / ".run.0123abcd.json").write_text("half a rec")
+    with locked(copy, wait=False):
+        message = f"{copy}: a place that no other process writes to is required, but one does"
+        assert_left_as_it_is(copy, ArtifactError, message)
+
+
+def test_what_has_changed_is_said_before_the_texts_are_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "open_corpus", lambda *_, **__: pytest.fail("they are read"))
+    assert_refused(copy, "setting seed was 0 and is 1", replace_setting(small_settings(), "seed=1"))
 
 
 @pytest.mark.parametrize(

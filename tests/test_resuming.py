@@ -73,6 +73,10 @@ def test_what_decides_no_bits_may_change(path, value):
         (("environment", "cpu", "model"), "another", "cpu.model was "),
         (("environment", "cpu", "instruction_sets"), [], "cpu.instruction_sets was "),
         (("environment", "platform", "machine"), "arm65", "machine was "),
+        (("environment", "platform", "libc"), "musl 1.2", "libc was "),
+        (("environment", "python"), "3.99.0", "python was "),
+        (("environment", "keras"), {"floatx": "float16"}, "keras.floatx was "),
+        (("environment", "graph_options"), {"jit": "True"}, "graph_options.jit was None and is 'True'"),
         (("environment", "threads"), {"intra_op": 3, "inter_op": 1}, "threads.intra_op was "),
         (("environment", "devices"), [{"type": "GPU", "name": "one"}], "devices was "),
         (("environment", "variables", "TF_ENABLE_ONEDNN_OPTS"), "0", "variables.TF_ENABLE_ONEDNN_OPTS was None and is"),
@@ -141,10 +145,15 @@ def test_a_computation_has_a_digest_for_each_part(path, value, part):
 
 
 def test_a_record_from_a_file_equals_one_in_memory(tmp_path):
-    """JSON makes lists of tuples; that is no change."""
-    record = made_up_record()
-    write_record(tmp_path, record)
-    now = made_up_record()
-    now["settings"]["masking"]["protected_ids"] = tuple(now["settings"]["masking"]["protected_ids"])
-    require_resumable(read_record(tmp_path), now)
-    assert computation_digests(read_record(tmp_path)) == computation_digests(now)
+    write_record(tmp_path, made_up_record())
+    require_resumable(read_record(tmp_path), made_up_record())
+    assert computation_digests(read_record(tmp_path)) == computation_digests(made_up_record())
+
+
+def test_before_the_corpus_is_read_the_rest_is_compared():
+    earlier, now = changed("corpus", "digest", value="f" * 64)
+    del now["corpus"]
+    require_resumable(earlier, now)
+    now["settings"]["seed"], now["code"]["text.py"] = 1, "9" * 64
+    with pytest.raises(ResumeError, match=r"setting seed was 0 and is 1; the code of text\.py changed$"):
+        require_resumable(earlier, now)

@@ -51,19 +51,20 @@ class ClassifierObjective:
 
     Args:
         classifier: From `build_classifier`.
-        encoder_trainable: False holds the encoder's weights; its dropout stays active.
+        encoder_trainable: False holds the encoder's weights.
+        encoder_dropout: Whether the encoder drops out; that does not depend on what is trained.
     """
 
-    def __init__(self, classifier: keras.Model, *, encoder_trainable: bool) -> None:
+    def __init__(self, classifier: keras.Model, *, encoder_trainable: bool, encoder_dropout: bool = True) -> None:
         encoder = classifier.get_layer("encoder")
         self._activations, self._classifier = with_activations(encoder), classifier
-        self._last = encoder.layers[-1].name
+        self._last, self._dropout = encoder.layers[-1].name, encoder_dropout
         held = set() if encoder_trainable else {id(v) for v in encoder.variables}
         self.variables = [v for v in classifier.variables if id(v) not in held and "seed_generator" not in v.path]
 
     def __call__(self, batch: Named) -> tuple[Any, Named, Named]:
         """The objective, the metrics ``loss`` (sum), ``accuracy`` (sum) and ``count``, and the activations."""
-        activations = dict(self._activations(batch["token_ids"], training=True))
+        activations = dict(self._activations(batch["token_ids"], training=self._dropout))
         hidden = activations[self._last]
         for layer in classifier_layers(self._classifier):
             hidden = layer(hidden) if layer.name != "pooling" else pool(layer, hidden, batch["token_ids"])
@@ -125,15 +126,16 @@ def build_classifier(
     """
     encoder = cut_encoder(masked_lm)
     token_ids = keras.Input(encoder.input_shape[1:], dtype="int64", name="token_ids")
-    pooling = MaskedGlobalMaxPooling1D(name="pooling", dtype="float32")
+    # Said here, or else ~/.keras/keras.json and Keras' global policy would decide.
+    pooling = MaskedGlobalMaxPooling1D(name="pooling", data_format="channels_last", dtype="float32")
     hidden = encoder(token_ids)
     if model_settings.padding_mask:
         hidden = pooling(hidden, masked_lm.get_layer("not_padding")(token_ids))
     else:
         hidden = pooling(hidden)
-    hidden = layers.Dense(settings.classifier_size, activation="relu", name="hidden")(hidden)
-    logits = layers.Dense(1, name="logits")(hidden)
-    probability = layers.Activation("sigmoid", name="probability")(logits)
+    hidden = layers.Dense(settings.classifier_size, activation="relu", name="hidden", dtype="float32")(hidden)
+    logits = layers.Dense(1, name="logits", dtype="float32")(hidden)
+    probability = layers.Activation("sigmoid", name="probability", dtype="float32")(logits)
     classifier = keras.Model(token_ids, probability, name="classifier")
     for name in ("hidden", "logits"):
         set_initial_weights(classifier.get_layer(name), seed, heads=1)

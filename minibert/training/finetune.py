@@ -61,7 +61,7 @@ def finetune_stage(
     classifier: keras.Model,
     *,
     train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray],
     settings: RunSettings,
     frozen: bool,
     checked: bool = True,
@@ -72,7 +72,7 @@ def finetune_stage(
     Args:
         classifier: From `minibert.model.heads.build_classifier`.
         train: Ids (examples, sequence) and labels (examples,) to train on.
-        test: Likewise, to validate on after every epoch.
+        validation: Likewise, to validate on after every epoch.
         settings: The run's.
         frozen: Whether the encoder's weights are held.
         checked: Whether a step that may race is refused.
@@ -83,9 +83,10 @@ def finetune_stage(
     forward, shown = ClassifierForward(classifier), progress or Progress(quiet=True)
 
     def evaluate(epoch: int) -> Figures:
-        task = shown.start(f"{name} {epoch}/{epochs}, validation", len(test[0]))
-        logits = forward.logits(test[0], batch_size=finetune.batch_size, advance=task.advance)
-        found = score(logits, test[1])
+        token_ids, labels = validation
+        task = shown.start(f"{name} {epoch}/{epochs}, validation", len(token_ids))
+        logits = forward.logits(token_ids, batch_size=finetune.batch_size, advance=task.advance)
+        found = score(logits, labels)
         task.advance(0, loss=found.loss, accuracy=found.accuracy)
         task.finish()
         return {"val_loss": found.loss, "val_accuracy": found.accuracy}
@@ -93,7 +94,9 @@ def finetune_stage(
     return Stage(
         name=name,
         step=TrainingStep(
-            ClassifierObjective(classifier, encoder_trainable=not frozen),
+            ClassifierObjective(
+                classifier, encoder_trainable=not frozen, encoder_dropout=finetune.frozen_dropout or not frozen
+            ),
             learning_rate=finetune.learning_rate,
             seed=settings.seed,
             stage=name,

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from minibert.batches import Arrays, Batches, Prefetch
 from minibert.errors import DivergenceError
 from minibert.fingerprints import TraceWriter
@@ -115,6 +117,8 @@ def train(
 def _one_step(stage: Stage, progression: Progression, trace: TraceWriter | None, step: int, batch: Arrays) -> None:
     started = time.perf_counter()
     result = stage.step(step, batch)
+    if trace is not None:  # of a step that diverges too: where it parted from a run that did not
+        trace.append(step, loss_bits=result.loss_bits, batch=batch, fingerprint=result.fingerprint)
     if not math.isfinite(result.metrics["loss"]):
         raise DivergenceError(
             f"{stage.name}, step {step}: a finite loss is required, but {result.metrics['loss']} came; "
@@ -122,15 +126,15 @@ def _one_step(stage: Stage, progression: Progression, trace: TraceWriter | None,
         )
     for name, value in result.metrics.items():
         progression.sums[name] = progression.sums.get(name, 0.0) + value
-    if trace is not None:
-        trace.append(step, loss_bits=result.loss_bits, batch=batch, fingerprint=result.fingerprint)
     progression.step = step + 1
     progression.seconds += time.perf_counter() - started
 
 
 def _end_epoch(stage: Stage, progression: Progression) -> None:
     epoch = len(progression.epochs) + 1
-    started = time.perf_counter()
+    where, started = f"{stage.name}, epoch {epoch}", time.perf_counter()
+    weights = weight_arrays(stage.variables)
+    _require_finite(where, {f"weight {name}": array for name, array in weights.items()})
     figures: Figures = {
         "epoch": epoch,
         **means(progression.sums),
@@ -138,11 +142,23 @@ def _end_epoch(stage: Stage, progression: Progression) -> None:
         "count": int(progression.sums["count"]),
         "seconds": progression.seconds,
         **require_repeatable_execution(lambda: stage.evaluate(epoch), f"evaluation of {stage.name}"),
-        "weights_sha256": state_digest(weight_arrays(stage.variables)),
+        "weights_sha256": state_digest(weights),
     }
+    _require_finite(where, {name: value for name, value in figures.items() if isinstance(value, float)})
+    _require_finite(where, {"prediction": [found["probability"] for found in figures.get("predictions", [])]})
     figures["evaluation_seconds"] = time.perf_counter() - started
     progression.epochs.append(figures)
     progression.sums, progression.seconds = {}, 0.0
+
+
+def _require_finite(where: str, values: dict[str, Any]) -> None:
+    """Refuses an epoch before it is kept: a step's loss, which is looked at there, is of the weights before it."""
+    for name, value in values.items():
+        wrong = np.asarray(value)[~np.isfinite(value)]
+        if wrong.size:
+            raise DivergenceError(
+                f"{where}: a finite {name} is required, but {wrong[0]} came; a smaller learning_rate may help"
+            )
 
 
 def means(sums: dict[str, float]) -> Figures:

@@ -1,6 +1,6 @@
 """Refuses a training step whose result could depend on which operator happens to finish first.
 
-Three things in a graph do not repeat, with ``enable_op_determinism`` on or off:
+Five things in a graph do not repeat, or cannot be known to, with ``enable_op_determinism`` on or off:
 
 - *A racing sum.* TensorFlow adds the gradients of a tensor with several consumers in one ``AddN``. With
   two inputs the result is the same in either order; with three or more, ``AddN`` starts from whichever
@@ -8,6 +8,12 @@ Three things in a graph do not repeat, with ``enable_op_determinism`` on or off:
   consumers, unless their gradients are added in a fixed order.
 - *Unordered calls* of one function that XLA compiles: see `minibert.model.backend.after`.
 - *Random operations* with a state of their own: what they draw depends on what was drawn before.
+- *Python in the graph*, ``tf.py_function`` and its like: nothing can be said of what it computes.
+- *Collective operations* between devices or processes: the order in which they sum is not the graph's.
+
+Of every other operation it is assumed that the same inputs give the same bits. That is TensorFlow's promise with op
+determinism on, as runs have it: an operation without a kernel that keeps it raises an error where TensorFlow knows of
+it. An operation that TensorFlow does not know of, from a library that was loaded into it, is not found here.
 
 The traced graph is checked before anything is computed, and the graph that TensorFlow makes of it by its
 first execution (see `minibert.training.execution`): the rewriting turns ((a + b) + c) + d into a racing sum.
@@ -33,6 +39,9 @@ _RANDOM = re.compile(
     r"StatefulUniform|NonDeterministicInts|CandidateSampler|SampleDistorted|FractionalMaxPool$|FractionalAvgPool$|"
     r"SeedGenerator))"
 )
+_PYTHON = re.compile(r"(Eager)?PyFunc(Stateless)?$")
+_COLLECTIVE = re.compile(r"_?(Collective|Nccl|XlaAllReduce$|XlaReduceScatter$|CrossReplicaSum$|AllToAll$|Dtensor)")
+_REFUSED = {"random operation": _RANDOM, "Python": _PYTHON, "collective operation": _COLLECTIVE}
 _COMPILED = "_XlaMustCompile"
 
 
@@ -41,7 +50,7 @@ class Hazard:
     """A reason why a graph might not repeat.
 
     Attributes:
-        kind: ``racing sum``, ``unordered calls`` or ``random operation``.
+        kind: ``racing sum``, ``unordered calls``, ``random operation``, ``Python`` or ``collective operation``.
         operation: The operation's name in the graph; of unordered calls, the compiled function's.
         layers: What it comes from: the operations whose gradients are added, the calls, or the layer.
     """
@@ -64,6 +73,10 @@ class Hazard:
                 f"calls of a compiled function in a fixed order are required, but nothing orders two calls of "
                 f"{self.operation}: {names}"
             )
+        if self.kind == "Python":
+            return f"TensorFlow's own operations are required, but {self.operation} calls Python: {names}"
+        if self.kind == "collective operation":
+            return f"sums on one device are required, but {self.operation} is between devices: {names}"
         return f"random numbers from named streams are required, but {self.operation} has a state of its own: {names}"
 
 
@@ -93,7 +106,8 @@ def refuse(found: list[Hazard], what: str) -> None:
 def hazards(graph: Any, *, is_whole: bool = True) -> list[Hazard]:
     """Every hazard of a graph and of the functions that it calls, in no particular order.
 
-    XLA fixes the order of the sums that it compiles, but a random operation is one there, too.
+    XLA fixes the order of the sums that it compiles, but a random operation is one there, too, and so are Python and
+    collective operations.
 
     Args:
         graph: A ``GraphDef`` with its library of functions.
@@ -133,8 +147,9 @@ class _Graph:
     def _hazards_of(self, nodes: list[Any], *, compiled: bool) -> Iterator[Hazard]:
         """The hazards of one body."""
         for node in nodes:
-            if _RANDOM.match(node.op):
-                yield Hazard("random operation", node.name, (_layer(node.name),))
+            for kind, operations in _REFUSED.items():
+                if operations.match(node.op):
+                    yield Hazard(kind, node.name, (_layer(node.name),))
             if not compiled and _is_racing_sum(node):
                 inputs = [_operation(name) for name in node.input if not name.startswith("^")]
                 yield Hazard("racing sum", node.name, tuple(_layer(name) for name in inputs))

@@ -2,8 +2,9 @@
 
     step(7, batch) -> StepResult(metrics={"loss": ..., "count": ...}, fingerprint=int32 [...])
 
-The graph is checked before the first update, and what TensorFlow made of it after: a step whose gradient
-could be summed in a racing order is refused (see `minibert.training.repeatability`).
+The graph is checked before the first update, and what TensorFlow made of it by the first update, which is undone
+if that is refused: no state comes of a step whose gradient could be summed in a racing order (see
+`minibert.training.repeatability`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from minibert.batches import Arrays
+from minibert.errors import RepeatabilityError
+from minibert.fingerprints import TURNS
 from minibert.model.dropout import DropoutStream
 from minibert.settings import EmbeddingSecondMoment
 from minibert.training.adam import Adam, sum_of_squares
@@ -39,7 +42,8 @@ class StepResult:
     Attributes:
         metrics: Sums over the batch: ``loss``, ``count`` and, for a classifier, ``accuracy``.
         loss_bits: The bits of the float32 loss sum.
-        fingerprint: int32, one for each name of `TrainingStep.fingerprint_names`.
+        fingerprint: int32, one for each name of `TrainingStep.fingerprint_names`; of those that are also in
+            `TrainingStep.fingerprints_by_turns`, it is of one part in `TURNS`.
     """
 
     metrics: dict[str, float]
@@ -78,9 +82,11 @@ class TrainingStep:
         self.optimizer = Adam(learning_rate, name="adam")
         self.optimizer.build(objective.variables)
         self.fingerprint_names: list[str] = []
+        self.fingerprints_by_turns: list[str] = []
         self.trace_count = 0
         self._update = tf.function(self._apply, jit_compile=True, autograph=False)
         self._function: Any = None
+        self._has_run = False
 
     def __call__(self, step: int, batch: Arrays) -> StepResult:
         """Updates the variables by one batch.
@@ -90,11 +96,13 @@ class TrainingStep:
             batch: Arrays of `minibert.batches`.
 
         Raises:
-            RepeatabilityError: The graph has a sum that may race (on the first call, before any update).
+            RepeatabilityError: The graph, as traced or as executed, has something that may not repeat; the
+                variables and the optimizer are as they were.
         """
         self.trace(batch)
-        tensors = _tensors(batch)
-        metrics, fingerprint = self._function(tf.constant(step, tf.int64), tensors)
+        call = self._function if self._has_run else self._first_call
+        metrics, fingerprint = call(tf.constant(step, tf.int64), _tensors(batch))
+        self._has_run = True
         values = {name: value.numpy() for name, value in metrics.items()}
         return StepResult(
             metrics={name: float(value) for name, value in values.items()},
@@ -110,6 +118,17 @@ class TrainingStep:
         """
         if self._function is None:
             self._function = self._traced(_tensors(batch))
+
+    def _first_call(self, *arguments: Any) -> Any:
+        """Executes the step; a step that is refused for what TensorFlow executed is undone."""
+        state = [*self.objective.variables, *self.optimizer.variables]
+        before = [np.array(variable) for variable in state]
+        try:
+            return self._function(*arguments)
+        except RepeatabilityError:
+            for variable, value in zip(state, before, strict=True):
+                variable.assign(value)
+            raise
 
     @property
     def graph(self) -> Any:
@@ -143,9 +162,11 @@ class TrainingStep:
         names = [variable.path for variable in self.objective.variables]
         named |= {f"gradient {name}": value for name, value in reversed(list(zip(names, gradients, strict=True)))}
         named |= {f"weight {name}": variable for name, variable in zip(names, variables, strict=True)}
-        self.fingerprint_names = list(named)
+        tensors = {name: tf.convert_to_tensor(value) for name, value in named.items()}
         turn = step if self._checked else None
-        return metrics, tf.stack([fingerprint(tf.convert_to_tensor(value), turn) for value in named.values()])
+        self.fingerprint_names = list(tensors)
+        self.fingerprints_by_turns = [name for name, t in tensors.items() if turn is not None and _is_large(t.shape)]
+        return metrics, tf.stack([fingerprint(tensor, turn) for tensor in tensors.values()])
 
     def _apply(self, gradients: list[Any], squares: list[Any]) -> None:
         self.optimizer.apply_with_squares(gradients, squares, self.objective.variables)
@@ -156,8 +177,6 @@ def _tensors(batch: Arrays) -> dict[str, Any]:
     return {name: tf.convert_to_tensor(value) for name, value in batch.items() if name != "example_ids"}
 
 
-TURNS = 4
-"""Steps in which every row of a large tensor is fingerprinted once."""
 _WHOLE_ELEMENTS = 1 << 16
 _WHOLE_EXAMPLE_ELEMENTS = 1 << 12
 

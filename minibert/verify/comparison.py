@@ -4,7 +4,8 @@ What is compared: at every step the bits of the loss, the CRC-32 of each batch a
 each activation, gradient and weight; at every epoch's end its figures and the SHA-256 of the weights; at
 every stage's end the SHA-256 of weights and optimizer; the raw-text model's figures; before all of them the
 vocabulary and the token ids that were made of the corpus. A large tensor is fingerprinted by turns (see
-`minibert.training.step.fingerprint`), so what differs in one of its rows alone is named up to three steps late.
+`minibert.training.step.fingerprint`), so what differs in one of its rows alone is named up to three steps late, and
+the verdict says so.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from minibert.artifacts import sha256_of_file
 from minibert.errors import ArtifactError
-from minibert.fingerprints import read_trace, trace_name
+from minibert.fingerprints import Trace, read_trace, trace_name
 from minibert.record import NAME, read_record
-from minibert.resuming import changed_code, changed_environment, changed_inputs, encoding_partings
+from minibert.resuming import (
+    changed_code,
+    changed_environment,
+    changed_inputs,
+    encoding_partings,
+    require_recorded_files,
+)
 from minibert.settings import TRAINING_STAGES
 from minibert.verify.differences import (
     Deviations,
@@ -27,10 +33,10 @@ from minibert.verify.differences import (
 )
 from minibert.verify.verdict import EXIT_CODES, TOLERANCE, Parting, Tolerances, Verdict, decide
 
-__all__ = ["EXIT_CODES", "TOLERANCE", "Parting", "Tolerances", "Verdict", "compare_runs", "complete_record"]
+__all__ = ["EXIT_CODES", "TOLERANCE", "Parting", "Tolerances", "Verdict", "compare_begun", "compare_runs",
+           "complete_record"]  # fmt: skip
 
 Record = dict[str, Any]
-Found = tuple[list[Difference], Deviations]
 
 
 def compare_runs(directory: Path, other: Path, *, tolerance: float = TOLERANCE) -> Verdict:
@@ -44,7 +50,7 @@ def compare_runs(directory: Path, other: Path, *, tolerance: float = TOLERANCE) 
     Raises:
         ArtifactError: A record or a trace is missing, incomplete or damaged.
     """
-    first, second, tolerances = complete_record(directory), complete_record(other), Tolerances(tolerance)
+    first, second, tolerances = complete_record(directory), complete_record(other), Tolerances.of_first_steps(tolerance)
     differences, deviations, steps = encoding_differences(first, second), Deviations(), 0
     for stage in TRAINING_STAGES:
         if (stage in first["stages"]) != (stage in second["stages"]):
@@ -52,13 +58,41 @@ def compare_runs(directory: Path, other: Path, *, tolerance: float = TOLERANCE) 
             differences.append(Difference(Parting(stage, 0, name), (name,)))
         if stage not in first["stages"] or stage not in second["stages"]:
             continue
-        pair = ((directory, first), (other, second))
-        (found, largest), compared = _stage_differences(*pair, stage, tolerances=tolerances, steps_before=steps)
-        differences, deviations, steps = differences + found, deviations.or_larger(largest), steps + compared
+        traces = [_whole_trace(*run, stage) for run in ((directory, first), (other, second))]
+        records = [record["stages"][stage] for record in (first, second)]
+        found, largest = _stage_differences(traces, records, tolerances=tolerances, steps_before=steps)
+        differences, deviations = differences + found, deviations.or_larger(largest)
+        steps += min(len(trace.rows) for trace in traces)
     ends = [record["stages"].get("end_to_end", {}) for record in (first, second)]
     found, largest = raw_text_differences(*ends, tolerances=tolerances, steps_before=steps)
     deviations = deviations.or_larger(largest)
     return verdict_on(first, second, differences + found, steps=steps, deviations=deviations, tolerances=tolerances)
+
+
+def compare_begun(directory: Path, begun: Path, *, failure: str | None = None, tolerance: float = TOLERANCE) -> Verdict:
+    """Compares a complete run with the beginning of one that has the same stages, as far as that came.
+
+    Args:
+        directory: The complete run's directory.
+        begun: The other's.
+        failure: The error that ended it, which no environment explains; None: what its last step computed.
+        tolerance: As of `compare_runs`.
+    """
+    first, second, tolerances = complete_record(directory), read_record(begun), Tolerances.of_first_steps(tolerance)
+    differences, deviations, steps = encoding_differences(first, second), Deviations(), 0
+    for stage in [name for name in TRAINING_STAGES if (begun / trace_name(name)).exists()]:  # at least one
+        other = read_trace(begun / trace_name(stage))
+        traces = [read_trace(directory / trace_name(stage), steps=len(other.rows)), other]
+        records = [record["stages"].get(stage, {"epochs": []}) for record in (first, second)]
+        if records[0]["steps"] != records[1].get("steps"):  # it has not ended: only its epochs can be compared
+            records = [{"epochs": record["epochs"]} for record in records]
+        found, largest = _stage_differences(traces, records, tolerances=tolerances, steps_before=steps)
+        differences, deviations = differences + found, deviations.or_larger(largest)
+        steps += len(other.rows)
+    if failure is not None:
+        name = f"the replay, which ended: {failure}"
+        differences.append(Difference(Parting(stage, len(other.rows), name), (name,)))
+    return verdict_on(first, second, differences, steps=steps, deviations=deviations, tolerances=tolerances)
 
 
 def verdict_on(
@@ -73,11 +107,11 @@ def verdict_on(
     """The verdict on two records and the differences between their runs, which are in order."""
     deviations = deviations or Deviations()
     inputs = tuple(changed_inputs(first, second))
-    code, environment = tuple(changed_code(first, second)), tuple(changed_environment(first, second))
+    environment = tuple(changed_environment(first, second))
     parting = differences[0].parting if differences else None
     unexplained = next((d.unexplained_parting for d in differences if d.unexplained), None)
     return Verdict(
-        verdict=decide(inputs=inputs, reasons=code + environment, parting=parting, unexplained=unexplained),
+        verdict=decide(inputs=inputs, environment=environment, parting=parting, unexplained=unexplained),
         steps=steps,
         parting=parting,
         unexplained=unexplained,
@@ -85,10 +119,12 @@ def verdict_on(
         largest_at=deviations.early.at,
         late_deviation=deviations.late.value,
         late_at=deviations.late.at,
+        accuracy_deviation=deviations.accuracy.value,
+        accuracy_at=deviations.accuracy.at,
         tolerances=tolerances or Tolerances(),
         inputs=inputs,
         environment=environment,
-        code=code,
+        code=tuple(changed_code(first, second)),
     )
 
 
@@ -98,22 +134,26 @@ def encoding_differences(first: Record, second: Record) -> list[Difference]:
     return [Difference(Parting("encode", 0, names[0], names[1:]), names)] if names else []
 
 
+def _whole_trace(directory: Path, record: Record, stage: str) -> Trace:
+    path, steps = directory / trace_name(stage), record["stages"][stage].get("steps")
+    trace = read_trace(path)
+    if len(trace.rows) != steps:
+        raise ArtifactError(f"{path}: {steps} steps are recorded, but {len(trace.rows)} are there")
+    return trace
+
+
 def _stage_differences(
-    one: tuple[Path, Record], two: tuple[Path, Record], stage: str, *, tolerances: Tolerances, steps_before: int
-) -> tuple[Found, int]:
-    """A stage's differences in the order of computation, its largest deviations, and the steps compared."""
-    traces = [read_trace(directory / trace_name(stage)) for directory, _ in (one, two)]
-    for trace, (directory, record) in zip(traces, (one, two), strict=True):
-        steps = record["stages"][stage].get("steps")
-        if len(trace.rows) != steps:
-            path = directory / trace_name(stage)
-            raise ArtifactError(f"{path}: {steps} steps are recorded, but {len(trace.rows)} are there")
+    traces: list[Trace], records: list[dict[str, Any]], *, tolerances: Tolerances, steps_before: int
+) -> tuple[list[Difference], Deviations]:
+    """A stage's differences in the order of computation, and its largest deviations."""
+    stage = traces[0].header.stage
     rows, deviations = trace_differences(*traces, tolerances=tolerances, steps_before=steps_before)
-    records = [record["stages"][stage] for _, record in (one, two)]
     figures, largest = epoch_differences(stage, *records, tolerances=tolerances, steps_before=steps_before)
     # An epoch's figures at step n come after the row of step n - 1 and before that of step n.
     ordered = sorted([*figures, *rows], key=lambda difference: difference.parting.step)
-    return (ordered, deviations.or_larger(largest)), min(len(trace.rows) for trace in traces)
+    if any(trace.header.by_turns for trace in traces):
+        ordered = [difference.seen_late() for difference in ordered]
+    return ordered, deviations.or_larger(largest)
 
 
 def complete_record(directory: Path) -> Record:
@@ -127,9 +167,5 @@ def complete_record(directory: Path) -> Record:
         raise ArtifactError(
             f"{directory / NAME}: field 'status': a complete run is required, but it is {record['status']!r}"
         )
-    digests = {name: recorded["sha256"] for name, recorded in record["artifacts"].items()}
-    for name, digest in {"vocabulary.txt": record["corpus"]["vocabulary_sha256"], **digests}.items():
-        path = directory / name
-        if not path.is_file() or sha256_of_file(path) != digest:
-            raise ArtifactError(f"{path}: the file of the record is required, but it is missing or was changed")
+    require_recorded_files(directory, record)
     return record

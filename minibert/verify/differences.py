@@ -2,22 +2,24 @@
 
 A *difference* is something at a place of a run: a column of one step's row, a figure of an epoch. They are
 listed in the order in which a run computes them: the rows of an epoch's steps, then the epoch's figures. Some
-may not come from another environment: batches, counts, the number of steps, and losses beyond the tolerance.
+may not come from another environment: batches, counts, the number of steps, and losses and accuracies beyond the
+tolerances.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from minibert.fingerprints import Trace
+from minibert.fingerprints import TURNS, Trace
 from minibert.verify.verdict import Parting, Tolerances
 
 _COUNTS = ("epoch", "steps", "count", "examples")
 _LOSSES = ("loss", "val_loss")
+_ACCURACIES = ("accuracy", "val_accuracy")
 _OF_TRAINING = ("epoch", "loss", "accuracy", "steps", "count")
 _KINDS = ("batch", "activation", "loss", "gradient", "weight")
 _TINY = float(np.finfo(np.float32).tiny)
@@ -40,12 +42,20 @@ class Difference:
         """The place, with those alone; None if there are none."""
         if not self.unexplained:
             return None
-        return Parting(self.parting.stage, self.parting.step, self.unexplained[0], self.unexplained[1:])
+        tensor, *also = self.unexplained
+        late = 0 if tensor.startswith("batch ") else self.parting.steps_before
+        return replace(self.parting, tensor=tensor, also=tuple(also), steps_before=late)
+
+    def seen_late(self) -> Difference:
+        """The same in a stage with tensors that are fingerprinted by turns; a batch is seen at once."""
+        if self.parting.tensor.startswith("batch "):
+            return self
+        return replace(self, parting=replace(self.parting, steps_before=min(TURNS - 1, self.parting.step)))
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """The largest relative deviation of a loss, and which loss it is."""
+    """The largest deviation of a figure, and which figure it is."""
 
     value: float = 0.0
     at: str | None = None
@@ -57,14 +67,16 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Deviations:
-    """The largest of the first steps' losses, and of the figures after them."""
+    """The largest of the first steps' losses, of the losses after them, and of all accuracies."""
 
     early: Deviation = Deviation()
     late: Deviation = Deviation()
+    accuracy: Deviation = Deviation()
 
     def or_larger(self, other: Deviations) -> Deviations:
         """The larger ones of two."""
-        return Deviations(self.early.or_larger(other.early), self.late.or_larger(other.late))
+        early, late = self.early.or_larger(other.early), self.late.or_larger(other.late)
+        return Deviations(early, late, self.accuracy.or_larger(other.accuracy))
 
 
 def trace_differences(
@@ -191,8 +203,8 @@ def raw_text_differences(
 
 
 def _named_deviations(found: Deviations, place: str) -> Deviations:
-    early, late = (Deviation(one.value, one.at and place + one.at) for one in (found.early, found.late))
-    return Deviations(early, late)
+    figures = (found.early, found.late, found.accuracy)
+    return Deviations(*(Deviation(one.value, one.at and place + one.at) for one in figures))
 
 
 def _figures(
@@ -203,25 +215,31 @@ def _figures(
     steps: int,
     of_training: tuple[str, ...] = (),
 ) -> tuple[list[str], list[str], Deviations]:
-    """Names of figures that differ in the order of computation, those that are unexplained, and the deviation.
+    """Names of figures that differ in the order of computation, those that are unexplained, and the deviations.
 
     Args:
         one: Figures by name.
         two: Those of the other run.
-        tolerances: Of losses.
+        tolerances: Of losses and accuracies.
         steps: Steps of the run before them.
         of_training: Those that were there before the weights that the others were evaluated with.
     """
     names = [n for n in {**one, **two} if one.get(n) != two.get(n) and not n.endswith("seconds")]
     names.sort(key=lambda name: (name not in of_training, name != "weights_sha256"))
-    unexplained, deviation = [], Deviation()
+    unexplained, loss, accuracy = [], Deviation(), Deviation()
     for name in names:
-        if name in _LOSSES and name in one and name in two:
-            relative = relative_deviation(one[name], two[name])
-            deviation = deviation.or_larger(Deviation(relative, name))
-            if relative <= tolerances.of(steps):
-                continue
-        if name in _COUNTS or name in _LOSSES or (name in one) != (name in two):
+        if name not in one or name not in two or name in _COUNTS:
             unexplained.append(name)
-    is_early = tolerances.is_early(steps)
-    return names, unexplained, Deviations(early=deviation) if is_early else Deviations(late=deviation)
+        elif name in _LOSSES:
+            relative = relative_deviation(one[name], two[name])
+            loss = loss.or_larger(Deviation(relative, name))
+            if not relative <= tolerances.of(steps):
+                unexplained.append(name)
+        elif name in _ACCURACIES:
+            absolute = abs(one[name] - two[name])
+            accuracy = accuracy.or_larger(Deviation(absolute, name))
+            if not absolute <= tolerances.accuracy:
+                unexplained.append(name)
+    if tolerances.is_early(steps):
+        return names, unexplained, Deviations(early=loss, accuracy=accuracy)
+    return names, unexplained, Deviations(late=loss, accuracy=accuracy)

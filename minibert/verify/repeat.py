@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minibert.errors import SettingsError
+from minibert.errors import CorpusError, SettingsError
 from minibert.progress import Progress
 from minibert.record import read_record
+from minibert.resuming import changed_encoding, changed_inputs
 from minibert.verify.verdict import EXIT_CODES
 
 if TYPE_CHECKING:
@@ -97,17 +98,21 @@ def repeat(
     Raises:
         SettingsError: ``count`` is below 2.
         ArtifactError: The record is missing or damaged.
-        CorpusError: The data are not there, or not a corpus.
+        CorpusError: The data are not there, not a corpus, or not those of the record.
     """
     if count < 2:
         raise SettingsError(f"repeat: 2 or more executions are required, but {count} came")
     record = read_record(Path(directory))
 
-    from minibert import pipeline
     from minibert.preparation import prepare_again
+    from minibert.stages import fresh_stages
 
     prepared = prepare_again(record, Path(directory), data=data, progress=progress)
-    stages = pipeline.fresh_stages(prepared, checked=False)
+    changes = [*changed_inputs(record, prepared.record), *changed_encoding(record, prepared.record)]
+    if changes:
+        raise CorpusError(f"repeat: the recorded run's steps are required, but what they compute has changed: "
+                          f"{'; '.join(changes)}")  # fmt: skip
+    stages = fresh_stages(prepared, checked=False)
     return Repeatability(count, tuple(repeat_step(stage, count=count, progress=progress) for stage in stages))
 
 

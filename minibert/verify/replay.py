@@ -5,10 +5,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from minibert.errors import DivergenceError
 from minibert.progress import Progress
-from minibert.resuming import changed_inputs
-from minibert.verify.comparison import compare_runs, complete_record, encoding_differences, verdict_on
+from minibert.resuming import changed_environment, changed_inputs
+from minibert.verify.comparison import compare_begun, compare_runs, complete_record, encoding_differences, verdict_on
 from minibert.verify.verdict import TOLERANCE, Tolerances, Verdict
+from minibert.verify.watch import PartedError, watched
 
 
 def verify(
@@ -22,7 +24,9 @@ def verify(
     """Answers whether a run computes the same again, or the same as another.
 
     A replay on other inputs, such as data that changed since, is not begun; nor is one whose vocabulary or token
-    ids come out differently. Code that changed since is reported, and replayed as it is now.
+    ids come out differently. Code that changed since is reported, and replayed as it is now. A replay ends with the
+    first step that settles that it is ``different``, or that its loss is not finite any more; the verdict is about the
+    steps up to there.
 
     Args:
         directory: A complete run directory; nothing in it is changed.
@@ -41,7 +45,7 @@ def verify(
     directory = Path(directory)
     if against is not None:
         return compare_runs(directory, Path(against), tolerance=tolerance)
-    record = complete_record(directory)
+    record, tolerances = complete_record(directory), Tolerances.of_first_steps(tolerance)
 
     from minibert import pipeline
     from minibert.preparation import prepare_again
@@ -49,8 +53,15 @@ def verify(
     prepared = prepare_again(record, directory, data=data, progress=progress)
     encoded = encoding_differences(record, prepared.record)
     if encoded or any(changed_inputs(record, prepared.record)):
-        return verdict_on(record, prepared.record, encoded, tolerances=Tolerances(tolerance))
+        return verdict_on(record, prepared.record, encoded, tolerances=tolerances)
+    elsewhere = any(changed_environment(record, prepared.record))
     with tempfile.TemporaryDirectory(prefix="minibert-verify-") as folder:
         replayed = Path(folder) / "replay"
-        pipeline.execute(prepared, directory=replayed, progress=progress)
+        opened = watched(directory, tolerances if elsewhere else None)
+        try:
+            pipeline.execute(prepared, directory=replayed, progress=progress, open_trace=opened)
+        except PartedError:
+            return compare_begun(directory, replayed, tolerance=tolerance)
+        except DivergenceError as error:
+            return compare_begun(directory, replayed, failure=str(error), tolerance=tolerance)
         return compare_runs(directory, replayed, tolerance=tolerance)

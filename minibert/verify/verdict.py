@@ -3,13 +3,14 @@
 | verdict          | means                                                                     | exit code |
 |------------------|---------------------------------------------------------------------------|-----------|
 | `exact`          | the same bits at every step and in every stage's weights and optimizer    | 0         |
-| `numeric`        | other bits, by other code or elsewhere: losses within the tolerances      | 10        |
-| `different`      | other bits without a reason, or more than other code or places may change | 11        |
+| `numeric`        | other bits in another environment: losses, accuracies within tolerances   | 10        |
+| `different`      | other bits in the same environment, or more than another one may change   | 11        |
 | `not comparable` | other settings or another corpus: and which                               | 12        |
 
-With the same code in one environment the bits must agree: there is no tolerance under which a changed weight
-could hide. Where code or environment have changed, they are reported, and sums may have been added in another
-order; but the vocabulary, token ids, order, masks, labels, counts and the number of steps must still be the same.
+In one environment the bits must agree: there is no tolerance under which a changed weight could hide. Changed code
+is named, and no reason for other bits. Where the environment has changed, sums may have been added in another order;
+but the vocabulary, token ids, order, masks, labels, counts and the number of steps must still be the same. Weights
+and the sample sentence's predictions are not held then: what they are worth shows in the losses and accuracies.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ TOLERANCE = 1e-3
 """Largest relative deviation of a loss of the first `HORIZON` steps for `numeric`."""
 LATE_TOLERANCE = 0.25
 """Largest relative deviation of an epoch's mean loss, a validation's or the raw texts' after them."""
+ACCURACY_TOLERANCE = 0.05
+"""Largest absolute deviation of any accuracy, of 0 to 1."""
 HORIZON = 200
 """Steps of a run, over all stages, in which every step's loss is held to `TOLERANCE`. Training doubles a rounding
 again and again: later on a single step's loss says nothing about where a deviation comes from."""
@@ -31,17 +34,29 @@ again and again: later on a single step's loss says nothing about where a deviat
 
 @dataclass(frozen=True)
 class Tolerances:
-    """What losses are held to where code or environment differ.
+    """What losses and accuracies are held to where the environment differs.
 
     Attributes:
-        early: Of the first ``horizon`` steps of a run, each step's and each figure's.
-        late: Of the figures after them; single steps are not held any more.
+        early: Of a loss in the first ``horizon`` steps of a run, each step's and each figure's; relative.
+        late: Of the losses after them, where single steps are not held any more; relative.
+        accuracy: Of every accuracy; absolute.
         horizon: Steps over all stages.
     """
 
     early: float = TOLERANCE
     late: float = LATE_TOLERANCE
+    accuracy: float = ACCURACY_TOLERANCE
     horizon: int = HORIZON
+
+    @classmethod
+    def of_first_steps(cls, early: float) -> Tolerances:
+        """All of them from the first steps' tolerance.
+
+        A smaller one than `TOLERANCE` makes the others smaller by the same factor; a greater one leaves them, but
+        the later losses are held no closer than the first.
+        """
+        factor = min(early / TOLERANCE, 1.0)
+        return cls(early, max(early, LATE_TOLERANCE * factor), ACCURACY_TOLERANCE * factor)
 
     def is_early(self, steps: int) -> bool:
         """Whether a figure after so many steps of the run is held to ``early``."""
@@ -49,7 +64,7 @@ class Tolerances:
 
     def of(self, steps: int) -> float:
         """The tolerance of a figure after so many steps of the run."""
-        return self.early if self.is_early(steps) else max(self.early, self.late)
+        return self.early if self.is_early(steps) else self.late
 
 
 @dataclass(frozen=True)
@@ -63,17 +78,21 @@ class Parting:
             ``weight mlm_cls/kernel``; or, for what has no step of its own, ``vocabulary``, ``epoch 2: val_accuracy``,
             ``final optimizer`` and the like, at the number of steps done.
         also: Other tensors of that step that differ.
+        steps_before: Steps by which the runs may have parted before, unseen, in a tensor that is fingerprinted by
+            turns (see `minibert.training.step.fingerprint`); 0 where there is none.
     """
 
     stage: str
     step: int
     tensor: str
     also: tuple[str, ...] = ()
+    steps_before: int = 0
 
     @property
     def place(self) -> str:
         """For a person."""
-        return f"{self.stage}, step {self.step}: {self.tensor}"
+        place = f"{self.stage}, step {self.step}: {self.tensor}"
+        return f"{place} (parted at most {self.steps_before} steps before)" if self.steps_before else place
 
 
 @dataclass(frozen=True)
@@ -88,9 +107,11 @@ class Verdict:
         largest_deviation: Largest relative deviation of a loss in the first steps, up to the tolerances' horizon; 0 if
             the bits agree, infinite if one is not finite.
         largest_at: The loss that it is of.
-        late_deviation: Likewise of the figures after them: an epoch's loss, a validation's, the raw texts'.
+        late_deviation: Likewise of the losses after them: an epoch's, a validation's, the raw texts'.
         late_at: The loss that it is of.
-        tolerances: What they are held against where code or environment differ.
+        accuracy_deviation: Largest absolute deviation of an accuracy.
+        accuracy_at: The accuracy that it is of.
+        tolerances: What they are held against where the environment differs.
         inputs: Settings that differ, and the corpus, in words.
         environment: Versions, threads, processor and variables that differ, in words.
         code: The code that differs, in words.
@@ -104,6 +125,8 @@ class Verdict:
     largest_at: str | None = None
     late_deviation: float = 0.0
     late_at: str | None = None
+    accuracy_deviation: float = 0.0
+    accuracy_at: str | None = None
     tolerances: Tolerances = Tolerances()
     inputs: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
@@ -120,31 +143,33 @@ class Verdict:
         lines = [f"{self.verdict}: {self.steps:,} steps compared"]
         if self.parting is not None:
             lines += [f"first difference: {self.parting.place}", *_shown(self.parting.also)]
-        reasons = " and ".join(name for name in ("code", "environment") if getattr(self, name))
-        if reasons and self.unexplained is not None and self.unexplained != self.parting:
-            lines += [f"not explained by other {reasons}: {self.unexplained.place}", *_shown(self.unexplained.also)]
-        lines += list(self._deviations(is_held=bool(reasons)))
+        if self.environment and self.unexplained is not None and self.unexplained != self.parting:
+            where = self.unexplained
+            lines += [f"not explained by another environment: {where.place}", *_shown(where.also)]
+        lines += list(self._deviations(is_held=bool(self.environment)))
         lines += [f"input: {line}" for line in self.inputs]
         lines += [f"code: {line}" for line in self.code]
         lines += [f"environment: {line}" for line in self.environment]
         return lines
 
     def _deviations(self, *, is_held: bool) -> Iterator[str]:
-        """Lines on how far the losses deviate."""
-        early, late = f"a loss in the first {self.tolerances.horizon} steps", "a figure after them"
+        """Lines on how far losses and accuracies deviate."""
+        early = f"relative deviation of a loss in the first {self.tolerances.horizon} steps"
         for what, value, at, tolerance in (
             (early, self.largest_deviation, self.largest_at, self.tolerances.early),
-            (late, self.late_deviation, self.late_at, max(self.tolerances.early, self.tolerances.late)),
+            ("relative deviation of a loss after them", self.late_deviation, self.late_at, self.tolerances.late),
+            ("deviation of an accuracy", self.accuracy_deviation, self.accuracy_at, self.tolerances.accuracy),
         ):
             if at is not None:
                 held = f", {'within' if value <= tolerance else 'beyond'} the tolerance of {tolerance:g}"
-                yield f"largest relative deviation of {what}: {value:.3g}, {at}{held if is_held else ''}"
+                yield f"largest {what}: {value:.3g}, {at}{held if is_held else ''}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, which has no infinity: a deviation that is not finite is None."""
         finite = {
             name: value if math.isfinite(value) else None
-            for name, value in (("largest_deviation", self.largest_deviation), ("late_deviation", self.late_deviation))
+            for name, value in vars(self).items()
+            if name.endswith("_deviation")
         }
         return {**asdict(self), **finite, "exit_code": self.exit_code}
 
@@ -152,16 +177,16 @@ class Verdict:
 def decide(
     *,
     inputs: tuple[str, ...],
-    reasons: tuple[str, ...],
+    environment: tuple[str, ...],
     parting: Parting | None,
     unexplained: Parting | None,
 ) -> str:
-    """The verdict on what was found; ``reasons`` are what has changed of the code and the environment."""
+    """The verdict on what was found: only a changed environment may make other bits ``numeric``."""
     if inputs:
         return "not comparable"
     if parting is None:
         return "exact"
-    return "numeric" if reasons and unexplained is None else "different"
+    return "numeric" if environment and unexplained is None else "different"
 
 
 def _shown(names: tuple[str, ...]) -> list[str]:

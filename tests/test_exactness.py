@@ -1,0 +1,121 @@
+"""The studies of exactness judge by what they have shown, and their fresh processes agree."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minibert.verify.verdict import Verdict
+
+ROOT = Path(__file__).resolve().parents[1]
+# Last, so that the package that is installed stays the one that is tested.
+sys.path.append(str(ROOT))
+exactness: Any = importlib.import_module("benchmarks.exactness")
+tolerance: Any = importlib.import_module("benchmarks.tolerance")
+WHAT = "fingerprints and trace"
+
+
+def rounds(*ratios: float) -> np.ndarray:
+    """Seconds of rounds in which the exact step took so many times as long as the plain one."""
+    return np.array([(ratio * 0.1, 0.1) for ratio in ratios for _ in range(2)])
+
+
+@pytest.mark.parametrize(
+    ("ratios", "judged"),
+    [
+        ([1.0] * 10, "within"),
+        ([1.5] * 10, "beyond"),
+        ([1.019] * 10, "within"),
+        ([1.021] * 10, "beyond"),
+        ([0.98, 1.0, 1.01] * 5, "within"),
+        ([1.03, 1.05, 1.04] * 5, "beyond"),
+        ([0.9, 1.01, 1.1] * 4, "not shown"),  # the median alone is within
+        ([0.9, 1.03, 1.1] * 4, "not shown"),  # the median alone is beyond
+    ],
+)
+def test_a_cost_is_judged_by_its_interval(ratios: list[float], judged: str) -> None:
+    line, found = exactness.cost_line(1, "masked_lm", WHAT, rounds(*ratios))
+    assert found == judged
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:5] == ["1", "masked_lm", WHAT, "100.0", f"{1e2 * float(np.median(ratios)):.1f}"]
+    assert cells[5] == f"{float(np.median(ratios)) - 1:+.2%}"
+    assert cells[7:] == [f"2%: {judged}", str(len(ratios))]
+
+
+def test_a_drift_of_the_machine_cancels_within_a_round() -> None:
+    """A B B A while everything becomes slower: A is no slower than B."""
+    times = iter(np.arange(1.0, 41.0))
+    seconds = exactness.interleaved(lambda: next(times), lambda: next(times), 10)
+    assert seconds.shape == (20, 2)
+    _, judged = exactness.cost_line(1, "masked_lm", WHAT, seconds)
+    assert judged == "within"
+
+
+@pytest.mark.parametrize(("other", "is_good"), [("within", True), ("not shown", False), ("beyond", False)])
+def test_every_kind_of_step_must_be_shown_to_be_within(
+    other: str, is_good: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def line(shape: int, kind: str, what: str, seconds: Any) -> tuple[str, str]:
+        asked.append((kind, what))
+        return f"{kind}: {what}", other if kind == "frozen" else "within"
+
+    class Pool:
+        def __init__(self, count: int) -> None: ...
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *given: Any) -> None: ...
+        def apply(self, function: Any, given: tuple[Any, ...]) -> np.ndarray:
+            return rounds(1.0)
+
+    context = type("Context", (), {"Pool": Pool, "Process": None})
+    monkeypatch.setattr(exactness, "cost_line", line)
+    monkeypatch.setattr(exactness, "worker", lambda shape, *, exact: Pool(1))
+    monkeypatch.setattr(exactness, "interleaved", lambda *given: rounds(1.0))
+    monkeypatch.setattr(exactness.multiprocessing, "get_context", lambda kind: context)
+    lines, good = exactness.cost_table(1, 1)
+    assert (len(lines), good) == (4, is_good)
+    assert asked == [("masked_lm", "all"), *((kind, WHAT) for kind in exactness.STEPS)]
+
+
+def test_processes_that_disagree_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = iter(["a" * 64, "b" * 64, "a" * 64])
+    monkeypatch.setattr(exactness, "fresh_process", lambda *given: {"weights": next(digests), "metrics": "c" * 64})
+    monkeypatch.setattr(exactness, "busy_neighbour", contextlib.nullcontext)
+    lines, agree = exactness.repeatability_table(2, 3, 1)
+    assert not agree
+    assert lines[0].startswith("| 2 | weights | 2 of 3 | 2 |")
+    assert lines[1].startswith("| 2 | metrics | 3 of 3 | 1 |")
+
+
+@pytest.mark.slow
+def test_two_fresh_processes_have_the_same_bits_at_a_notebooks_shape() -> None:
+    words = [sys.executable, "-m", "benchmarks.exactness", "--processes", "2", "--steps", "2", "--shape", "2",
+             "--rounds", "0"]  # fmt: skip
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
+    done = subprocess.run(words, check=False, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| 2 ")]
+    assert [row[1] for row in rows] == [f"{kind}: {part}" for kind in exactness.STEPS for part in exactness.PARTS]
+    assert {row[2] for row in rows} == {"2 of 2"}
+
+
+def test_a_row_of_the_tolerances_says_what_deviates_and_where() -> None:
+    found = Verdict("numeric", 50, largest_deviation=2.4e-7, largest_at="frozen, step 3: loss", late_deviation=0.1,
+                    late_at="end_to_end: loss", accuracy_deviation=0.013, accuracy_at="end_to_end: accuracy",
+                    environment=("threads was 0 and is 1", "python was 3 and is 4"))  # fmt: skip
+    assert tolerance.row("one thread", found) == (
+        "| one thread | numeric | 2.4e-07 | frozen, step 3: loss | 0.1 | end_to_end: loss "
+        "| 0.013 | end_to_end: accuracy | threads was 0 and is 1; python was 3 and is 4 |"
+    )
+    assert tolerance.row("the same", Verdict("exact", 50)) == "| the same | exact | 0 | - | 0 | - | 0 | - |  |"

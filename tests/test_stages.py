@@ -1,0 +1,47 @@
+"""A run's stages are made ready from what was prepared, each on the texts that its settings name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minibert.preparation import Prepared, prepare
+from minibert.settings import replace_setting
+from minibert.stages import finetuning, fresh_stages, initial_classifier, initial_masked_lm
+from tests.runs import STEPS, small_settings, write_texts
+
+
+def prepared(*assignments: str, data: Path | None = None) -> Prepared:
+    settings = small_settings()
+    for assignment in assignments:
+        settings = replace_setting(settings, assignment)
+    return prepare(settings, data=data)
+
+
+def test_fresh_stages_are_those_of_a_run_in_order() -> None:
+    stages = list(fresh_stages(prepared()))
+    assert {stage.name: stage.steps for stage in stages} == STEPS
+    assert [stage.index for stage in stages] == [0, 1, 2]
+
+
+def test_without_labels_there_is_pretraining_alone(tmp_path: Path) -> None:
+    found = prepared(data=write_texts(tmp_path / "texts.csv"))
+    assert [stage.name for stage in fresh_stages(found)] == ["pretrain"]
+
+
+def test_pretraining_leaves_the_test_split_out_if_asked() -> None:
+    stage = next(fresh_stages(prepared("pretrain.splits=train")))
+    assert stage.batches.steps_per_epoch == 4  # 29 texts in batches of 8
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_classifier_is_not_trained_on_what_it_is_validated_on(frozen: bool) -> None:
+    found = prepared("finetune.validation_rate=0.25")
+    classifier = initial_classifier(found.settings, initial_masked_lm(found.settings))
+    batches = finetuning(found, classifier, frozen=frozen).batches
+    trained = np.concatenate([batches.batch(step)["token_ids"] for step in range(batches.steps_per_epoch)])
+    (kept, _), (held_out, _) = found.examples.for_classifier()
+    assert len(kept) + len(held_out) == 29
+    assert sorted(trained.tolist()) == sorted(kept.tolist())
