@@ -9,7 +9,8 @@ every time from one record on, and counts as found if it is reported, within two
 when three records have it.
 
 `NOISES` are the kinds of noise, each scaled so that a record's noise (1.4826 times the median absolute
-deviation) is the level. Replayed series are processes that ran the same code, in the order of time.
+deviation) is the level. Replayed series are processes that ran the same code, in the order of time; where a
+recording has processes that did 5 % more work, the steps that they make are a row of their own.
 """
 
 from __future__ import annotations
@@ -30,15 +31,16 @@ import numpy as np
 
 from minibert.environment import available_cores
 from minibert.errors import MinibertError
-from minibert.perf.change_points import AFTER, BEFORE, Propose, find_change_points, require_otava
+from minibert.perf.change_points import AFTER, BEFORE, OFF_BY, Propose, find_change_points, noise_of, require_otava
 from minibert.perf.error_study.recording import Recording, read_recording
 from minibert.perf.error_study.replay import clopper_pearson
+from minibert.perf.series import are_disturbed
 
 LENGTH = 100
 """Records in a synthetic series."""
 LEVELS = (0.005, 0.01, 0.015)
-STEP = 1.05
-SHIFT = 2
+STEP, OWN_STEP = 1.05, "5"
+"""A step multiplies by so much; a recording has processes that did so many percent more."""
 FEWEST_BEFORE, MOST_BEFORE = 12, 60
 SAME_ALARM = 3
 """An alarm that moves by so many records is the same one."""
@@ -77,7 +79,7 @@ class Row:
     """What came of one kind of noise at one level."""
 
     noise: str
-    level: float | None
+    level: float
     points: int
     false_alarms: int
     false_alarms_per_1000: float
@@ -141,13 +143,13 @@ def run_task(task: Task) -> Counts:
     for _ in range(task.steps):
         place = int(generator.integers(FEWEST_BEFORE, MOST_BEFORE + 1))
         values = np.exp(task.level * NOISES[task.noise](generator, place + AFTER)).tolist()
-        counts.add(_step(values, place, find))
+        counts.add(_step(with_step(values, place), place, find))
     return counts
 
 
 def _step(values: Sequence[float], place: int, find: Callable[[Sequence[float]], list[int]]) -> Counts:
-    found = find(with_step(values, place))
-    is_found = any(abs(index - place) <= SHIFT for index in found)
+    found = find(values)
+    is_found = any(abs(index - place) <= OFF_BY for index in found)
     return Counts(steps=1, found=int(is_found), exact=int(place in found))
 
 
@@ -159,21 +161,49 @@ def _finder(rule: str, propose: Propose) -> Callable[[Sequence[float]], list[int
     return lambda values: [int(point.index) for point in compute_change_points(list(values))[0]]
 
 
-def replay(recording: Recording, propose: Propose) -> Counts:
-    """The same code in one process after the other: each in units of its own control, in the order of time."""
-    values = []
-    for times in recording.times("0"):
-        for side in ("base", "head"):
-            ratios = [getattr(b, f"{side}_seconds") / getattr(b, f"control_{side}_seconds") for b in times.blocks]
-            values.append(statistics.median(ratios))
+def replay(name: str, recording: Recording, propose: Propose) -> list[Row]:
+    """Rows of a recording: with steps that multiply, and with those that its own extra work of 5 % made.
+
+    The same code in one process after the other is the series: each in units of its own control, in the order
+    of time, without the records that `minibert perf history` takes for disturbed.
+    """
     find = _finder("minibert", propose)
+    plain = _processes(recording, "0", ("base", "head"))
+    values = [process.value for process in plain]
+    places = range(FEWEST_BEFORE, len(values) - AFTER + 1)
     counts = Counts(points=len(values), alarms=len(alarms_as_it_grows(values, find)))
-    for place in range(FEWEST_BEFORE, len(values) - AFTER + 1):
-        counts.add(_step(values, place, find))
-    return counts
+    for place in places:
+        counts.add(_step(with_step(values, place), place, find))
+    noise = noise_of(values, [])
+    rows = [make_row(f"replayed: {name}", noise, counts)]
+    slower = _processes(recording, OWN_STEP, ("head",))
+    own = Counts()
+    for place in places:
+        after = [process.value for process in slower if process.pair >= plain[place].pair][:AFTER]
+        if len(after) == AFTER:
+            own.add(_step([*values[:place], *after], place, find))
+    return [*rows, make_row(f"replayed: {name}, its own {OWN_STEP} % of work", noise, own)] if own.steps else rows
 
 
-def make_row(noise: str, level: float | None, counts: Counts) -> Row:
+@dataclass(frozen=True)
+class Process:
+    """A recorded process as a record: of which pair, and its time in units of its control's."""
+
+    pair: int
+    value: float
+
+
+def _processes(recording: Recording, level: str, sides: Sequence[str]) -> list[Process]:
+    found, controls = [], []
+    for number, pair in enumerate(recording.pairs):
+        for side in sides if level in pair else ():
+            times = [(getattr(b, f"{side}_seconds"), getattr(b, f"control_{side}_seconds")) for b in pair[level]]
+            found.append(Process(number, statistics.median(seconds / control for seconds, control in times)))
+            controls.append(statistics.median(control for _, control in times))
+    return [process for process, is_so in zip(found, are_disturbed(controls), strict=True) if not is_so]
+
+
+def make_row(noise: str, level: float, counts: Counts) -> Row:
     """Rates and their Clopper-Pearson bounds, 95 %."""
     return Row(
         noise=noise,
@@ -209,11 +239,11 @@ def markdown(rows: Sequence[Row]) -> str:
     head = ("noise", "of one record", "false alarms in 1,000 records", "+5 % found within 3", "at the right commit")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
-        level = "as measured" if row.level is None else f"{100 * row.level:.1f} %"
-        alarms = f"{row.false_alarms_per_1000:.2f} (≤ {row.false_alarms_per_1000_high:.2f}; {row.points:,} records)"
+        bound = f"≤ {row.false_alarms_per_1000_high:.2f}; {row.points:,} records"
+        alarms = f"{row.false_alarms_per_1000:.2f} ({bound})" if row.points else "–"
         found = f"{100 * row.found_rate:.1f} % (≥ {100 * row.found_rate_low:.1f} %)" if row.steps else "–"
         exact = f"{100 * row.exact_rate:.1f} %" if row.steps else "–"
-        lines.append(f"| {row.noise} | {level} | {alarms} | {found} | {exact} |")
+        lines.append(f"| {row.noise} | {100 * row.level:.1f} % | {alarms} | {found} | {exact} |")
     return "\n".join(lines)
 
 
@@ -225,6 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--level", type=float, nargs="+", default=list(LEVELS), help="noise of a record, as a rate")
     parser.add_argument("--replay", metavar="STUDY.jsonl", type=Path, nargs="+", default=[],
                         help="timings of python -m minibert.perf.error_study")  # fmt: skip
+    parser.add_argument("--only-replay", action="store_true", help="no series of made-up noise")
     parser.add_argument("--otava-alone", action="store_true", help="what Otava's own defaults would do")
     parser.add_argument("--processes", type=int, default=available_cores())
     parser.add_argument("--json", action="store_true", help="print a list of rows")
@@ -234,13 +265,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"--{name}: 1 or more is required, but {getattr(options, name)} came")
     try:
         propose = require_otava()
-        replayed = [make_row(f"replayed: {path.stem}", None, replay(read_recording(path), propose))
-                    for path in options.replay]  # fmt: skip
+        replayed = [row for path in options.replay for row in replay(path.stem, read_recording(path), propose)]
     except MinibertError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     rule = "otava" if options.otava_alone else "minibert"
-    rows = study(options.points, options.steps, options.level, processes=options.processes, rule=rule) + replayed
+    levels = () if options.only_replay else options.level
+    rows = study(options.points, options.steps, levels, processes=options.processes, rule=rule) + replayed
     print(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) if options.json else markdown(rows))
     return 0
 

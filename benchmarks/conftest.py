@@ -4,16 +4,22 @@
 
 On another device than the CPU a training step's first losses are compared with the CPU's before its time
 counts; a device that is missing leaves everything out, aloud, or fails with ``--require-device``.
+
+A result names the checkout's commit, so what is timed has to be the checkout's package: another one that is
+installed is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import minibert
+from benchmarks.measured_code import differing_files, has_changes
 from benchmarks.workers import DEVICES, claim_tensorflow_device
 from minibert.allocator import keep_freed_memory
 from minibert.errors import DeviceError
@@ -23,6 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 keep_freed_memory()  # as a run does
 
+_CHECKOUT = Path(__file__).resolve().parents[1]
 _MISSING = pytest.StashKey[str]()
 _COLUMNS = "{:<44}{:>14}{:>12}{:>14}{:>12}"
 
@@ -34,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _require_checkouts_package()
     device = config.getoption("--device")
     if device == "cpu":
         return
@@ -43,6 +51,16 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.getoption("--require-device") in (True, device):
             raise pytest.UsageError(str(error)) from None
         config.stash[_MISSING] = str(error)
+
+
+def _require_checkouts_package() -> None:
+    installed, here = Path(minibert.__file__).resolve().parent, _CHECKOUT / "minibert"
+    if differing := differing_files(installed, here):
+        raise pytest.UsageError(
+            f"minibert: the checkout's package in {here} is required, because a result names its commit, but the one "
+            f"in {installed} is timed and {', '.join(differing[:3])} differ{'s' if len(differing) == 1 else ''} "
+            "(pip install .)"
+        )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -64,6 +82,12 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     packages = {name: version for name, version in describe_environment()["packages"].items() if version}
     machine_info["minibert"] = describe_machine()
     machine_info["environment"] = {"python": machine_info.get("python_version"), "packages": packages}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_commit_info(commit_info: dict[str, Any]) -> None:
+    """pytest-benchmark looks at tracked files alone, but a new module is measured too."""
+    commit_info["dirty"] = bool(commit_info.get("dirty")) or has_changes(_CHECKOUT)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 
 from minibert.errors import ArtifactError, SettingsError
 from minibert.perf import counters_file
-from minibert.perf.counters import KEYS, differences, versions
+from minibert.perf.counters import KEYS, differences, peaks_of, versions
 from minibert.perf.gate import judged_counters
 from minibert.perf.operators import operator_histogram
+from minibert.perf.worker import Server
 
 COUNTERS: dict[str, Any] = {
     "workload": "masked_lm_step[tiny]",
@@ -26,7 +28,7 @@ COUNTERS: dict[str, Any] = {
     "forward_flops": 684_396_544,
     "parameters": 287_312,
     "array_bytes": 10_752,
-    "peak_device_bytes": None,
+    "device_peaks": {},
 }
 ROOT = Path(__file__).parents[1]
 
@@ -132,11 +134,13 @@ def test_a_change_is_named(values: dict[str, Any], said: list[str]) -> None:
     assert differences(COUNTERS, changed(**values)) == said
 
 
-def test_a_peak_is_compared_where_both_devices_report_one() -> None:
-    before = changed(peak_device_bytes=1_000_000)
+def test_a_peak_is_compared_with_that_of_the_same_device() -> None:
+    before = changed(device_peaks={"H100": 1_000_000})
     assert differences(before, COUNTERS) == []
-    assert differences(before, changed(peak_device_bytes=1_009_000)) == []
-    assert differences(before, changed(peak_device_bytes=1_200_000)) == ["peak_device_bytes 1,000,000 -> 1,200,000"]
+    assert differences(before, changed(device_peaks={"A100": 2_000_000})) == []
+    assert differences(before, changed(device_peaks={"H100": 1_009_000})) == []
+    more = changed(device_peaks={"H100": 1_200_000})
+    assert differences(before, more) == ["peak on H100 1,000,000 -> 1,200,000 bytes"]
 
 
 def test_versions_are_minor_ones() -> None:
@@ -161,10 +165,18 @@ def test_without_accepted_ones_of_this_version_the_base_is_what_they_are_held_ag
     assert (found.verdict, found.against, found.changes) == ("changed", "the base's", ("traces 1 -> 2",))
 
 
-def test_counters_of_another_version_are_not_compared() -> None:
-    other = changed(versions="tensorflow 2.20 keras 3.15")
-    assert judged_counters({"head": COUNTERS, "base": other}, {}).verdict == "not compared"
-    assert judged_counters({}, {}).verdict == "not compared"
+def test_between_two_versions_counters_are_information_and_the_accepted_ones_decide() -> None:
+    other = changed(versions="tensorflow 2.20 keras 3.15", traces=2)
+    found = judged_counters({"head": COUNTERS, "base": other}, {})
+    assert (found.verdict, found.changes, found.between) == ("other versions", (), ("traces 2 -> 1",))
+    assert found.against == f"none are accepted for {KEY[1]}, the base has tensorflow 2.20 keras 3.15"
+    found = judged_counters({"head": COUNTERS, "base": other}, {KEY: changed(traces=3)})
+    assert (found.verdict, found.changes, found.between) == ("changed", ("traces 3 -> 1",), ("traces 2 -> 1",))
+
+
+def test_counters_that_only_one_side_has_are_not_compared() -> None:
+    assert judged_counters({"head": COUNTERS}, {}).verdict == "not compared"
+    assert judged_counters({}, {KEY: COUNTERS}).verdict == "not compared"
 
 
 # The file
@@ -205,6 +217,15 @@ def test_counters_of_other_versions_stay_when_new_ones_are_accepted(tmp_path: Pa
     assert len(counters_file.read_counters(path)) == 2
 
 
+def test_a_peak_stays_accepted_where_the_measuring_device_reports_none(tmp_path: Path) -> None:
+    path = tmp_path / "counters.jsonl"
+    counters_file.accept(path, [changed(device_peaks={"H100": 1_000_000})], reason="first")
+    counters_file.accept(path, [changed(traces=2)], reason="on a CPU")
+    said = counters_file.accept(path, [changed(traces=2, device_peaks={"A100": 900_000})], reason="another device")
+    assert said == ["masked_lm_step[tiny] at tensorflow 2.21 keras 3.15: first peak on A100"]
+    assert counters_file.read_counters(path)[KEY]["device_peaks"] == {"H100": 1_000_000, "A100": 900_000}
+
+
 @pytest.mark.parametrize("reason", ["", "  ", "two\nlines"])
 def test_a_reason_is_one_line(tmp_path: Path, reason: str) -> None:
     with pytest.raises(SettingsError, match="--reason: one line that says why is required"):
@@ -220,6 +241,7 @@ def test_a_reason_is_one_line(tmp_path: Path, reason: str) -> None:
         ('{"workload": "masking"}\n', "line 1: field 'versions' is required"),
         (json.dumps({**COUNTERS, "reason": ""}) + "\n", "field 'reason': a text is required"),
         (json.dumps({**COUNTERS, "reason": "x", "operators": {"MatMul": -1}}), "field 'operators': counts by operator"),
+        (json.dumps({**COUNTERS, "reason": "x", "device_peaks": None}), "field 'device_peaks': bytes by device"),
         (json.dumps({**COUNTERS, "reason": "x", "traces": 1.5}), "field 'traces': a count is required"),
         ((json.dumps({**COUNTERS, "reason": "x"}) + "\n") * 2, "line 2: one line each is required"),
     ],
@@ -285,3 +307,64 @@ def test_workloads_without_a_graph_count_their_arrays() -> None:
     found = count("masking", masking.subject())
     assert (found["operators"], found["parameters"], found["flops"]) == ({}, 0, None)
     assert found["array_bytes"] == 4 * np.zeros((256, 128), np.int32).nbytes
+
+
+class FakeGPU:
+    """As ``tf.config``: one GPU, on which a process before has had far more in use than any step."""
+
+    def __init__(self) -> None:
+        self.experimental, self.held, self.peak = self, 700, 9_000
+
+    def list_logical_devices(self, kind: str) -> list[str]:
+        assert kind == "GPU"
+        return ["GPU:0"]
+
+    list_physical_devices = list_logical_devices
+
+    def get_device_details(self, device: str) -> dict[str, str]:
+        return {"device_name": "H100"}
+
+    def get_memory_info(self, device: str) -> dict[str, int]:
+        return {"current": self.held, "peak": self.peak}
+
+    def reset_memory_stats(self, device: str) -> None:
+        self.peak = self.held
+
+    def step(self) -> None:
+        self.peak = max(self.peak, self.held + 50)
+
+
+def test_a_peak_is_that_of_the_steps_alone_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGPU()
+    monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(config=gpu))
+    assert peaks_of(gpu.step) == {"H100": 50}
+    monkeypatch.setattr(gpu, "get_memory_info", unknown)
+    assert peaks_of(gpu.step) == {}
+
+
+def unknown(device: str) -> dict[str, int]:
+    raise ValueError(f"{device} reports no memory")
+
+
+def test_a_worker_counts_the_peak_of_one_workload_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGPU()
+    monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(config=gpu))
+    server = Server(lambda name: FakeWorkload(gpu, {"large": 3_000, "small": 20}[name]))
+    for name in ("large", "small"):
+        server._workloads[name], server._numbers[name] = server._make(name), 0
+        server.step(name)
+    assert server.count("large")["device_peaks"] == {"H100": 3_000}
+    assert server.count("small")["device_peaks"] == {"H100": 20}
+
+
+class FakeWorkload:
+    """Needs so many bytes in a step."""
+
+    def __init__(self, gpu: FakeGPU, needed: int) -> None:
+        self._gpu, self._needed = gpu, needed
+
+    def __call__(self, number: int) -> None:
+        self._gpu.peak = max(self._gpu.peak, self._gpu.held + self._needed)
+
+    def subject(self) -> dict[str, Any]:
+        return {}

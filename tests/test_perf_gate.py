@@ -19,7 +19,7 @@ from minibert.cli import main
 from minibert.errors import SettingsError
 from minibert.perf import gate_commands, table
 from minibert.perf.answer import EXIT_CODES, BenchmarkAnswer, CounterAnswer, GateAnswer, NumericAnswer
-from minibert.perf.decision import FASTER, MISSING, SAME, SLOWER, UNPROVEN, Decision, Rules
+from minibert.perf.decision import FAILED, FASTER, MISSING, SAME, SLOWER, UNPROVEN, Decision, Rules, Trial
 from minibert.perf.gate import Comparison
 from minibert.perf.numeric import compare_bits
 from minibert.perf.pair import CONTROL
@@ -41,7 +41,7 @@ def counters_of(name: str, **values: Any) -> dict[str, Any]:
         "parameters": 3,
         "array_bytes": 8,
     }
-    return {"workload": name, "versions": VERSIONS, **empty, "peak_device_bytes": None, **values}
+    return {"workload": name, "versions": VERSIONS, **empty, "device_peaks": {}, **values}
 
 
 class FakeWorker:
@@ -165,18 +165,54 @@ def test_what_a_side_cannot_build_is_missing(side: str) -> None:
     assert found["encoding"].decision.verdict == SAME
 
 
-@pytest.mark.parametrize("order", ["turn", "check", "count"])
-def test_a_worker_that_fails_is_unproven_and_says_why(order: str) -> None:
+@pytest.mark.parametrize("order", ["build", "turn", "check", "count"])
+def test_a_side_that_fails_at_a_benchmark_has_failed_it_and_says_why(order: str) -> None:
     found = compared(("masking", "encoding"), trouble={("head", order, "masking"): WorkerError("head: ValueError: no")})
-    assert (found["masking"].decision.verdict, found["masking"].decision.reason) == (UNPROVEN, "head: ValueError: no")
+    assert (found["masking"].decision.verdict, found["masking"].decision.reason) == (FAILED, "head: ValueError: no")
     assert found["encoding"].decision.verdict == SAME
 
 
-def test_a_worker_that_ends_makes_everything_unproven() -> None:
+def test_a_worker_that_ends_has_failed_at_everything() -> None:
     ended = WorkerError("head: its process ended with code -11: Segmentation fault", has_ended=True)
     found = compared(("masking", "encoding"), trouble={("head", "turn", "masking"): ended})
-    assert {answer.decision.verdict for answer in found.values()} == {UNPROVEN}
+    assert {answer.decision.verdict for answer in found.values()} == {FAILED}
     assert all("code -11" in answer.decision.reason for answer in found.values())
+
+
+def test_a_control_that_computes_something_else_has_failed() -> None:
+    wrong = WorkerError("base: AssertionError: control: 1.0 is required, but 2.0 came")
+    assert verdict_of(trouble={("base", "check", CONTROL): wrong}) == (FAILED, str(wrong))
+
+
+def test_a_benchmark_that_was_answered_stays_so_when_another_one_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended, plan = WorkerError("head: its process ended with code -11", has_ended=True), {"trouble": {}}
+    monkeypatch.setattr(Trial, "add", lambda self, figure: once_answered(self, figure, plan, ended))
+    found = compared(("masking", "encoding"), seconds={("head", "encoding"): 0.0105}, **plan)
+    assert found["masking"].decision.verdict == SAME
+    assert found["encoding"].decision.verdict == FAILED
+
+
+_add = Trial.add
+
+
+def once_answered(trial: Trial, figure: Any, plan: dict[str, Any], error: WorkerError) -> None:
+    """Has the head end at its next step of `encoding`, once a trial was answered."""
+    _add(trial, figure)
+    if not trial.is_open:
+        plan["trouble"]["head", "turn", "encoding"] = error
+
+
+def test_a_control_that_moves_between_environments_is_not_only_the_machines_doing() -> None:
+    generator = np.random.Generator(np.random.PCG64(3))
+    plan = {"seconds": {("head", CONTROL): 0.0103}}
+    (found,) = Comparison(
+        start=lambda side: FakeWorker(side, plan, generator), names=["masking"], rules=Rules(),
+        time_limit_seconds=60.0, control_cause="the machine changed, or the environments: numpy 2.4 and 1.26",
+    ).run()  # fmt: skip
+    assert found.decision.verdict == UNPROVEN
+    assert found.decision.reason.endswith("%: the machine changed, or the environments: numpy 2.4 and 1.26")
 
 
 def test_another_device_is_missing() -> None:
@@ -210,7 +246,9 @@ def benchmark(verdict: str = SAME, name: str = "masking", counters: str = "same"
     )
 
 
-def answer(*benchmarks: BenchmarkAnswer, numeric: str = "exact", allowed: str | None = None) -> GateAnswer:
+def answer(
+    *benchmarks: BenchmarkAnswer, numeric: str = "exact", allowed: str | None = None, one_environment: bool = True
+) -> GateAnswer:
     side = {"kind": "revision", "name": "main", "commit": "a" * 40, "is_dirty": False, "versions": {"keras": "3.15.1"}}
     return GateAnswer(
         base=side,
@@ -218,7 +256,12 @@ def answer(*benchmarks: BenchmarkAnswer, numeric: str = "exact", allowed: str | 
         machine={"identity": "0123456789ab", "cpu_model": "a processor", "cores": 2},
         rules=Rules(),
         time_limit_seconds=60.0,
-        numeric=NumericAnswer(verdict=numeric, explanation=(f"{numeric}: 611 steps compared",), allowed=allowed),
+        numeric=NumericAnswer(
+            verdict=numeric,
+            explanation=(f"{numeric}: 611 steps compared",),
+            allowed=allowed,
+            one_environment=one_environment,
+        ),
         benchmarks=benchmarks,
     )
 
@@ -235,10 +278,21 @@ def answer(*benchmarks: BenchmarkAnswer, numeric: str = "exact", allowed: str | 
         (answer(benchmark(counters="changed"), benchmark(SLOWER)), "counters changed", 23),
         (answer(benchmark(counters="changed"), numeric="different"), "different", 24),
         (answer(benchmark(), numeric="different", allowed="a new order of sums"), "same", 0),
-        (answer(benchmark(), numeric="numeric"), "same", 0),
+        (answer(benchmark(), numeric="numeric"), "different", 24),
+        (answer(benchmark(), numeric="numeric", allowed="another order of sums"), "same", 0),
+        (answer(benchmark(), numeric="numeric", one_environment=False), "same", 0),
+        (answer(benchmark(), numeric="different", one_environment=False), "different", 24),
         (answer(benchmark(), numeric="not compared"), "same", 0),
-        (answer(benchmark(), numeric="not comparable"), "unproven", 21),
-        (answer(), "unproven", 21),
+        (answer(benchmark(), numeric="not comparable"), "failed", 25),
+        (answer(benchmark(), numeric="not comparable", allowed="another tiny preset"), "same", 0),
+        (answer(benchmark(), numeric="failed"), "failed", 25),
+        (answer(benchmark(), numeric="failed", allowed="no reason is good enough"), "failed", 25),
+        (answer(benchmark(FAILED), benchmark(UNPROVEN), benchmark(counters="changed")), "failed", 25),
+        (answer(benchmark(FAILED), benchmark(SLOWER)), "failed", 25),
+        (answer(benchmark(FAILED), numeric="different"), "different", 24),
+        (answer(benchmark(counters="not compared")), "missing", 22),
+        (answer(benchmark(counters="other versions")), "same", 0),
+        (answer(), "failed", 25),
     ],
 )
 def test_the_worst_decides_the_exit_code(made: GateAnswer, verdict: str, code: int) -> None:
@@ -500,14 +554,12 @@ def test_a_worker_imports_its_own_side_with_the_gates_own_files(checkout: Path, 
 # Bits
 
 
-def test_a_side_that_cannot_run_is_not_comparable(checkout: Path, tmp_path: Path) -> None:
+def test_a_side_that_cannot_run_has_failed(checkout: Path, tmp_path: Path) -> None:
     edit(checkout, "cli.py", lambda text: text.replace("def main(", "raise RuntimeError('no main')\n\n\ndef main("))
     side = working_side(checkout, tmp_path / "head")
     found = compare_bits(side, side, tmp_path)
-    assert found.verdict == "not comparable"
-    assert found.explanation[0].startswith(
-        "not comparable: base: the tiny run ended with code 1: RuntimeError: no main; head:"
-    )
+    assert found.verdict == FAILED
+    assert found.explanation[0].startswith("failed: base: the tiny run ended with code 1: RuntimeError: no main; head:")
 
 
 @pytest.mark.slow
@@ -538,7 +590,7 @@ def gate(checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return code, json.loads(capsys.readouterr().out)
 
 
-def test_a_gate_whose_head_computes_wrongly_is_unproven_and_one_that_has_lost_a_benchmark_is_missing(
+def test_a_gate_whose_head_computes_wrongly_has_failed_and_one_that_has_lost_a_benchmark_is_missing(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     edit(checkout, "text.py", lambda text: text.replace("def encode(", "def encode_all("))
@@ -550,9 +602,9 @@ def test_a_gate_whose_head_computes_wrongly_is_unproven_and_one_that_has_lost_a_
     found = {each["name"]: each for each in content["benchmarks"]}
     assert found["encoding"]["verdict"] == MISSING
     assert "cannot import name 'encode'" in found["encoding"]["reason"]
-    assert found["masking"]["verdict"] == UNPROVEN
+    assert found["masking"]["verdict"] == FAILED
     assert "a token that was not selected has changed" in found["masking"]["reason"]
-    assert (code, content["verdict"], content["exit_code"]) == (22, MISSING, 22)
+    assert (code, content["verdict"], content["exit_code"]) == (25, FAILED, 25)
     assert json.loads(saved.read_text(encoding="utf-8")) == content
     assert content["format"] == "minibert perf gate 1"
     assert content["head"]["is_dirty"]

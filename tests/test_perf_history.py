@@ -245,6 +245,7 @@ def test_a_single_spike_is_no_change_however_high():
 
 @given(st.lists(st.floats(1e-9, 1e9), max_size=60), st.sets(st.integers(-5, 70)), st.floats(1e-6, 1e6))
 @example([1.0] * 8 + [2.0] * 3, {8}, 3.0)
+@example([1.0] * 36 + [2.0] * 4 + [10.0] * 20, {36, 40}, 1.0)  # four points before the second
 def test_changes_do_not_depend_on_the_unit_and_keep_their_distance(values, proposals, unit):
     found = indexes(values, *proposals)
     assert indexes([unit * value for value in values], *proposals) == found
@@ -311,6 +312,29 @@ def test_a_change_within_one_commit_is_not_the_codes(tmp_path, repository):
     assert "within one commit: the cause is not in the code" in "\n".join(as_lines(analysis))
 
 
+@pytest.mark.parametrize("place", [10, 11, 13, 14])
+def test_a_change_within_a_commit_but_near_another_is_open(place, tmp_path, repository):
+    commits = line_of(repository)
+    results = noisy_results(24, changes={place: 1.06}, noise=0.001)
+    for number, result in enumerate(results):
+        result["commit_info"]["id"] = commits[0] if number < 12 else commits[1]
+    history = write_history(tmp_path / "history", results)
+    analysis = analyze(history, repository=repository, propose=proposing(place))
+    (change,) = analysis.series[0].changes or ()
+    assert (change.index, change.is_within_commit, change.commits) == (place, True, 1)
+    text = "\n".join(as_lines(analysis))
+    assert f"{commits[0][:10]}..{commits[1][:10]} (1 commit); open: both sides are records of one commit" in text
+    assert "the cause is not in the code" not in text
+
+
+def test_one_commit_is_one_without_a_repository_too(tmp_path):
+    results = noisy_results(24, changes={12: 1.06})
+    for result in results:
+        result["commit_info"]["id"] = made_up_commit(0)
+    (change,) = analyzed(tmp_path, results, 12).series[0].changes or ()
+    assert change.commits == 0
+
+
 def test_the_number_of_commits_in_a_range_is_said(tmp_path, repository):
     commits = line_of(repository)
     results = noisy_results(24, changes={12: 1.06})
@@ -319,6 +343,72 @@ def test_the_number_of_commits_in_a_range_is_said(tmp_path, repository):
     history = write_history(tmp_path / "history", results)
     text = "\n".join(as_lines(analyze(history, repository=repository, propose=proposing(12))))
     assert f"{commits[0][:10]}..{commits[2][:10]} (2 commits)" in text
+
+
+# Another environment
+
+
+OLD = made_up_machine(tensorflow="tensorflow 2.20.0", python="3.10")
+
+
+def in_environments(*machines: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """A result for each machine; None is the newest."""
+    results = noisy_results(len(machines))
+    for result, machine in zip(results, machines, strict=True):
+        result["machine_info"]["minibert"] = machine or made_up_machine()
+    return results
+
+
+def test_a_series_says_which_environment_it_goes_on_from(tmp_path):
+    analysis = analyzed(tmp_path, in_environments(OLD, OLD, OLD, None, None), benchmarks=[STEP])
+    old, new = analysis.series
+    assert old.began is None
+    began = new.began
+    assert began is not None
+    assert began.versions == ["tensorflow 2.20.0 -> 2.21.0", "python 3.10 -> 3.11"]
+    assert (began.old_identity, began.before_records, began.after_records) == (OLD["identity"], 3, 2)
+    assert began.commit_range == f"{made_up_commit(2)[:10]}..{made_up_commit(3)[:10]}"
+    assert (began.commits, began.goes_on) == (None, False)
+    assert began.before == sorted(point.value for point in old.series.points)[1]
+    assert as_json(analysis)["series"][1]["began"]["ratio"] == began.after / began.before
+
+
+def test_an_environment_that_goes_on_beside_the_new_one_is_said_once(tmp_path):
+    old, new = analyzed(tmp_path, in_environments(OLD, None, OLD, None, OLD), benchmarks=[STEP]).series
+    assert old.began is None
+    assert new.began is not None
+    assert (new.began.before_records, new.began.goes_on) == (1, True)
+
+
+def test_one_commit_measured_in_both_environments_is_said(tmp_path):
+    results = in_environments(OLD, OLD, None)
+    for result in results[1:]:
+        result["commit_info"]["id"] = made_up_commit(1)
+    analysis = analyzed(tmp_path, results, benchmarks=[STEP])
+    began = analysis.series[1].began
+    assert began is not None
+    assert began.commits == 0
+    assert "one commit on both sides" in "\n".join(as_lines(analysis))
+
+
+@pytest.mark.parametrize("change", [{"cpu_model": "B"}, {"cores": 4}, {"threads": {"OMP_NUM_THREADS": "1"}}])
+def test_another_kind_of_machine_goes_on_from_nothing(change, tmp_path):
+    results = in_environments(OLD, OLD, made_up_machine(**change))
+    assert [found.began for found in analyzed(tmp_path, results).series] == [None] * 4
+
+
+def test_disturbed_records_do_not_count_around_an_upgrade(tmp_path):
+    results = in_environments(*[OLD] * 9, None)
+    extra = results[8]["benchmarks"][0]["extra_info"]
+    extra["control_data"] = [4 * seconds for seconds in extra["control_data"]]
+    extra["control_seconds"] *= 4
+    began = analyzed(tmp_path, results, benchmarks=[STEP]).series[1].began
+    assert began is not None
+    assert began.ratio == pytest.approx(1.0, abs=0.02)
+    assert began.before_records == 8
+
+
+# What is said of a series
 
 
 def test_counters_that_change_are_found_without_any_statistics(tmp_path):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -69,22 +70,51 @@ def test_bounds_stand_in_the_table():
     assert "| normal | 1.0 % | 0.00 (≤ 3.68; 1,000 records) | 99.5 % (≥ 97.2 %) | 95.0 % |" in study.markdown([row])
 
 
-def recording(pairs: int) -> Recording:
+def recording(pairs: int, *levels: float) -> Recording:
     draw = np.random.Generator(np.random.PCG64(3))
 
-    def block() -> Block:
-        control, factors = 0.005 * draw.uniform(0.5, 2.0), np.exp(draw.normal(0.0, 0.003, 2))
-        return Block(3 * control * factors[0], 3 * control * factors[1], control, control, 0.0)
+    def block(level: float) -> Block:
+        control, factors = 0.005 * draw.uniform(0.8, 1.2), np.exp(draw.normal(0.0, 0.003, 2))
+        return Block(3 * control * factors[0], 3 * control * factors[1] * (1 + level / 100), control, control, 0.0)
 
-    found = Recording({"neighbour": "none", "steps": 5, "products": {"0": 0}, "machine": {}})
-    found.pairs = [{"0": [block() for _ in range(5)]} for _ in range(pairs)]
+    levels = levels or (0,)
+    found = Recording({"neighbour": "none", "steps": 5, "products": {f"{one:g}": 0 for one in levels}, "machine": {}})
+    found.pairs = [{f"{one:g}": [block(one) for _ in range(5)] for one in levels} for _ in range(pairs)]
     return found
 
 
+def every_place(values: list[float]) -> list[int]:
+    return list(range(len(values)))
+
+
 def test_a_replayed_process_is_a_record_in_units_of_its_control():
-    counts = study.replay(recording(20), lambda values: list(range(len(values))))
-    assert (counts.points, counts.alarms, counts.steps) == (40, 0, 40 - AFTER + 1 - study.FEWEST_BEFORE)
-    assert counts.found == counts.exact == counts.steps
+    (row,) = study.replay("study", recording(20), every_place)
+    assert (row.points, row.false_alarms, row.steps) == (40, 0, 40 - AFTER + 1 - study.FEWEST_BEFORE)
+    assert row.found == row.steps
+    assert row.exact_rate == 1.0
+    assert row.level == pytest.approx(0.002, abs=0.001)
+
+
+def test_a_replayed_step_is_the_recordings_own_where_it_has_one():
+    for level, found_rate in ((5, 1.0), (10, None), (0.5, None)):
+        rows = study.replay("study", recording(20, 0, level), every_place)
+        assert len(rows) == (2 if level == 5 else 1)
+        if found_rate is not None:
+            assert rows[1].noise == "replayed: study, its own 5 % of work"
+            assert (rows[1].points, rows[1].found_rate) == (0, found_rate)
+            assert rows[1].steps == rows[0].steps - 2  # a place needs two pairs after its own
+    nothing_slower = recording(20, 0, 5)
+    for pair in nothing_slower.pairs:
+        pair["5"] = pair["0"]
+    assert study.replay("study", nothing_slower, every_place)[1].found == 0
+
+
+def test_a_process_beside_other_work_is_not_replayed():
+    found = recording(20)
+    blocks = found.pairs[4]["0"]
+    found.pairs[4] = {"0": [dataclasses.replace(b, control_base_seconds=3 * b.control_base_seconds) for b in blocks]}
+    (row,) = study.replay("study", found, every_place)
+    assert (row.points, row.false_alarms) == (39, 0)
 
 
 def test_wrong_arguments_and_files_are_named(tmp_path, capsys, monkeypatch):
@@ -143,5 +173,7 @@ def test_the_study_is_one_command(tmp_path, capsys):
     rows = json.loads(capsys.readouterr().out)
     assert [row["noise"] for row in rows] == [*study.NOISES, "replayed: study"]
     assert all(math.isfinite(row["false_alarms_per_1000_high"]) for row in rows)
+    assert study.main(["--only-replay", "--replay", str(path)]) == 0
+    assert capsys.readouterr().out.count("| 0.2 % |") == 1
     assert study.main([*words[:-2], "--otava-alone"]) == 0
     assert capsys.readouterr().out.count("| 1.0 % |") == 3

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import importlib
 import json
 import math
 import shutil
@@ -16,10 +18,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minibert.checked import canonical_json
 from minibert.cli import main
 from minibert.errors import ArtifactError
+from minibert.perf.fields import LONGEST_NAME
 from minibert.perf.history import append, read_history, read_record
-from minibert.perf.results import LONGEST_NAME, read_result
+from minibert.perf.history_page import render_page
+from minibert.perf.history_text import as_lines
+from minibert.perf.results import read_result
+from minibert.perf.since_when import analyze, as_json
 from tests.perf_results import (
     MASKING,
     STEP,
@@ -28,11 +35,13 @@ from tests.perf_results import (
     made_up_machine,
     made_up_result,
     noisy_results,
+    proposing,
     write_history,
     write_result,
 )
 
 Edit = Callable[[dict[str, Any]], Any]
+ROOT = Path(__file__).parents[1]
 
 
 # What is kept of a result
@@ -138,7 +147,19 @@ BAD_RESULTS: list[tuple[str, Edit, str]] = [
     ("lost rounds", _set("stats", "rounds", to=7), "one time for each of the 7 rounds is required, but 5 came"),
     ("zero control", _set("extra_info", "control_seconds", to=0), "control_seconds': a finite number above 0"),
     ("NaN control", _set("extra_info", "control_data", to=[math.nan] * 5), r"control_data\[0\]': a finite number"),
-    ("NaN counter", _set("extra_info", "counters", to={"flops": math.nan}), "counters of .*flops': a finite number"),
+    ("NaN counter", _set("extra_info", "counters", to={"flops": math.nan}), "counters.flops': an integer is required"),
+    ("other NaN", _set("extra_info", "counters", to={"other": math.nan}), "counters of .*other': a finite number"),
+    ("counted text", _set("extra_info", "counters", to={"flops": "a"}), "counters.flops': an integer .* 'a' came"),
+    ("counted list", _set("extra_info", "counters", to={"operators": 5}), "counters.operators': an object is required"),
+    ("half", _set("extra_info", "counters", to={"operators": {"A": 0.5}}), "operators.A': an integer is required"),
+    ("no number", _set("extra_info", "counters", to={"operators": {"A": None}}), "operators.A': an integer is req"),
+    ("below 0", _set("extra_info", "counters", to={"parameters": -1}), "parameters': 0 or more is required"),
+    ("peak", _set("extra_info", "peak_bytes", to=-1), "peak_bytes': 0 or more is required, but -1 came"),
+    ("device", _set("extra_info", "device", to="a\x1b[2Jb"), "device': a printable name"),
+    ("huge", _set("stats", "q3", to=10**400), "stats.q3': a finite number above 0 is required"),
+    ("NaN machine", lambda r: r["machine_info"]["minibert"].update(cores=math.nan), "'machine.cores': a finite number"),
+    ("half a branch", _set("commit_info", "branch", to="\ud800"), "commit_info.branch': a text of whole characters"),
+    ("half a character", lambda r: r["machine_info"]["environment"].update(a="\ud800"), "text of whole characters"),
     ("counters", _set("extra_info", "counters", to=[]), "counters': an object is required"),
     ("unversioned", _set("commit_info", "id", to="unversioned"), "full hash of a commit"),
     ("traversal", _set("commit_info", "id", to="../../../../etc/passwd"), "full hash of a commit"),
@@ -189,7 +210,14 @@ def test_one_bad_file_of_several_and_none_is_recorded(tmp_path, capsys):
     assert not (tmp_path / "h").exists()
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=5), st.data())
+any_value = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@given(any_value, st.data())
 def test_no_value_of_any_field_ends_in_another_error(tmp_path_factory, value, data):
     result = made_up_result()
     place: Any = result
@@ -209,8 +237,13 @@ def test_no_value_of_any_field_ends_in_another_error(tmp_path_factory, value, da
         said = str(error)
     if said:
         assert str(path) in said
-    else:
-        assert read_history(folder / "history") == [read_result(path)]
+        return
+    assert read_history(folder / "history") == [read_result(path)]
+    write_history(folder / "history", [made_up_result(1)])  # beside a plain one, so that the two are compared
+    analysis = analyze(folder / "history", repository=folder, propose=proposing(), with_dirty=True)
+    assert render_page(analysis, None, None)
+    assert json.dumps(as_json(analysis), allow_nan=False)
+    assert [*as_lines(analysis)]
 
 
 # The history
@@ -304,6 +337,62 @@ def test_a_damaged_record_is_named_and_not_left_out(damage, message, tmp_path):
     assert "\n" not in str(raised.value)
 
 
+def _rewritten(path: Path, edit: Edit) -> None:
+    """A record that somebody edited and gave the right digest and name."""
+    record = json.loads(path.read_text())
+    del record["digest"]
+    edit(record)
+    digest = hashlib.sha256(canonical_json(record).encode()).hexdigest()
+    path.unlink()
+    name = f"{path.stem.rpartition('-')[0]}-{digest[:12]}.json"
+    path.with_name(name).write_text(json.dumps({**record, "digest": digest}))
+
+
+def _benchmark(record: dict[str, Any]) -> dict[str, Any]:
+    benchmark: dict[str, Any] = record["benchmarks"][STEP]
+    return benchmark
+
+
+BAD_RECORDS: list[tuple[Edit, str]] = [
+    (lambda r: _benchmark(r).update(device=5), "device': text is required, but 5 came"),
+    (lambda r: _benchmark(r).update(rounds="a"), "rounds': an integer is required, but 'a' came"),
+    (lambda r: _benchmark(r).update(median_seconds="1"), "median_seconds': a finite number above 0"),
+    (
+        lambda r: _benchmark(r).update(control=[]),
+        "control': an object is required, but list came|an object is required",
+    ),
+    (lambda r: _benchmark(r)["control"].update(ratio=0), "control.ratio': a finite number above 0 is required"),
+    (lambda r: _benchmark(r).update(counters={"operators": 5}), "counters.operators': an object is required"),
+    (lambda r: _benchmark(r).update(counters={"flops": "a"}), "counters.flops': an integer is required, but 'a' came"),
+    (lambda r: _benchmark(r).update(first_call_seconds="a"), "first_call_seconds': a finite number above 0"),
+    (lambda r: _benchmark(r).update(peak_bytes=1.5), "peak_bytes': an integer is required, but 1.5 came"),
+    (lambda r: r["benchmarks"].update({STEP: 1}), r"benchmarks.masked_lm_step\[tiny\]': an object is required"),
+    (lambda r: r["benchmarks"].clear(), "benchmarks': one benchmark or more is required"),
+    (lambda r: r["commit"].update(is_dirty=0), "commit.is_dirty': true or false is required, but 0 came"),
+    (lambda r: r["commit"].update(author_time=1), "commit.author_time': text is required, but 1 came"),
+    (lambda r: r["commit"].pop("branch"), "commit.branch' is required, but it is missing"),
+    (lambda r: r.update(measured="yesterday"), "measured': an ISO 8601 time is required, but 'yesterday' came"),
+    (lambda r: r.update(environment=[]), "environment': an object is required, but"),
+]
+
+
+@pytest.mark.parametrize(("edit", "message"), BAD_RECORDS)
+def test_a_record_with_the_right_digest_is_not_believed_for_that(edit, message, tmp_path):
+    history = write_history(tmp_path / "history", noisy_results(1))
+    (path,) = history.iterdir()
+    _rewritten(path, edit)
+    with pytest.raises(ArtifactError, match=message) as raised:
+        read_history(history)
+    assert ".json: field '" in str(raised.value)
+
+
+def test_a_record_that_was_rewritten_rightly_is_one(tmp_path):
+    history = write_history(tmp_path / "history", noisy_results(1))
+    (path,) = history.iterdir()
+    _rewritten(path, lambda r: _benchmark(r).update(rounds=7))
+    assert read_history(history)[0].timings[0].rounds == 7
+
+
 def test_a_name_that_is_taken_by_something_else_is_not_overwritten(tmp_path):
     path = write_result(tmp_path / "r.json")
     recorded = append(tmp_path / "history", read_result(path))
@@ -354,6 +443,72 @@ def test_two_branches_that_record_merge_without_a_conflict(tmp_path):
     assert len(read_history(history)) == 5
 
 
+# What is measured is what the commit says
+
+# Last, so that the package that is installed stays the one that is tested.
+sys.path.append(str(ROOT))
+measured_code: Any = importlib.import_module("benchmarks.measured_code")
+
+
+def _package(folder: Path) -> Path:
+    """A checkout with a package of two files, as its commit has it."""
+    package = folder / "minibert"
+    (package / "__pycache__").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "style.css").write_text("")
+    (package / "__pycache__" / "a.pyc").write_text("")
+    (folder / ".gitignore").write_text("__pycache__/\n")
+    _git(folder, "init", "-q", "-b", "main")
+    _git(folder, "add", ".")
+    _git(folder, "commit", "-q", "-m", "first")
+    return package
+
+
+def test_an_installed_package_with_other_files_is_another(tmp_path):
+    here = _package(tmp_path / "checkout")
+    installed = tmp_path / "site-packages" / "minibert"
+    shutil.copytree(here, installed)
+    (installed / "__pycache__" / "b.pyc").write_text("b")
+    assert measured_code.differing_files(installed, here) == []
+    (here / "masking.py").write_text("")
+    (installed / "style.css").write_text("b")
+    (installed / "old.py").write_text("")
+    assert measured_code.differing_files(installed, here) == ["masking.py", "old.py", "style.css"]
+    assert measured_code.differing_files(here, here) == []
+
+
+@pytest.mark.parametrize("name", ["__init__.py", "new.py"])
+def test_a_checkout_with_a_changed_or_new_module_is_not_its_commit(name, tmp_path):
+    package = _package(tmp_path)
+    (tmp_path / "result.json").write_text("{}")  # is not measured
+    assert not measured_code.has_changes(tmp_path)
+    (package / name).write_text("a = 1")
+    assert measured_code.has_changes(tmp_path)
+    assert not measured_code.has_changes(tmp_path.parent)
+
+
+def test_benchmarks_of_another_package_than_the_checkouts_are_refused(tmp_path):
+    shutil.copytree(ROOT / "minibert", tmp_path / "minibert", ignore=shutil.ignore_patterns("*.pyc"))
+    with (tmp_path / "minibert" / "masking.py").open("a") as module:
+        module.write("# another\n")
+    program = "import sys; sys.path.insert(0, sys.argv.pop(1)); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, str(tmp_path), "--collect-only", "-q", "-p", "no:cacheprovider",
+               "benchmarks/bench_gated.py"]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr
+    assert "minibert: the checkout's package in " in done.stderr
+    assert "is timed and masking.py differs" in done.stderr
+
+
+def test_a_new_module_makes_a_result_dirty(monkeypatch):
+    conftest: Any = importlib.import_module("benchmarks.conftest")
+    for changes, before, after in ((True, False, True), (False, False, False), (False, True, True)):
+        monkeypatch.setattr(conftest, "has_changes", lambda checkout, changes=changes: changes)
+        info = {"dirty": before}
+        conftest.pytest_benchmark_update_commit_info(commit_info=info)
+        assert info == {"dirty": after}
+
+
 # The file stays pytest-benchmark's own
 
 
@@ -368,9 +523,15 @@ def test_pytest_benchmark_compares_such_files(tmp_path):
 
 
 def _read_by_dashboards(result: dict[str, Any]) -> None:
-    """The fields that github-action-benchmark and Bencher read, with the types that they require."""
+    """The fields that github-action-benchmark and Bencher read, with the types that they require.
+
+    Source: `extractPytestResult` in benchmark-action/github-action-benchmark, src/extract.ts (fullname, ops,
+    stddev, mean, rounds); `Pytest` and `Stats` in bencherdev/bencher, lib/bencher_adapter/src/adapters/python/
+    pytest.rs (machine_info, commit_info, fullname; mean and stddev, formerly median and iqr, as decimals).
+    """
     assert isinstance(result["machine_info"], dict)
     assert isinstance(result["commit_info"], dict)
+    assert result["benchmarks"]
     for entry in result["benchmarks"]:
         assert isinstance(entry["fullname"], str)
         assert 0 < len(entry["fullname"]) <= 1024
@@ -383,16 +544,31 @@ def test_dashboards_find_their_fields():
     _read_by_dashboards(made_up_result(0, [made_up_entry(), made_up_entry(MASKING)]))
 
 
-ROOT = Path(__file__).parents[1]
+def _run_benchmarks(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250, check=False)
+
+
+@pytest.mark.slow
+def test_a_real_result_of_the_gated_benchmarks_is_recorded_drawn_and_read_by_dashboards(tmp_path):
+    path = tmp_path / "result.json"
+    done = _run_benchmarks("benchmarks/bench_gated.py", "-k", "masking or encoding", "--benchmark-json", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    _read_by_dashboards(json.loads(path.read_text()))
+    if json.loads(path.read_text())["commit_info"]["id"] in ("unversioned", "unknown"):
+        pytest.skip("not run further: this is no git checkout")
+    append(tmp_path / "history", read_result(path))
+    analysis = analyze(tmp_path / "history", repository=ROOT, propose=proposing(), with_dirty=True)
+    assert [found.series.benchmark for found in analysis.series] == ["encoding", MASKING]
+    assert all(found.series.is_normalized and found.series.points[0].counters for found in analysis.series)
+    assert "1 record on 1 kind of machine, 2 series" in render_page(analysis, None, None)
 
 
 @pytest.mark.slow
 def test_a_real_result_is_recorded_compared_and_read_by_dashboards(tmp_path):
     paths = [tmp_path / "0001_a.json", tmp_path / "0002_b.json"]
     for path in paths:
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "benchmarks/bench_masking.py",
-                   "-k", "amazon and whole", "--benchmark-json", str(path)]  # fmt: skip
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250, check=False)
+        done = _run_benchmarks("benchmarks/bench_masking.py", "-k", "amazon and whole", "--benchmark-json", str(path))
         assert done.returncode == 0, done.stdout + done.stderr
         _read_by_dashboards(json.loads(path.read_text()))
     if json.loads(paths[0].read_text())["commit_info"]["id"] in ("unversioned", "unknown"):

@@ -19,6 +19,7 @@ from minibert.cli import main
 from minibert.errors import ArtifactError
 from minibert.perf.gate_answer import read_gate
 from minibert.perf.history_page import render_page
+from minibert.perf.history_text import as_lines
 from minibert.perf.since_when import Analysis, analyze
 from tests.perf_results import (
     MASKING,
@@ -49,6 +50,7 @@ GATE: dict[str, Any] = {
         {
             "name": STEP, "verdict": "slower", "reason": "slower by 5.1 %", "ratio": 1.051, "low": 1.042, "high": 1.06,
             "detectable": 0.012, "base_seconds": 0.0123, "head_seconds": 0.0129, "pairs": 6,
+            "control": {"ratio": 1.001, "low": 0.998, "high": 1.004},
             "counters": {"verdict": "changed", "changes": ["MatMul 14 -> 16"]},
         },
         {
@@ -82,7 +84,9 @@ def words_in(page: str) -> str:
 def test_the_page_shows_the_change_with_its_commits_and_both_times(tmp_path):
     page = render_page(analysis_of(tmp_path, with_a_change(), 20), None, None)
     words = words_in(page)
-    assert "24 records on 1 machine, 2 series: 1 time slower, 1 time with other counters." in words
+    assert (
+        "24 records on 1 kind of machine, 2 series, all searched: 1 time slower, 1 time with other counters." in words
+    )
     commits = f"{made_up_commit(19)[:10]}..{made_up_commit(20)[:10]}"
     assert words.count(commits) >= 3  # newest first, in the picture, below it
     assert re.search(r"slower 15\.\d ms 16\.\d ms \+6\.\d %", words)
@@ -127,7 +131,7 @@ def test_machines_have_pictures_of_their_own(tmp_path):
     results = [*noisy_results(3), made_up_result(4, machine=made_up_machine(cpu_model="Another Processor"))]
     page = render_page(analysis_of(tmp_path, results), None, None)
     words = words_in(page)
-    assert "4 records on 2 machines" in words
+    assert "4 records on 2 kinds of machine" in words
     assert "Another Processor, 2 cores, tensorflow 2.21.0" in words
     assert page.count("<svg") == 3
 
@@ -159,11 +163,130 @@ def test_the_command_writes_the_page_with_the_gate(tmp_path, capsys, monkeypatch
     assert capsys.readouterr().out == f"{target}\n"
     shown = words_in(target.read_text(encoding="utf-8"))
     assert "The last gate slower · working tree (9999999999), with changes against main (8888888888)" in shown
-    assert "1.051 1.042 to 1.060 +1.2 % 12.3 ms 12.9 ms 6 MatMul 14 -> 16" in shown
-    assert "missing – – – – – 0 not compared" in shown
+    assert "1.051 1.042 to 1.060 +1.2 % 12.3 ms 12.9 ms 0.998 to 1.004 6 MatMul 14 -> 16" in shown
+    assert "missing – – – – – – 0 not compared" in shown
     assert "NOT searched" not in shown
     assert main([*words]) == 0
     assert "The last gate" not in words_in(target.read_text(encoding="utf-8"))
+
+
+# What was not looked at, or is not there
+
+
+LONG_ENOUGH = "of them long enough to be searched"
+
+
+def test_nothing_has_changed_is_said_only_where_every_series_was_searched(tmp_path):
+    another = made_up_result(30, machine=made_up_machine(cpu_model="Another Processor"))
+    unknown, counted = "whether a time has changed is not known.", "1 time with other counters"
+    for name, results, said in (
+        ("steady", noisy_results(24), "24 records on 1 kind of machine, 2 series, all searched; nothing has changed."),
+        ("short", noisy_results(5), f"5 records on 1 kind of machine, 2 series, 0 {LONG_ENOUGH}; {unknown}"),
+        ("some", [*noisy_results(24), another], f"2 kinds of machine, 3 series, 2 {LONG_ENOUGH}; {unknown}"),
+        ("counters", with_a_change(12), f"2 series, all searched: {counted}."),
+        ("few", [*with_a_change(12), another], f"2 {LONG_ENOUGH}: {counted}; in the others {unknown}"),
+    ):
+        (tmp_path / name).mkdir()
+        analysis = analysis_of(tmp_path / name, results)
+        assert said in words_in(render_page(analysis, None, None)), name
+        assert any(said in line for line in as_lines(analysis)), name
+
+
+def test_a_history_of_which_no_record_can_be_used_is_an_error(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("minibert.perf.change_points.require_otava", lambda: proposing(20))
+    history = write_history(tmp_path / "history", noisy_results(3, dirty=True))
+    gate = write_result(tmp_path / "gate.json", GATE)
+    page = tmp_path / "page.html"
+    for words in (["history"], ["report", "--out", str(page)], ["report", "--out", str(page), "--gate", str(gate)]):
+        assert main(["perf", *words, "--history", str(history)]) == ArtifactError.exit_code
+        assert "history: a record of a commit is required, but 3 of a working tree with" in capsys.readouterr().err
+    assert not page.exists()
+    assert main(["perf", "report", "--history", str(history), "--out", str(page), "--dirty"]) == 0
+
+
+def test_a_gate_alone_makes_a_page_that_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "otava", None)
+    monkeypatch.chdir(tmp_path)
+    gate, page = write_result(tmp_path / "gate.json", GATE), tmp_path / "page.html"
+    words = ["perf", "report", "--gate", str(gate), "--out", str(page)]
+    assert main(words) == 0
+    assert "there is no history in perf-history; the page has the last gate only" in capsys.readouterr().out
+    shown = words_in(page.read_text(encoding="utf-8"))
+    assert "There is no history yet: this page has the last gate only. The last gate slower" in shown
+    assert "NOT searched" not in shown
+    assert "nothing has changed" not in shown
+    page.unlink()
+    assert main([*words, "--history", "elsewhere"]) == ArtifactError.exit_code  # it was asked for
+    assert main(words[:2] + words[4:]) == ArtifactError.exit_code
+    assert not page.exists()
+    write_history(tmp_path / "perf-history", noisy_results(2))
+    assert main(words) == 0
+    assert "2 records on 1 kind of machine" in words_in(page.read_text(encoding="utf-8"))
+
+
+# An upgrade
+
+
+def upgraded(count: int = 24, at: int = 12) -> list[dict[str, Any]]:
+    """TensorFlow and Keras are newer from one record on, and the step takes 4 % less."""
+    results = noisy_results(count, changes={at: 0.96})
+    old = made_up_machine(tensorflow="tensorflow 2.20.0", keras="3.12.0")
+    for result in results[:at]:
+        result["machine_info"]["minibert"] = old
+    return results
+
+
+def test_an_upgrade_is_another_environment_and_no_change_point(tmp_path):
+    analysis = analysis_of(tmp_path, upgraded(), 12)
+    versions = "tensorflow 2.20.0 -> 2.21.0"
+    commits = f"{made_up_commit(11)[:10]}..{made_up_commit(12)[:10]}"
+    for said in (words_in(render_page(analysis, None, None)), "\n".join(as_lines(analysis))):
+        assert "all searched: 2 series begun in another environment." in said
+        assert versions in said
+        assert "keras 3.12.0 -> 3.15.1" in said
+        assert commits in said
+        assert re.search(r"1\.[45]\d+ -> 1\.4\d+ of the control's time \(ratio 0\.9[56]\d; medians of the last 8", said)
+        assert "another environment, not a change point" in said
+        assert "slower" not in said
+        assert "faster" not in said
+        assert "nothing has changed" not in said
+    page = words_in(render_page(analysis, None, None))
+    assert "Other environments, the newest first These are no change points" in page
+    assert (
+        f"2026-01-13 {STEP} {made_up_machine(tensorflow='tensorflow 2.20.0', keras='3.12.0')['identity'][:6]} →" in page
+    )
+
+
+def test_an_upgrades_gate_shows_both_sides_versions_the_control_and_what_was_allowed():
+    gate = copy.deepcopy(GATE)
+    gate["base"]["versions"] = {"python": "3.11.7", "tensorflow": "2.20.0", "tensorflow-metal": None}
+    gate["head"]["versions"] = {"python": "3.11.7", "tensorflow": "2.21.0", "tensorflow-metal": None}
+    gate["numeric"] = {"verdict": "numeric", "explanation": ["numeric: 3e-7"], "allowed": "another order of summing"}
+    gate["same_code"] = True
+    gate["changed_benchmarks"] = {"files": ["minibert/perf/flops.py"], "allowed": "a better count"}
+    gate["benchmarks"][0]["counters"] = {"verdict": "other versions", "changes": [], "between": ["MatMul 14 -> 16"]}
+    page = render_page(None, gate, None)
+    words = words_in(page)
+    assert "version of base head python 3.11.7 3.11.7 tensorflow 2.20.0 2.21.0" in words
+    assert "<strong>2.21.0</strong>" in page
+    assert "metal" not in words
+    assert "base head control pairs" in words
+    assert "0.998 to 1.004 6 other versions MatMul 14 -> 16" in words
+    assert "Bits: numeric: 3e-7; other ones are meant: another order of summing." in words
+    assert "Both sides are the same code" in words
+    assert "minibert/perf/flops.py changed, which is meant: a better count." in words
+
+
+def test_a_gate_of_an_older_minibert_is_shown_without_what_it_lacks():
+    gate = copy.deepcopy(GATE)
+    for side in ("base", "head"):
+        gate[side] = {"name": side}
+    gate["numeric"], gate["settings"] = {}, {}
+    for benchmark in gate["benchmarks"]:
+        benchmark["control"] = benchmark["counters"] = None
+    words = words_in(render_page(None, gate, None))
+    assert "slower · head against base, 2026-11-22" in words
+    assert "Bits: not compared." in words
 
 
 Edit = Callable[[dict[str, Any]], Any]

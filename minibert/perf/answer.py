@@ -3,13 +3,14 @@
 | holds                                            | exit code |
 |--------------------------------------------------|-----------|
 | it computes something else                       | 24        |
+| a side failed: a crash, a wrong result           | 25        |
 | a counter changed that nobody accepted           | 23        |
 | a benchmark is slower                            | 20        |
-| a benchmark is missing                           | 22        |
-| something could not be proven                    | 21        |
+| a benchmark, or its counters, are missing        | 22        |
+| the machine let nothing be proven                | 21        |
 | none of these                                    | 0         |
 
-The first that holds decides.
+The first that holds decides. 21 is about the machine alone: time, the control, neighbours.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from minibert.perf.decision import FASTER, MISSING, SAME, SLOWER, UNPROVEN, Decision, Rules
+from minibert.perf.decision import FAILED, FASTER, MISSING, SAME, SLOWER, UNPROVEN, Decision, Rules
 from minibert.perf.statistics import Estimate, PairFigure
 
 FORMAT = "minibert perf gate 1"
-EXIT_CODES = {SAME: 0, FASTER: 0, SLOWER: 20, UNPROVEN: 21, MISSING: 22, "counters changed": 23, "different": 24}
+EXIT_CODES = {
+    SAME: 0, FASTER: 0, SLOWER: 20, UNPROVEN: 21, MISSING: 22, "counters changed": 23, "different": 24, FAILED: 25,
+}  # fmt: skip
 """Exit code of each verdict on the whole."""
-_WORST_FIRST = ("different", "counters changed", SLOWER, MISSING, UNPROVEN)
+_WORST_FIRST = ("different", FAILED, "counters changed", SLOWER, MISSING, UNPROVEN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +37,17 @@ class CounterAnswer:
     """What became of a benchmark's counters.
 
     Attributes:
-        verdict: ``same``, ``changed``, or ``not compared``.
+        verdict: ``same``; ``changed``; ``other versions``, where another TensorFlow or Keras was all that there
+            was to compare with; or ``not compared``, which is no pass.
         against: What they were compared with, in words.
         changes: Such as ``MatMul 14 -> 16``.
+        between: What differs between sides of other versions: information, no verdict.
     """
 
     verdict: str
     against: str = ""
     changes: tuple[str, ...] = ()
+    between: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +85,23 @@ class BenchmarkAnswer:
                 "verdict": self.counters.verdict,
                 "against": self.counters.against,
                 "changes": list(self.counters.changes),
+                "between": list(self.counters.between),
             },
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class NumericAnswer:
-    """Whether both sides compute the same: `verify`'s verdict, or ``not compared``."""
+    """Whether both sides compute the same.
+
+    Attributes:
+        verdict: `verify`'s, ``not compared`` where it was not asked, or ``failed`` where a side's run did.
+        explanation: Lines for a person.
+        stage: Where the runs part; likewise ``step`` and ``tensor``.
+        largest_deviation: Of a loss, relative.
+        allowed: Why other bits, or runs that cannot be compared, are meant.
+        one_environment: Whether both sides ran on the same versions, where only the code can change a bit.
+    """
 
     verdict: str
     explanation: tuple[str, ...] = ()
@@ -94,6 +110,18 @@ class NumericAnswer:
     tensor: str | None = None
     largest_deviation: float | None = None
     allowed: str | None = None
+    one_environment: bool = True
+
+    @property
+    def fault(self) -> str | None:
+        """The verdict on the whole that it asks for; None: it passes."""
+        if self.verdict == FAILED:
+            return FAILED
+        if self.allowed is not None:
+            return None
+        if self.verdict == "different" or (self.verdict == "numeric" and self.one_environment):
+            return "different"
+        return FAILED if self.verdict == "not comparable" else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -104,13 +132,26 @@ class NumericAnswer:
             "tensor": self.tensor,
             "largest_deviation": finite(self.largest_deviation),
             "allowed": self.allowed,
+            "one_environment": self.one_environment,
             "explanation": list(self.explanation),
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateAnswer:
-    """Everything that one run of the gate found."""
+    """Everything that one run of the gate found.
+
+    Attributes:
+        base: What `Side.to_dict` gave; likewise ``head``.
+        machine: From `describe_machine`.
+        rules: When a benchmark was answered.
+        time_limit_seconds: Of stepping, for each.
+        numeric: Whether both compute the same.
+        benchmarks: An answer for each.
+        same_code: Whether both sides are the same package, byte for byte.
+        changed_benchmarks: Files of the benchmarks that are not the base's.
+        allowed_benchmarks: Why these are meant.
+    """
 
     base: dict[str, Any]
     head: dict[str, Any]
@@ -119,6 +160,9 @@ class GateAnswer:
     time_limit_seconds: float
     numeric: NumericAnswer
     benchmarks: Sequence[BenchmarkAnswer]
+    same_code: bool = False
+    changed_benchmarks: Sequence[str] = ()
+    allowed_benchmarks: str | None = None
 
     @property
     def verdict(self) -> str:
@@ -126,10 +170,12 @@ class GateAnswer:
         found = {benchmark.decision.verdict for benchmark in self.benchmarks}
         if any(benchmark.counters.verdict == "changed" for benchmark in self.benchmarks):
             found.add("counters changed")
-        if self.numeric.verdict == "different" and self.numeric.allowed is None:
-            found.add("different")
-        if self.numeric.verdict == "not comparable" or not self.benchmarks:
-            found.add(UNPROVEN)
+        if any(benchmark.counters.verdict == "not compared" for benchmark in self.benchmarks):
+            found.add(MISSING)
+        if self.numeric.fault is not None:
+            found.add(self.numeric.fault)
+        if not self.benchmarks:
+            found.add(FAILED)
         for verdict in _WORST_FIRST:
             if verdict in found:
                 return verdict
@@ -158,6 +204,8 @@ class GateAnswer:
             },
             "verdict": self.verdict,
             "exit_code": self.exit_code,
+            "same_code": self.same_code,
+            "changed_benchmarks": {"files": list(self.changed_benchmarks), "allowed": self.allowed_benchmarks},
             "numeric": self.numeric.to_dict(),
             "benchmarks": [benchmark.to_dict() for benchmark in self.benchmarks],
         }

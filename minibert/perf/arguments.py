@@ -24,9 +24,9 @@ def _add_gate(commands: argparse._SubParsersAction) -> None:
     text = "compare the working tree's speed, counters and bits with a revision's"
     parser = commands.add_parser("gate", help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False,
                                  epilog="Exit codes: 0 same or faster, 20 slower, 21 unproven, 22 missing, 23 counters "
-                                 "changed, 24 computes something else.")  # fmt: skip
+                                 "changed, 24 computes something else, 25 a side failed.")  # fmt: skip
     against = parser.add_argument_group("what the working tree is compared with")
-    against.add_argument("--base", metavar="REV", help="a revision (default: HEAD)")
+    against.add_argument("--base", metavar="REV", help="a revision (default: HEAD, if the tree has changes)")
     against.add_argument("--base-python", metavar="PATH", type=Path,
                          help="another environment's Python; it runs the working tree, or --base")  # fmt: skip
     against.add_argument("--base-result", metavar="FILE", type=Path, nargs="+",
@@ -39,7 +39,13 @@ def _add_gate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--time-limit", metavar="SECONDS", type=_positive_seconds, default=60.0,
                         help="seconds of stepping for each benchmark, both sides together (default: 60)")  # fmt: skip
     parser.add_argument("--no-numeric", action="store_true", help="do not compare what the tiny run computes")
-    parser.add_argument("--allow-different", metavar="REASON", help="other bits are meant; why goes into the answer")
+    parser.add_argument(
+        "--allow-different",
+        metavar="REASON",
+        help="other bits, or another tiny run, are meant; why goes into the answer",
+    )
+    parser.add_argument("--allow-changed-benchmarks", metavar="REASON",
+                        help="the benchmarks are changed on purpose; why goes into the answer")  # fmt: skip
     parser.add_argument("--save", metavar="FILE", type=Path, help="also write the answer as JSON to a file")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print the answer as JSON")

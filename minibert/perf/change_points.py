@@ -5,7 +5,8 @@ t-test). That is right for few points and normal noise. On a shared machine, who
 and spikes, its own answers were 10 to 20 false alarms in 1,000 points. So it is asked with a loose
 threshold, and of its proposals those are confirmed, the strongest first, that
 
-1. have at least `BEFORE` points before and `AFTER` points after them, up to the neighbouring changes;
+1. have at least `BEFORE` points before and `AFTER` points after them, up to the neighbouring changes (and a
+   change that follows has its `BEFORE` points too);
 2. move the median by at least `LEAST_CHANGE`, and by `STANDARD_ERRORS` standard errors of the difference,
    where the noise is the scaled median absolute deviation of all points from their segment's median;
 3. while there are fewer than `FEW_AFTER` points after, hold for every single one of them: each lies at
@@ -35,6 +36,8 @@ LEAST_CHANGE = 0.03
 STANDARD_ERRORS = 4.0
 REACH = 5
 SHARE = 0.3
+OFF_BY = 2
+"""A change may be found so many points beside its place; further off counts as not found."""
 NOISY = 0.01
 """Above this relative noise of a single point a change of 5 % may need more than `AFTER` points."""
 LEAST_NOISE = 0.002
@@ -160,6 +163,7 @@ class _Split:
     index: int
     start: int
     end: int
+    is_last: bool
     before: list[float]
     after: list[float]
     explained: float
@@ -170,11 +174,13 @@ class _Split:
         end = min(edge for edge in edges if edge > index)
         before, after = logs[max(start, index - WINDOW) : index], logs[index : min(end, index + WINDOW)]
         explained = _deviation([*before, *after]) - _deviation(before) - _deviation(after)
-        return cls(index, start, end, before, after, explained)
+        return cls(index, start, end, end == len(logs), before, after, explained)
 
     @property
     def has_enough_points(self) -> bool:
-        return self.index - self.start >= BEFORE and self.end - self.index >= AFTER
+        """On both sides; a segment that ends with another change is what that change has before it."""
+        after = AFTER if self.is_last else BEFORE
+        return self.index - self.start >= BEFORE and self.end - self.index >= after
 
     def is_beside(self, index: int) -> bool:
         """Whether a place is in the same segment."""

@@ -29,6 +29,8 @@ class Ordered:
 
     def commits_between(self, before: str, after: str) -> int | None:
         """How many commits the range ``before..after`` has; None where git's order is not known."""
+        if before == after:
+            return 0
         if before not in self.positions or after not in self.positions:
             return None
         return self.positions[after] - self.positions[before]

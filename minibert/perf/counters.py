@@ -2,32 +2,34 @@
 
     {"workload": "masked_lm_step[tiny]", "versions": "tensorflow 2.21 keras 3.15", "traces": 1,
      "operators": {"AddV2": 31, "MatMul": 14}, "flops": 541661184, "forward_flops": 402915424,
-     "parameters": 284112, "array_bytes": 12288, "peak_device_bytes": null}
+     "parameters": 284112, "array_bytes": 12288, "device_peaks": {"NVIDIA H100": 20185088}}
 
-They hold for a minor version of TensorFlow and Keras, on every machine; only the peak of a device's
-memory is its own.
+They hold for a minor version of TensorFlow and Keras, on every machine; only the peaks of a device's
+memory, beyond what was held before the step, are each device's own.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 Counters = dict[str, Any]
 
-NUMBERS = ("traces", "flops", "forward_flops", "parameters", "array_bytes", "peak_device_bytes")
-KEYS = ("workload", "versions", "traces", "operators", *NUMBERS[1:])
+NUMBERS = ("traces", "flops", "forward_flops", "parameters", "array_bytes")
+KEYS = ("workload", "versions", "traces", "operators", *NUMBERS[1:], "device_peaks")
 PEAK_RATE = 0.01
 """A device's allocator rounds: its peak counts as changed beyond this share."""
 
 
-def count(name: str, subject: dict[str, Any]) -> Counters:
+def count(name: str, subject: dict[str, Any], device_peaks: dict[str, int] | None = None) -> Counters:
     """The counters of a workload that has run.
 
     Args:
         name: The workload's.
         subject: What its ``subject()`` gave; the traced graph is looked at, never run.
+        device_peaks: From `peaks_of`; None: no device reports any.
     """
     graph, flops = subject.get("graph"), subject.get("flops")
     found: Counters = {
@@ -39,7 +41,7 @@ def count(name: str, subject: dict[str, Any]) -> Counters:
         "forward_flops": _forward_flops(subject["model"], subject["ids"]) if "model" in subject else None,
         "parameters": int(subject["model"].count_params()) if "model" in subject else 0,
         "array_bytes": int(sum(array.nbytes for array in subject.get("arrays", ()))),
-        "peak_device_bytes": _peak_device_bytes(),
+        "device_peaks": device_peaks or {},
     }
     return {key: found[key] for key in KEYS}
 
@@ -52,21 +54,48 @@ def versions(version_of: Callable[[str], str | None]) -> str:
 
 def differences(old: Counters, new: Counters) -> list[str]:
     """What has changed from one to the other, in words: ``MatMul 14 -> 16``. Nothing: they are the same."""
-    return [*_changed_numbers(old, new), *_changed_operators(old.get("operators") or {}, new.get("operators") or {})]
+    parts = [[counters.get(name) or {} for counters in (old, new)] for name in ("device_peaks", "operators")]
+    return [*_changed_numbers(old, new), *_changed_peaks(*parts[0]), *_changed_operators(*parts[1])]
+
+
+def with_peaks_of(old: Counters, new: Counters) -> Counters:
+    """New counters, with the old ones' peaks on devices that the new ones were not measured on."""
+    return {**new, "device_peaks": {**(old.get("device_peaks") or {}), **new["device_peaks"]}}
+
+
+def peaks_of(steps: Callable[[], Any]) -> dict[str, int]:
+    """The most memory that steps have in use on the first GPU beyond what was held before, by the GPU's name.
+
+    Nothing where there is none, or where TensorFlow does not say. The process's own peak would be that of
+    whatever it did before.
+    """
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None or not tensorflow.config.list_logical_devices("GPU"):
+        return {}
+    experimental = tensorflow.config.experimental
+    try:
+        held = experimental.get_memory_info("GPU:0")["current"]
+        experimental.reset_memory_stats("GPU:0")
+        steps()
+        peak = experimental.get_memory_info("GPU:0")["peak"]
+    except (ValueError, RuntimeError, NotImplementedError):
+        return {}
+    details = experimental.get_device_details(tensorflow.config.list_physical_devices("GPU")[0])
+    return {str(details.get("device_name") or "gpu"): max(0, int(peak) - int(held))}
 
 
 def _changed_numbers(old: Counters, new: Counters) -> Iterator[str]:
     for name in NUMBERS:
         before, after = old.get(name), new.get(name)
-        if name == "peak_device_bytes" and _is_same_peak(before, after):
-            continue
         if before != after:
             yield f"{name} {_shown(before)} -> {_shown(after)}"
 
 
-def _is_same_peak(before: int | None, after: int | None) -> bool:
-    """Whether two peaks say the same, or one is of a device that reports none."""
-    return before is None or after is None or abs(after - before) <= PEAK_RATE * before
+def _changed_peaks(old: dict[str, int], new: dict[str, int]) -> Iterator[str]:
+    """Of devices that both were measured on."""
+    for device in sorted(old.keys() & new.keys()):
+        if abs(new[device] - old[device]) > PEAK_RATE * old[device]:
+            yield f"peak on {device} {_shown(old[device])} -> {_shown(new[device])} bytes"
 
 
 def _changed_operators(old: dict[str, int], new: dict[str, int]) -> Iterator[str]:
@@ -96,19 +125,6 @@ def _forward_flops(model: Any, ids: Any) -> int | None:
     graph = forward.get_concrete_function(tf.TensorSpec(ids.shape, tf.int32)).graph
     profile = profiler.profile(graph, options=options)
     return None if profile is None else int(profile.total_float_ops)
-
-
-def _peak_device_bytes() -> int | None:
-    """The most memory that a GPU has had in use, where TensorFlow reports it."""
-    import sys
-
-    tensorflow = sys.modules.get("tensorflow")
-    if tensorflow is None or not tensorflow.config.list_logical_devices("GPU"):
-        return None
-    try:
-        return int(tensorflow.config.experimental.get_memory_info("GPU:0")["peak"])
-    except (ValueError, RuntimeError, NotImplementedError):
-        return None
 
 
 def _installed(name: str) -> str | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from minibert.artifacts import write_bytes
 from minibert.errors import ArtifactError, SettingsError
-from minibert.perf.counters import KEYS, Counters, differences
+from minibert.perf.counters import KEYS, NUMBERS, Counters, differences, with_peaks_of
 
 FILE = Path("benchmarks") / "counters.jsonl"
 Key = tuple[str, str]
@@ -67,9 +67,13 @@ def accept(path: Path, measured: Iterable[Counters], *, reason: str) -> list[str
     known, said = read_counters(path), []
     for counters in measured:
         key = (counters["workload"], counters["versions"])
-        changes = differences(known[key], counters) if key in known else ["new"]
+        old = known.get(key, counters)
+        changes = differences(old, counters) if key in known else ["new"]
+        changes += [
+            f"first peak on {device}" for device in counters["device_peaks"].keys() - old["device_peaks"].keys()
+        ]
         if changes:
-            known[key] = {**counters, "reason": reason}
+            known[key] = {**with_peaks_of(old, counters), "reason": reason}
             said.append(f"{' at '.join(key)}: {', '.join(changes)}")
     if said:
         write_counters(path, known.values())
@@ -87,15 +91,11 @@ def _parsed(line: str, where: str) -> Counters:
     for key in ("workload", "versions", "reason"):
         if not isinstance(counters[key], str) or not counters[key]:
             raise ArtifactError(f"{where}: field {key!r}: a text is required, but {counters[key]!r} came")
-    operators = counters["operators"]
-    if not isinstance(operators, dict) or not all(_is_count(count) for count in operators.values()):
-        raise ArtifactError(f"{where}: field 'operators': counts by operator are required")
-    for key in KEYS:
-        if (
-            key not in ("workload", "versions", "operators")
-            and counters[key] is not None
-            and not _is_count(counters[key])
-        ):
+    for key, what in (("operators", "counts by operator"), ("device_peaks", "bytes by device")):
+        if not isinstance(counters[key], dict) or not all(_is_count(count) for count in counters[key].values()):
+            raise ArtifactError(f"{where}: field {key!r}: {what} are required, but {counters[key]!r} came")
+    for key in NUMBERS:
+        if counters[key] is not None and not _is_count(counters[key]):
             raise ArtifactError(f"{where}: field {key!r}: a count is required, but {counters[key]!r} came")
     return dict(counters)
 

@@ -2,7 +2,8 @@
 
 `slower` asks for three things: the ratio is beyond the threshold, the interval excludes zero, and a
 repeat with fresh processes says both again. `same` asks that a slowdown of twice the threshold is
-outside the interval. Whatever cannot be said is `unproven`, which is no pass.
+outside the interval, and that no repeat says slower. Whatever time, the control or neighbours leave open is
+`unproven`, which is no pass; `missing` and `failed` are not about time, and are said elsewhere.
 
 The same code decides in the gate and in the study of its errors, which replays recorded pairs.
 """
@@ -10,12 +11,14 @@ The same code decides in the gate and in the study of its errors, which replays 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from minibert.perf.statistics import Estimate, PairFigure, detectable_change, estimate
 
-FASTER, SAME, SLOWER, UNPROVEN, MISSING = "faster", "same", "slower", "unproven", "missing"
+FASTER, SAME, SLOWER, UNPROVEN = "faster", "same", "slower", "unproven"
+MISSING, FAILED = "missing", "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +36,8 @@ class Rules:
 
     threshold: float = 0.025
     confidence: float = 0.99
-    fewest_pairs: int = 4
-    most_pairs: int = 10
+    fewest_pairs: int = 5
+    most_pairs: int = 20
     control_threshold: float = 0.015
     most_troubled: int = 6
 
@@ -44,7 +47,7 @@ class Decision:
     """The answer for one benchmark.
 
     Attributes:
-        verdict: ``faster``, ``same``, ``slower`` or ``unproven``.
+        verdict: ``faster``, ``same``, ``slower``, ``unproven``, ``missing`` or ``failed``.
         reason: Why, in one line.
         found: The estimate over all pairs that counted; None with fewer than two.
         first: The estimate before the repeat; ``found`` if there was none.
@@ -69,6 +72,7 @@ class Trial:
     Attributes:
         rules: When that is.
         base: Where the base is a stored result: the logarithms of its times, for their scatter.
+        control_cause: What a control that moved says.
         first: Figures of the first part.
         repeat: Figures of the repeat.
         troubled: Figures that prove nothing.
@@ -76,6 +80,7 @@ class Trial:
 
     rules: Rules
     base: Sequence[float] = ()
+    control_cause: str = "the machine changed"
     first: list[PairFigure] = field(default_factory=list)
     repeat: list[PairFigure] = field(default_factory=list)
     troubled: list[PairFigure] = field(default_factory=list)
@@ -149,6 +154,8 @@ class Trial:
             )
         if self._control_moved():
             return self._made(UNPROVEN, self._control_words())
+        if self._is_contradicted():
+            return self._made(UNPROVEN, f"the first part says {self._claim}, and its repeat the opposite")
         found = self._estimate(figures)
         if self._is_same(found):
             return self._made(SAME, f"{self._bound(found)}{'; ' if reason else ''}{reason}")
@@ -180,6 +187,13 @@ class Trial:
     def _far(self) -> float:
         return math.log1p(2 * self.rules.threshold)
 
+    def _is_contradicted(self) -> bool:
+        """Whether the repeat, as far as it went, moved beyond the threshold the other way than the first part."""
+        if not self.repeat:
+            return False
+        mean = statistics.fmean(figure.log_ratio for figure in self.repeat)
+        return abs(mean) > self._near and (mean > 0) == (self._claim == FASTER)
+
     def _is_beyond(self, found: Estimate) -> bool:
         return abs(found.log_ratio) > self._near and found.excludes_zero
 
@@ -202,4 +216,4 @@ class Trial:
         return abs(control.log_ratio) > math.log1p(self.rules.control_threshold) and control.excludes_zero
 
     def _control_words(self) -> str:
-        return f"the control workload moved by {math.expm1(self._control().log_ratio):+.1%}: the machine changed"
+        return f"the control workload moved by {math.expm1(self._control().log_ratio):+.1%}: {self.control_cause}"

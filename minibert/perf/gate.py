@@ -15,13 +15,17 @@ from minibert.environment import available_cores
 from minibert.perf.answer import BenchmarkAnswer, CounterAnswer
 from minibert.perf.counters import Counters, differences
 from minibert.perf.counters_file import Key
-from minibert.perf.decision import MISSING, UNPROVEN, Decision, Rules, Trial
+from minibert.perf.decision import FAILED, MISSING, Decision, Rules, Trial
 from minibert.perf.pair import CONTROL, time_pair
 from minibert.perf.process import WorkerError
-from minibert.perf.statistics import pair_figure
+from minibert.perf.statistics import PairFigure, pair_figure
 from minibert.progress import Progress
 
 SIDES = ("base", "head")
+TIME_LIMIT_SECONDS = 60.0
+PAIRS_IN_LIMIT = 20
+"""Pairs of processes that fill the time limit, first part and repeat together."""
+"""Of stepping, for each benchmark, both sides together, unless another is asked for."""
 
 
 class Talks(Protocol):
@@ -74,8 +78,8 @@ class Course:
         return self.ended is None and self.trial.is_open
 
     def fail(self, error: WorkerError) -> None:
-        """Ends it because a worker could not go on; what a side cannot run at all is missing."""
-        self.ended = Decision(MISSING if error.kind == "missing" else UNPROVEN, str(error))
+        """Ends it because a worker could not go on; what a side lacks is missing, everything else has failed."""
+        self.ended = Decision(MISSING if error.kind == "missing" else FAILED, str(error))
 
     def answer(self, accepted: Mapping[Key, Counters]) -> BenchmarkAnswer:
         """What is said of it in the end."""
@@ -102,6 +106,7 @@ class Comparison:
         rules: When they are answered.
         time_limit_seconds: Of stepping, for each benchmark, both sides together.
         accepted: The counters that were accepted, by workload and versions.
+        control_cause: What a control that moved says.
         progress: Is told of every pair.
     """
 
@@ -110,11 +115,12 @@ class Comparison:
     rules: Rules
     time_limit_seconds: float
     accepted: Mapping[Key, Counters] = field(default_factory=dict)
+    control_cause: str = "the machine changed"
     progress: Progress = field(default_factory=lambda: Progress(quiet=True))
 
     def run(self) -> list[BenchmarkAnswer]:
         """Times until everything is answered; an answer for each name, in their order."""
-        courses = [Course(name, Trial(self.rules)) for name in self.names]
+        courses = [Course(name, Trial(self.rules, control_cause=self.control_cause)) for name in self.names]
         pairs, task = 0, self.progress.start("pairs of processes")
         while waiting := [course for course in courses if course.is_open]:
             turned = waiting[pairs % len(waiting) :] + waiting[: pairs % len(waiting)]  # none is always the first
@@ -122,7 +128,8 @@ class Comparison:
                 self._one_pair(turned, is_first=pairs == 0)
             except WorkerError as error:
                 for course in waiting:
-                    course.fail(error)
+                    if course.is_open:
+                        course.fail(error)
             pairs += 1
             task.advance()
         task.finish()
@@ -130,8 +137,8 @@ class Comparison:
 
     @property
     def pair_seconds(self) -> float:
-        """Seconds of stepping in one pair, so that the first part and the repeat fit into the limit."""
-        return self.time_limit_seconds / (2 * self.rules.most_pairs)
+        """Seconds of stepping in one pair."""
+        return gate_pair_seconds(self.time_limit_seconds)
 
     def _one_pair(self, courses: list[Course], *, is_first: bool) -> None:
         with contextlib.ExitStack() as stack:
@@ -147,6 +154,8 @@ class Comparison:
                 if course.is_open:
                     with failing(course):
                         self._time(pair, course, built[course.name], control_seconds)
+            for worker in pair.values() if is_first else ():
+                worker.ask("check", name=CONTROL)
             for course in courses if is_first else ():
                 if course.name in built and course.ended is None:
                     with failing(course):
@@ -162,14 +171,26 @@ class Comparison:
             control_seconds=control_seconds,
             cores=available_cores(),
         )
-        trial = course.trial
-        trial.add(pair_figure(times))
-        if trial.is_open and trial.stepping_seconds + times.stepping_seconds / 2 > self.time_limit_seconds:
-            trial.end(f"the time limit of {self.time_limit_seconds:g} s of stepping is reached")
+        add_within(course.trial, pair_figure(times), self.time_limit_seconds)
+
+
+def gate_pair_seconds(time_limit_seconds: float = TIME_LIMIT_SECONDS) -> float:
+    """Seconds of stepping in one pair of processes."""
+    return time_limit_seconds / PAIRS_IN_LIMIT
+
+
+def add_within(trial: Trial, figure: PairFigure, time_limit_seconds: float) -> None:
+    """Takes a pair into account, and ends the trial where half of another one would go beyond the limit."""
+    trial.add(figure)
+    if trial.is_open and trial.stepping_seconds + figure.stepping_seconds / 2 > time_limit_seconds:
+        trial.end(f"the time limit of {time_limit_seconds:g} s of stepping is reached")
 
 
 def judged_counters(measured: Mapping[str, Counters], accepted: Mapping[Key, Counters]) -> CounterAnswer:
     """Compares the head's counters with what was accepted, or else with the base's.
+
+    Where the sides' versions differ, what differs between their counters is shown, and is no fault: another
+    TensorFlow or Keras makes other graphs.
 
     Args:
         measured: By ``head`` and ``base``, as far as they are known.
@@ -178,13 +199,22 @@ def judged_counters(measured: Mapping[str, Counters], accepted: Mapping[Key, Cou
     head, base = measured.get("head"), measured.get("base")
     if head is None:
         return CounterAnswer(verdict="not compared")
+    is_other = base is not None and base["versions"] != head["versions"]
+    between = tuple(differences(base, head)) if base is not None and is_other else ()
     reference, against = accepted.get((head["workload"], head["versions"])), "the accepted ones"
-    if reference is None and base is not None and base["versions"] == head["versions"]:
+    if reference is None and not is_other:
         reference, against = base, "the base's"
-    if reference is None:
-        return CounterAnswer(verdict="not compared", against=f"none are accepted for {head['versions']}")
-    changes = tuple(differences(reference, head))
-    return CounterAnswer(verdict="changed" if changes else "same", against=against, changes=changes)
+    if reference is not None:
+        changes = tuple(differences(reference, head))
+        return CounterAnswer(
+            verdict="changed" if changes else "same", against=against, changes=changes, between=between
+        )
+    nothing = f"none are accepted for {head['versions']}"
+    if base is None:
+        return CounterAnswer(verdict="not compared", against=nothing)
+    return CounterAnswer(
+        verdict="other versions", against=f"{nothing}, the base has {base['versions']}", between=between
+    )
 
 
 def _build(pair: dict[str, Talks], name: str) -> float:

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib.util
 import json
+import os
 import shutil
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from minibert.artifacts import write_bytes
 from minibert.errors import MinibertError, SettingsError
 from minibert.perf import counters_file, table
 from minibert.perf.answer import BenchmarkAnswer, GateAnswer, NumericAnswer
+from minibert.perf.benchmark_files import changed_files, in_tree, without_silent_passes
+from minibert.perf.counters import Counters
+from minibert.perf.counters_file import Key
 from minibert.perf.decision import MISSING, Decision, Rules
 from minibert.perf.gate import Comparison
 from minibert.perf.machine import describe_machine
 from minibert.perf.process import Worker
-from minibert.perf.trees import Side, checkout_root, described, revision_side, working_side
+from minibert.perf.trees import (
+    Side,
+    checkout_root,
+    described,
+    environment_differences,
+    revision_side,
+    same_code,
+    working_side,
+)
 from minibert.perf.workloads import BUILDERS, DEFAULT
 from minibert.progress import Progress
 
@@ -91,43 +104,54 @@ def own_files(folder: Path) -> Path:
 
 def _compare(options: Namespace, names: list[str]) -> GateAnswer:
     root = checkout_root(Path.cwd())
-    rules = Rules(threshold=options.threshold)
+    accepted = counters_file.read_counters(root / counters_file.FILE)
     with (
         tempfile.TemporaryDirectory(prefix="minibert-perf-") as name,
         Progress(quiet=options.quiet) as progress,
     ):
         folder = Path(name)
         base, head = _sides(options, root, folder)
-        _say_what(progress, base, head)
-        numeric = _numeric(options, base, head, folder, progress)
-        perf, sides = own_files(folder), {"base": base, "head": head}
-        comparison = Comparison(
-            start=lambda side: Worker(side, python=sides[side].python, tree=sides[side].tree, perf=perf),
-            names=names,
-            rules=rules,
-            time_limit_seconds=options.time_limit,
-            accepted=counters_file.read_counters(root / counters_file.FILE),
-            progress=progress,
-        )
-        benchmarks = comparison.run()
+        is_same = _is_same_code(options, base, head)
+        progress.note(f"head: {head}")
+        progress.note(f"base: {base}")
+        numeric, perf = _numeric(options, base, head, folder, progress), own_files(folder)
+        changed = changed_files(perf, in_tree(base.tree))
+        benchmarks = _timed(options, names, {"base": base, "head": head}, perf, accepted, progress)
+    benchmarks = without_silent_passes(benchmarks, changed, options.allow_changed_benchmarks)
     if not options.benchmark:
         benchmarks += _dropped(base, names)
     return GateAnswer(
         base=base.to_dict(),
         head=head.to_dict(),
         machine=describe_machine(),
-        rules=rules,
+        rules=Rules(threshold=options.threshold),
         time_limit_seconds=options.time_limit,
         numeric=numeric,
         benchmarks=benchmarks,
+        same_code=is_same,
+        changed_benchmarks=changed,
+        allowed_benchmarks=options.allow_changed_benchmarks,
     )
+
+
+def _timed(
+    options: Namespace, names: list[str], sides: Mapping[str, Side], perf: Path, accepted: Mapping[Key, Counters],
+    progress: Progress,
+) -> list[BenchmarkAnswer]:  # fmt: skip
+    return Comparison(
+        start=lambda side: Worker(side, python=sides[side].python, tree=sides[side].tree, perf=perf),
+        names=names,
+        rules=Rules(threshold=options.threshold),
+        time_limit_seconds=options.time_limit,
+        accepted=accepted,
+        control_cause=_control_cause(sides["base"], sides["head"]),
+        progress=progress,
+    ).run()
 
 
 def _sides(options: Namespace, root: Path, folder: Path) -> tuple[Side, Side]:
     head = described(working_side(root, folder / "head"))
-    python = options.base_python
-    if python is not None and shutil.which(python) is None:
-        raise SettingsError(f"--base-python: a Python is required, but {python} is none that can be run")
+    python = None if options.base_python is None else _absolute(options.base_python)
     if options.base is not None or python is None:
         base = revision_side(root, options.base or "HEAD", folder / "base", python=python)
     else:
@@ -135,25 +159,53 @@ def _sides(options: Namespace, root: Path, folder: Path) -> tuple[Side, Side]:
     return described(base), head
 
 
-def _say_what(progress: Progress, base: Side, head: Side) -> None:
-    progress.note(f"head: {head}")
-    progress.note(f"base: {base}")
-    if base.commit == head.commit and not head.is_dirty and base.kind == "revision":
-        progress.note("both sides are the same code: nothing is left to find but this gate's own errors")
+def _absolute(python: Path) -> Path:
+    """Where a Python is, for processes in other folders; a link stays one, because it is what makes the environment.
+
+    Raises:
+        SettingsError: It cannot be run.
+    """
+    found = shutil.which(str(python))
+    if found is None:
+        raise SettingsError(f"--base-python: a Python is required, but {python} is none that can be run")
+    return Path(os.path.abspath(found))  # noqa: PTH100  Path.resolve would follow the link
+
+
+def _is_same_code(options: Namespace, base: Side, head: Side) -> bool:
+    """Whether both sides are the same package.
+
+    Raises:
+        SettingsError: They are, and nobody asked for that: without a base there is nothing to compare.
+    """
+    is_same = same_code(base, head)
+    if is_same and options.base is None and options.base_python is None:
+        raise SettingsError(
+            "--base: a revision to compare with is required, such as --base origin/main, "
+            "but none came and the working tree is HEAD, unchanged"
+        )
+    return is_same
+
+
+def _control_cause(base: Side, head: Side) -> str:
+    """What a control that moved says: between two environments it may be NumPy or Python, not the machine."""
+    differences = environment_differences(base, head)
+    return f"the machine changed{', or the environments: ' if differences else ''}{', '.join(differences)}"
 
 
 def _numeric(options: Namespace, base: Side, head: Side, folder: Path, progress: Progress) -> NumericAnswer:
     if options.no_numeric:
-        return NumericAnswer(verdict="not compared", explanation=("not compared: --no-numeric was given",))
-    from minibert.perf.numeric import compare_bits
+        found = NumericAnswer(verdict="not compared", explanation=("not compared: --no-numeric was given",))
+    else:
+        from minibert.perf.numeric import compare_bits
 
-    task = progress.start("a short tiny run of both sides, compared bit by bit")
-    found = compare_bits(base, head, folder)
-    task.finish()
-    progress.note(f"bits: {found.explanation[0]}")
-    if options.allow_different is None:
-        return found
-    return NumericAnswer(**{**found.__dict__, "allowed": options.allow_different})
+        task = progress.start("a short tiny run of both sides, compared bit by bit")
+        found = compare_bits(base, head, folder)
+        task.finish()
+        progress.note(f"bits: {found.explanation[0]}")
+    said = list(found.explanation)
+    if differences := environment_differences(base, head):
+        said.append(f"the environments differ: {', '.join(differences)}")
+    return dataclasses.replace(found, explanation=tuple(said), allowed=options.allow_different)
 
 
 def _dropped(base: Side, names: list[str]) -> list[BenchmarkAnswer]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 from minibert.artifacts import write_bytes
 from minibert.checked import canonical_json
 from minibert.errors import ArtifactError
+from minibert.perf.fields import Fields
 from minibert.perf.results import Commit, Control, Result, Timing, read_object, require_machine
 
 KIND, FORMAT = "minibert perf record", 1
@@ -59,6 +59,11 @@ def append(folder: Path, result: Result) -> Recorded:
     return Recorded(path=path, is_new=True)
 
 
+def is_begun(folder: Path) -> bool:
+    """Whether a folder has a record."""
+    return bool(_records_in(folder))
+
+
 def read_history(folder: Path) -> list[Result]:
     """All records of a history, by name; files that are not JSON, such as a README, are none.
 
@@ -67,7 +72,7 @@ def read_history(folder: Path) -> list[Result]:
     """
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: a history is required, but there is no such folder (minibert perf record)")
-    paths = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
+    paths = _records_in(folder)
     if not paths:
         raise ArtifactError(f"{folder}: a history is required, but it has no record yet (minibert perf record)")
     return [read_record(path) for path in paths]
@@ -81,20 +86,24 @@ def read_record(path: Path) -> Result:
     """
     record = read_object(path)
     _require_format(path, record)
+    fields = Fields(record, f"{path}: ")
+    for field, value in record.items():
+        fields.require_plain(field, value)
     claimed = record.pop("digest", None)
     if claimed != _digest(record):
         raise ArtifactError(
             f"{path}: field 'digest' does not fit the content: the record was damaged or edited; restore or remove it"
         )
-    try:
-        result = _result(record)
-        require_machine(path, result.machine)
-        name = _name(result, claimed)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{path}: a record of minibert is required, but a field does not fit: {error}") from None
+    result = _result(fields)
+    require_machine(path, result.machine)
+    name = _name(result, claimed)
     if path.name != name:
         raise ArtifactError(f"{path}: the name {name} is required for this record; it was renamed or copied")
     return result
+
+
+def _records_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
 
 
 def _content(result: Result) -> dict[str, Any]:
@@ -114,28 +123,43 @@ def _timing_content(timing: Timing) -> dict[str, Any]:
     return {name: value for name, value in content.items() if value is not None}
 
 
-def _result(record: dict[str, Any]) -> Result:
-    timings = [_timing(name, content) for name, content in record["benchmarks"].items()]
-    if not timings:
-        raise ValueError("benchmarks")
+def _result(record: Fields) -> Result:
+    benchmarks, commit = record.fields("benchmarks"), record.fields("commit")
+    if not benchmarks.values:
+        raise record.error("benchmarks", "one benchmark or more", {})
     return Result(
-        measured=record["measured"],
-        commit=Commit(**record["commit"]),
-        machine=record["machine"],
-        environment=record["environment"],
-        timings=tuple(timings),
+        measured=record.time("measured"),
+        commit=Commit(
+            id=commit.name("id"),
+            commit_time=commit.time("commit_time"),
+            author_time=commit.time("author_time"),
+            branch=commit.take("branch", str),
+            is_dirty=commit.take("is_dirty", bool),
+        ),
+        machine=record.take("machine", dict),
+        environment=record.take("environment", dict),
+        timings=tuple(_timing(name, benchmarks.fields(name)) for name in benchmarks.values),
     )
 
 
-def _timing(name: str, content: Mapping[str, Any]) -> Timing:
-    optional = {field: content.get(field) for field in ("counters", "first_call_seconds", "peak_bytes")}
-    control = content.get("control")
-    timing = Timing(**{**content, **optional, "name": name, "control": None if control is None else Control(**control)})
-    control_seconds = [] if timing.control is None else [timing.control.median_seconds, timing.control.ratio]
-    for seconds in (timing.median_seconds, timing.q1_seconds, timing.q3_seconds, *control_seconds):
-        if not 0 < seconds < math.inf:
-            raise ValueError(f"benchmarks[{name!r}]: a finite time above 0 is required, but {seconds!r} came")
-    return timing
+def _timing(name: str, content: Fields) -> Timing:
+    control = None if content.values.get("control") is None else content.fields("control")
+    return Timing(
+        name=name,
+        device=content.name("device"),
+        rounds=content.take("rounds", int),
+        median_seconds=content.seconds("median_seconds"),
+        q1_seconds=content.seconds("q1_seconds"),
+        q3_seconds=content.seconds("q3_seconds"),
+        control=None
+        if control is None
+        else Control(
+            name=control.name("name"), median_seconds=control.seconds("median_seconds"), ratio=control.seconds("ratio")
+        ),
+        counters=content.counters("counters"),
+        first_call_seconds=content.optional_seconds("first_call_seconds"),
+        peak_bytes=content.count("peak_bytes"),
+    )
 
 
 def _require_format(path: Path, record: Mapping[str, Any]) -> None:

@@ -61,22 +61,29 @@ def history(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Writes the page."""
+    """Writes the page; with a gate there need not be a history in the default place."""
     from minibert.artifacts import write_bytes
     from minibert.errors import MinibertError
     from minibert.perf.change_points import require_otava
     from minibert.perf.gate_answer import read_gate
+    from minibert.perf.history import is_begun
     from minibert.perf.history_page import render_page
     from minibert.perf.since_when import analyze
 
     gate = None if options.gate is None else read_gate(options.gate)
-    try:
-        propose, missing = require_otava(), None
-    except MinibertError as error:
-        propose, missing = None, str(error)
-    analysis = analyze(options.history, repository=options.repository, propose=propose, with_dirty=options.dirty)
+    propose, missing, analysis = None, None, None
+    folder = options.history or _FOLDER
+    has_history = gate is None or options.history is not None or is_begun(folder)
+    if has_history:
+        try:
+            propose = require_otava()
+        except MinibertError as error:
+            missing = str(error)
+        analysis = analyze(folder, repository=options.repository, propose=propose, with_dirty=options.dirty)
     write_bytes(options.out, render_page(analysis, gate, missing).encode("utf-8", errors="backslashreplace"))
     print(options.out)
+    if not has_history:
+        print(f"  note: there is no history in {folder}; the page has the last gate only")
     if missing is not None:
         print("  note: change points were NOT searched: apache-otava is not installed; the page says so")
     return 0
@@ -103,7 +110,8 @@ def _add_history(subparsers: argparse._SubParsersAction) -> None:
 
 def _add_report(subparsers: argparse._SubParsersAction) -> None:
     parser = _add(subparsers, "report", "draw the history, and the last gate, on one page")
-    _add_folder(parser)
+    parser.add_argument("--history", metavar="DIR", type=Path,
+                        help=f"the history's folder (default: {_FOLDER}; with --gate it may be missing)")  # fmt: skip
     parser.add_argument("--gate", metavar="GATE.json", type=Path, help="what minibert perf gate --save wrote")
     _add_order(parser)
     parser.add_argument("--out", metavar="PAGE.html", type=Path, default=_PAGE, help=f"the page (default: {_PAGE})")

@@ -1,4 +1,6 @@
-"""Which machine a time was measured on: figures of different machines never meet in one series.
+"""Which kind of machine a time was measured on: figures of different kinds never meet in one series.
+
+Two machines of one kind cannot be told apart from here, and may differ: a host has other neighbours.
 
 Everything is found without importing TensorFlow, so it is the same before and after: the threads are
 those that the environment asks for, and TensorFlow's build is the version of its distribution.
@@ -11,6 +13,7 @@ import json
 import platform
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from minibert.environment import describe_environment
@@ -29,15 +32,18 @@ THREAD_VARIABLES = (
 
 _TENSORFLOW = ("tensorflow", "tensorflow-cpu", "tensorflow-metal")
 _IDENTITY_DIGITS = 12
+_CPUINFO, _CGROUP = Path("/proc/cpuinfo"), Path("/sys/fs/cgroup")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Describes this machine in plain values, ready for JSON.
+    """Describes this kind of machine in plain values, ready for JSON.
 
     Returns:
-        ``cpu_model``, ``cores`` that this process may use, ``instruction_sets``, ``memory_gib``, ``gpus``
-        (a name each), ``driver``, ``threads`` (variable to value or None), ``tensorflow`` (its builds),
-        ``keras``, ``numpy``, ``python``, ``os`` and ``identity``.
+        ``cpu_model``, ``cpu_revision`` (family, model, stepping) and ``cpu_cache``, where the system says,
+        ``cpu_quota`` (cores' worth of time that a control group allows; None: all), ``cores`` that this
+        process may use, ``instruction_sets``, ``memory_gib``, ``gpus`` (a name each), ``driver``, ``threads``
+        (variable to value or None), ``tensorflow`` (its builds), ``keras``, ``numpy``, ``python``, ``os`` and
+        ``identity``.
 
     Determinism: depends on the machine, the environment's variables and the installed packages alone.
     """
@@ -46,6 +52,8 @@ def describe_machine() -> dict[str, Any]:
     gpus, driver = _nvidia()
     described = {
         "cpu_model": found["cpu"]["model"],
+        **_processor(),
+        "cpu_quota": _cpu_quota(),
         "cores": found["cpu"]["cores"],
         "instruction_sets": found["cpu"]["instruction_sets"],
         "memory_gib": None if memory is None else round(memory / 2**30),
@@ -62,7 +70,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def machine_identity(machine: dict[str, Any]) -> str:
-    """A short digest of a description: two results with the same one may be compared.
+    """A short digest of a description: two results with the same one are of one kind of machine.
 
     Args:
         machine: From `describe_machine`; its own ``identity`` does not count.
@@ -85,6 +93,34 @@ def _operating_system(found: dict[str, str]) -> str:
     """System, the release's first two numbers, and architecture: a patch of the kernel is the same system."""
     release = re.match(r"\d+(\.\d+)?", found["release"])
     return f"{found['system']} {release.group() if release else found['release']} {found['machine']}"
+
+
+def _processor() -> dict[str, str | None]:
+    """What tells processors of one name apart, as Linux says it: hosts of a cloud call many of theirs the same."""
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
+    except OSError:
+        lines = []
+    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    names = {"cpu family": "family", "model": "model", "stepping": "stepping"}
+    revision = " ".join(f"{shown} {found[name]}" for name, shown in names.items() if found.get(name))
+    return {"cpu_revision": revision or None, "cpu_cache": found.get("cache size")}
+
+
+def _cpu_quota() -> float | None:
+    """Cores' worth of time that this process's control group may use, of version 2 or 1; None: no limit is known."""
+    try:
+        quota, period = (_CGROUP / "cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        try:
+            quota, period = ((_CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        except OSError:
+            return None
+    try:
+        cores = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):  # max: no limit
+        return None
+    return round(cores, 3) if cores > 0 else None
 
 
 def _nvidia() -> tuple[list[str], str | None]:

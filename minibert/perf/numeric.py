@@ -11,6 +11,7 @@ from pathlib import Path
 
 from minibert.errors import ArtifactError
 from minibert.perf.answer import NumericAnswer
+from minibert.perf.decision import FAILED
 from minibert.perf.trees import Side
 
 SETTINGS = ("pretrain.epochs=1", "finetune.frozen_epochs=1", "finetune.unfrozen_epochs=1")
@@ -29,22 +30,30 @@ def compare_bits(base: Side, head: Side, folder: Path) -> NumericAnswer:
     folders = {"base": folder / "base-run", "head": folder / "head-run"}
     started = {name: _start(side, folders[name], folder) for name, side in (("base", base), ("head", head))}
     failures = [f"{name}: {said}" for name, process in started.items() if (said := _failure(process, folders[name]))]
+    one_environment = base.versions == head.versions
     if failures:
-        return NumericAnswer(verdict="not comparable", explanation=(f"not comparable: {'; '.join(failures)}",))
+        return NumericAnswer(verdict=FAILED, explanation=(f"failed: {'; '.join(failures)}",))
     from minibert.verify.comparison import compare_runs
 
     try:
         found = compare_runs(folders["base"], folders["head"])
     except ArtifactError as error:
         return NumericAnswer(verdict="not comparable", explanation=(f"not comparable: {error}",))
-    where = found.parting
+    where, explanation = found.parting, list(found.explanation)
+    if found.verdict == "numeric":
+        explanation.append(
+            "in one environment other bits are no pass without --allow-different"
+            if one_environment
+            else "other bits, close enough, are a pass between two environments"
+        )
     return NumericAnswer(
         verdict=found.verdict,
-        explanation=tuple(found.explanation),
+        explanation=tuple(explanation),
         stage=where.stage if where else None,
         step=where.step if where else None,
         tensor=where.tensor if where else None,
         largest_deviation=found.largest_deviation,
+        one_environment=one_environment,
     )
 
 

@@ -12,13 +12,12 @@ import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from minibert.errors import ArtifactError
+from minibert.perf.fields import Fields
 
-LONGEST_NAME = 300
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _HINT = "a file of pytest-benchmark's --benchmark-json is required"
 _OTHER_TOOLS = {"context": "Google Benchmark", "results": "hyperfine or asv", "Benchmarks": "BenchmarkDotNet"}
@@ -82,7 +81,7 @@ def read_result(path: Path) -> Result:
         ArtifactError: It is missing, not JSON, another tool's, or a field is missing or cannot be
             true; the message names file and field.
     """
-    reader = _Fields(read_object(path), f"{path}: ")
+    reader = Fields(read_object(path), f"{path}: ", hint=_HINT)
     for name, tool in _OTHER_TOOLS.items():
         if name in reader.values:
             raise ArtifactError(f"{path}: {_HINT}, but this looks like one of {tool} (it has a field {name!r})")
@@ -90,15 +89,15 @@ def read_result(path: Path) -> Result:
     machine_info, version = reader.fields("machine_info"), reader.take("version", str)
     if not entries:
         raise ArtifactError(f"{path}: field 'benchmarks': one benchmark or more is required, but the list is empty")
-    found = [_Fields(entry, f"{path}: ", f"benchmarks[{number}]") for number, entry in enumerate(entries)]
+    found = [Fields(entry, f"{path}: ", f"benchmarks[{number}]", _HINT) for number, entry in enumerate(entries)]
     timings = tuple(sorted((_timing(entry) for entry in found), key=lambda timing: timing.name))
     _require_different_names(path, [timing.name for timing in timings])
     environment = {"pytest_benchmark": version, **machine_info.optional("environment", dict, {})}
     machine = _machine(path, machine_info, found)
-    for field, value in (("machine", machine), ("machine_info.environment", environment)):
-        _require_finite(path, field, value)
+    reader.require_plain("machine_info.environment", environment)
+    reader.require_plain("commit_info", reader.take("commit_info", dict))
     for timing in timings:
-        _require_finite(path, f"counters of {timing.name}", timing.counters)
+        reader.require_plain(f"counters of {timing.name}", timing.counters)
     commit = _commit(reader.fields("commit_info"))
     return Result(
         measured=reader.time("datetime"), commit=commit, machine=machine, environment=environment, timings=timings
@@ -124,11 +123,9 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _timing(entry: _Fields) -> Timing:
+def _timing(entry: Fields) -> Timing:
     extra, stats = entry.fields("extra_info"), entry.fields("stats")
-    name = extra.optional("workload", str, None) or entry.take("fullname", str)
-    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-        raise entry.error("fullname", f"a printable name of at most {LONGEST_NAME} characters", name)
+    name = extra.name("workload") if extra.values.get("workload") else entry.name("fullname")
     rounds, iterations = stats.take("rounds", int), stats.optional("iterations", int, 1)
     if rounds < 1:
         raise stats.error("rounds", "1 or more", rounds)
@@ -142,19 +139,19 @@ def _timing(entry: _Fields) -> Timing:
         raise stats.error("median", "a median between the quartiles", quartiles[1])
     return Timing(
         name=name,
-        device=extra.optional("device", str, "cpu"),
+        device=extra.name("device", "cpu"),
         rounds=rounds,
         median_seconds=quartiles[1],
         q1_seconds=quartiles[0],
         q3_seconds=quartiles[2],
         control=_control(extra, data, quartiles[1]),
-        counters=extra.optional("counters", dict, None),
+        counters=extra.counters("counters"),
         first_call_seconds=extra.optional_seconds("first_call_seconds"),
-        peak_bytes=extra.optional("peak_bytes", int, None),
+        peak_bytes=extra.count("peak_bytes"),
     )
 
 
-def _control(extra: _Fields, data: list[float] | None, median: float) -> Control | None:
+def _control(extra: Fields, data: list[float] | None, median: float) -> Control | None:
     """The frozen control where a result has one, else the reference that was timed beside the benchmark."""
     for kind in ("control", "reference"):
         if f"{kind}_seconds" in extra.values:
@@ -164,12 +161,12 @@ def _control(extra: _Fields, data: list[float] | None, median: float) -> Control
                 ratio = statistics.median(ours / theirs for ours, theirs in zip(data, beside, strict=True))
             if not 0 < ratio < math.inf:
                 raise extra.error(f"{kind}_seconds", "a time that a ratio can be taken of", seconds)
-            name = extra.optional(f"{kind}_name", str, kind)
+            name = extra.name(f"{kind}_name", kind)
             return Control(name=name, median_seconds=seconds, ratio=ratio)
     return None
 
 
-def _commit(info: _Fields) -> Commit:
+def _commit(info: Fields) -> Commit:
     commit = info.take("id", str)
     if not _COMMIT.fullmatch(commit):
         came = info.values.get("error") or commit
@@ -183,7 +180,7 @@ def _commit(info: _Fields) -> Commit:
     )
 
 
-def _machine(path: Path, machine_info: _Fields, entries: list[_Fields]) -> Mapping[str, Any]:
+def _machine(path: Path, machine_info: Fields, entries: list[Fields]) -> Mapping[str, Any]:
     """The machine's fingerprint, which the benchmarks write into each entry or into ``machine_info``."""
     found = [machine for entry in entries if (machine := entry.fields("extra_info").optional("machine", dict, None))]
     found = found or [machine_info.optional("minibert", dict, {})]
@@ -207,85 +204,12 @@ def require_machine(path: Path, machine: Mapping[str, Any]) -> None:
     """
     from minibert.perf.machine import machine_identity
 
+    Fields(dict(machine), f"{path}: ").require_plain("machine", dict(machine))
     if machine.get("identity") != machine_identity(dict(machine)):
         raise ArtifactError(f"{path}: field 'machine.identity' does not fit the machine's description")
-
-
-def _require_finite(path: Path, field: str, value: Any) -> None:
-    """Python reads NaN and Infinity from JSON; what is stored must be readable by others."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ArtifactError(f"{path}: field {field!r}: a finite number is required, but {value!r} came")
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, part in inner:
-        _require_finite(path, f"{field}.{name}", part)
 
 
 def _require_different_names(path: Path, names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise ArtifactError(f"{path}: each benchmark is required once, but {name!r} came {names.count(name)} times")
-
-
-class _Fields:
-    """An object's fields, each checked when it is taken; errors name the file and the field's path."""
-
-    def __init__(self, values: Any, where: str, path: str = "") -> None:
-        self.where, self.path = where, path
-        if not isinstance(values, dict):
-            raise ArtifactError(f"{where}field {path!r}: an object is required, but {type(values).__name__} came")
-        self.values: dict[str, Any] = values
-
-    def error(self, name: str, required: str, came: object) -> ArtifactError:
-        return ArtifactError(f"{self.where}field {self._full(name)!r}: {required} is required, but {came!r} came")
-
-    def take(self, name: str, kind: type) -> Any:
-        if name not in self.values:
-            raise ArtifactError(f"{self.where}field {self._full(name)!r} is required, but it is missing; {_HINT}")
-        value = self.values[name]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.error(name, _KINDS[kind], value)
-        return value
-
-    def optional(self, name: str, kind: type, default: Any) -> Any:
-        return default if self.values.get(name) is None else self.take(name, kind)
-
-    def fields(self, name: str) -> _Fields:
-        return _Fields(self.take(name, dict), self.where, self._full(name))
-
-    def seconds(self, name: str) -> float:
-        """A time: finite and above 0."""
-        if name not in self.values:
-            self.take(name, float)
-        return self._positive(name, self.values[name])
-
-    def seconds_list(self, name: str) -> list[float] | None:
-        values = self.optional(name, list, None)
-        return None if values is None else [self._positive(f"{name}[{i}]", value) for i, value in enumerate(values)]
-
-    def optional_seconds(self, name: str) -> float | None:
-        """A time that may be missing, or too short for its digits."""
-        return None if self.values.get(name) in (None, 0) else self.seconds(name)
-
-    def time(self, name: str) -> str:
-        """A moment as ISO 8601 in UTC, whole seconds; one without a zone is taken for UTC, as old versions wrote it."""
-        text = self.take(name, str)
-        try:
-            moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-        except ValueError:
-            raise self.error(name, "an ISO 8601 time", text) from None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-        return moment.astimezone(timezone.utc).isoformat(timespec="seconds")
-
-    def _positive(self, name: str, value: Any) -> float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or value <= 0:
-            raise self.error(name, "a finite number above 0", value)
-        return float(value)
-
-    def _full(self, name: str) -> str:
-        return f"{self.path}.{name}" if self.path else name
-
-
-_KINDS: dict[type, str] = {
-    bool: "true or false", dict: "an object", float: "a number", int: "an integer", list: "a list", str: "text",
-}  # fmt: skip

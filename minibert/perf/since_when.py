@@ -11,14 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from minibert.checked import nearest
-from minibert.errors import SettingsError
-from minibert.perf.change_points import AFTER, BEFORE, NOISY, ChangePoint, Propose, find_change_points, noise_of
+from minibert.errors import ArtifactError, SettingsError
+from minibert.perf.change_points import (
+    AFTER,
+    BEFORE,
+    NOISY,
+    OFF_BY,
+    ChangePoint,
+    Propose,
+    find_change_points,
+    noise_of,
+)
 from minibert.perf.commit_order import Ordered, in_commit_order
 from minibert.perf.counters import differences
+from minibert.perf.environments import EnvironmentChange, environment_change
 from minibert.perf.history import read_history
-from minibert.perf.series import Point, Series, machine_name, make_series
-
-_SHORT = 10
+from minibert.perf.series import Point, Series, commit_range, machine_name, make_series
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +34,9 @@ class TimeChange:
     """Where a series' time changed for good, and what else changed there.
 
     ``index`` is the first point that has it. ``commits`` is how many commits the range has, None where
-    git's order is not known; with 0 the commit is the same and the cause is elsewhere.
+    git's order is not known. Where the points on both sides are of one commit, ``is_within_commit`` is true
+    and the range holds every commit within `OFF_BY` points of the place; with 0 commits there is no other,
+    and the cause is not in the code.
     """
 
     index: int
@@ -36,6 +46,7 @@ class TimeChange:
     after_seconds: float
     commit_range: str
     commits: int | None
+    is_within_commit: bool
     environment: Sequence[str]
 
     @property
@@ -58,12 +69,19 @@ class AnalyzedSeries:
     """A series with its changes; ``changes`` is None where nothing was searched.
 
     ``noise`` is that of a single record, relative, with the changes taken away; None where it is not known.
+    ``began`` is the environment before it, where it goes on with what another one's series had.
     """
 
     series: Series
     noise: float | None
     changes: Sequence[TimeChange] | None
     counter_changes: Sequence[CounterChange]
+    began: EnvironmentChange | None = None
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether a change of the time would have been found."""
+        return self.changes is not None and not self.is_too_short
 
     @property
     def is_too_short(self) -> bool:
@@ -107,15 +125,19 @@ def analyze(
         with_dirty: Also records of a working tree with changes.
 
     Raises:
-        ArtifactError: The history is missing, empty or damaged.
+        ArtifactError: The history is missing, empty or damaged, or none of its records can be used.
         SettingsError: It has no benchmark of that name.
     """
-    ordered = in_commit_order(read_history(folder), repository, with_dirty=with_dirty)
+    results = read_history(folder)
+    ordered = in_commit_order(results, repository, with_dirty=with_dirty)
+    if not ordered.results:
+        came = f"{len(results)} of a working tree with changes came (--dirty)"
+        raise ArtifactError(f"{folder}: a record of a commit is required, but {came}")
     found = make_series(ordered.results)
     if benchmarks:
         _require_known(benchmarks, [series.benchmark for series in found])
         found = [series for series in found if series.benchmark in benchmarks]
-    return Analysis(series=[_analyze(series, ordered, propose) for series in found], notices=ordered.notices)
+    return Analysis(series=[_analyze(series, found, ordered, propose) for series in found], notices=ordered.notices)
 
 
 def as_json(analysis: Analysis) -> dict[str, Any]:
@@ -123,12 +145,7 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
     return {"notices": list(analysis.notices), "series": [_series_json(found) for found in analysis.series]}
 
 
-def commit_range(before: Point, after: Point) -> str:
-    """``abc123..def456``, as git takes it."""
-    return f"{before.commit.id[:_SHORT]}..{after.commit.id[:_SHORT]}"
-
-
-def _analyze(series: Series, ordered: Ordered, propose: Propose | None) -> AnalyzedSeries:
+def _analyze(series: Series, others: Sequence[Series], ordered: Ordered, propose: Propose | None) -> AnalyzedSeries:
     points, changes, noise = series.points, None, None
     # Beside other work a time proves nothing: such a point is shown, and not searched.
     searched = [index for index, point in enumerate(points) if not point.is_disturbed]
@@ -138,11 +155,21 @@ def _analyze(series: Series, ordered: Ordered, propose: Propose | None) -> Analy
         changes = [_time_change(change, points, searched, ordered) for change in found]
         if len(values) >= BEFORE + AFTER:
             noise = noise_of(values, [change.index for change in found])
-    return AnalyzedSeries(series=series, noise=noise, changes=changes, counter_changes=_counter_changes(points))
+    return AnalyzedSeries(
+        series=series,
+        noise=noise,
+        changes=changes,
+        counter_changes=_counter_changes(points),
+        began=environment_change(series, others, ordered),
+    )
 
 
 def _time_change(found: ChangePoint, points: Sequence[Point], searched: Sequence[int], ordered: Ordered) -> TimeChange:
     before, after = (points[searched[place]] for place in (found.index - 1, found.index))
+    is_within_commit = before.commit.id == after.commit.id
+    if is_within_commit:  # the place may be off, so any commit that begins near it may be the cause
+        before = points[searched[max(found.index - 1 - OFF_BY, 0)]]
+        after = points[searched[min(found.index + OFF_BY, len(searched) - 1)]]
     # What a value is in seconds, when the control takes as long as it mostly does.
     scale = statistics.median(point.seconds / point.value for point in points)
     return TimeChange(
@@ -153,6 +180,7 @@ def _time_change(found: ChangePoint, points: Sequence[Point], searched: Sequence
         after_seconds=scale * found.after,
         commit_range=commit_range(before, after),
         commits=ordered.commits_between(before.commit.id, after.commit.id),
+        is_within_commit=is_within_commit,
         environment=_environment_changes(before, after),
     )
 
@@ -202,6 +230,9 @@ def _series_json(found: AnalyzedSeries) -> dict[str, Any]:
         ],
         "is_too_short": found.is_too_short,
         "noise": found.noise,
+        "began": None if found.began is None else {
+            **dataclasses.asdict(found.began), "versions": list(found.began.versions), "ratio": found.began.ratio
+        },
         "changes": None if changes is None else [
             {**dataclasses.asdict(change), "environment": list(change.environment), "change": change.change}
             for change in changes

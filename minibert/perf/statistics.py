@@ -161,11 +161,12 @@ def _bootstrap(values: Sequence[float], confidence: float) -> tuple[float, float
 
 
 def detectable_change(found: Estimate, *, threshold: float, confidence: float, power: float = 0.95) -> float:
-    """The smallest slowdown that a run with this scatter calls one in ``power`` of the cases, relative.
+    """The smallest slowdown that a gate with this scatter calls one in ``power`` of the cases, relative.
 
-    It must get over the threshold and out of the interval, both with room for its own scatter.
+    It must get over the threshold and out of the interval twice, in the first part and in the repeat, so each
+    has the root of the power. The room for its own scatter is Student's, because the scatter is an estimate.
     """
     from scipy import stats
 
     needed = max(math.log1p(threshold), quantile(confidence, found.freedom) * found.standard_error)
-    return math.expm1(needed + float(stats.norm.ppf(power)) * found.standard_error)
+    return math.expm1(needed + float(stats.t.ppf(math.sqrt(power), found.freedom)) * found.standard_error)

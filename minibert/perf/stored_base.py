@@ -1,8 +1,10 @@
 """The working tree against stored results of the same machine, instead of against another process.
 
-A stored result is a process that ended long ago, so its times are taken in units of its control, and
-what was not the same then (the machine's day, above all) is in the interval, not averaged out: the
-answer is more often `unproven` than beside a revision. Several files, one for each process, help.
+A stored result is a process that ended long ago, so its times are taken in units of its control. In the
+interval are today's scatter between processes and that of the stored ones, which is taken to be the same
+where there is one file only: several files, one for each process of one commit, make it narrower. What
+another day does to a benchmark and not to the control is not in it. Where the control itself has moved by
+more than `CONTROL_FACTOR` since then, the answer is `unproven`.
 """
 
 from __future__ import annotations
@@ -19,19 +21,22 @@ from minibert.environment import available_cores
 from minibert.errors import ArtifactError, SettingsError
 from minibert.perf import counters_file
 from minibert.perf.answer import BenchmarkAnswer, GateAnswer, NumericAnswer
-from minibert.perf.counters import Counters
+from minibert.perf.benchmark_files import FILES, changed_files, without_silent_passes
+from minibert.perf.counters import KEYS, Counters
 from minibert.perf.counters_file import Key
 from minibert.perf.decision import MISSING, Decision, Rules, Trial
-from minibert.perf.gate import Course, Talks, failing
+from minibert.perf.gate import Course, Talks, add_within, failing, gate_pair_seconds
 from minibert.perf.machine import changed_parts, describe_machine
 from minibert.perf.pair import CONTROL, Block, PairTimes
 from minibert.perf.process import Worker, WorkerError
 from minibert.perf.results import Result, Timing, read_result
 from minibert.perf.statistics import pair_figure
-from minibert.perf.trees import Side, checkout_root, described, working_side
+from minibert.perf.trees import Side, checkout_root, described, file_of_commit, working_side
 from minibert.progress import Progress
 
 BLOCK_SECONDS = 0.4
+CONTROL_FACTOR = 1.1
+"""A control that moved by more since the result was stored: as far as anybody can tell, another machine."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,15 @@ class StoredBase:
         ratios: Its time by the control's, one for each process.
         seconds: Its median time.
         device: What it ran on.
+        control_seconds: Its control's median time.
+        counters: Its counters, where the results hold them, and the same ones.
     """
 
     ratios: tuple[float, ...]
     seconds: float
     device: str
+    control_seconds: float
+    counters: Counters | None = None
 
     @property
     def logarithms(self) -> list[float]:
@@ -54,14 +63,41 @@ class StoredBase:
         return [math.log(ratio) for ratio in self.ratios]
 
 
-def read_bases(paths: Sequence[Path], names: Sequence[str]) -> dict[str, StoredBase | str]:
-    """Each benchmark's stored times, or why there are none.
+def read_results(paths: Sequence[Path]) -> list[Result]:
+    """Stored results that are one base: of this kind of machine, of one commit, each of a process of its own.
 
     Raises:
-        ArtifactError: A file is not such a result, or of another machine.
+        ArtifactError: A file is not such a result.
     """
-    results = [_of_this_machine(path, read_result(path)) for path in paths]
-    return {name: _stored(name, results) for name in names}
+    results: list[Result] = []
+    for path in paths:
+        result = _of_this_machine(path, read_result(path))
+        for other, earlier in zip(paths, results, strict=False):
+            if (result.commit.id, result.commit.is_dirty) != (earlier.commit.id, earlier.commit.is_dirty):
+                required, came = f"{_shown(earlier)}, as in {other},", _shown(result)
+                raise ArtifactError(f"{path}: a result of {required} is required, but one of {came} came")
+            if result.timings == earlier.timings:
+                raise ArtifactError(f"{path}: a result of another process is required, but that of {other} came again")
+        results.append(result)
+    return results
+
+
+def stored_bases(
+    results: Sequence[Result], names: Sequence[str], *, with_dropped: bool = False
+) -> dict[str, StoredBase | str]:
+    """Each benchmark's stored times, or why there are none.
+
+    Args:
+        results: From `read_results`.
+        names: What is timed.
+        with_dropped: Whether what was stored and is not timed any more is named too: removing a benchmark is no
+            way to pass the gate.
+    """
+    found: dict[str, StoredBase | str] = {name: _stored(name, results) for name in names}
+    for timing in (timing for result in results for timing in result.timings if with_dropped):
+        if timing.control is not None and timing.control.name == CONTROL and timing.name not in found:
+            found[timing.name] = "it is stored, and not timed; --benchmark says what is meant"
+    return found
 
 
 def compare_with_result(options: Namespace, names: list[str], own_files: Callable[[Path], Path]) -> GateAnswer:
@@ -69,39 +105,54 @@ def compare_with_result(options: Namespace, names: list[str], own_files: Callabl
 
     Raises:
         SettingsError: Another base is asked for too.
-        ArtifactError: A file is not such a result, or of another machine.
+        ArtifactError: A file is not such a result, or of another machine or commit.
     """
     if options.base is not None or options.base_python is not None:
         raise SettingsError("--base-result: a gate without --base and --base-python is required, but both came")
-    bases, root, rules = (
-        read_bases(options.base_result, names),
-        checkout_root(Path.cwd()),
-        Rules(threshold=options.threshold),
-    )
-    commit = read_result(options.base_result[0]).commit
-    base = Side(
-        kind="result", name=", ".join(map(str, options.base_result)), commit=commit.id, is_dirty=commit.is_dirty
-    )
+    root, rules = checkout_root(Path.cwd()), Rules(threshold=options.threshold, control_threshold=CONTROL_FACTOR - 1)
+    results = read_results(options.base_result)
     with TemporaryDirectory(prefix="minibert-perf-") as folder, Progress(quiet=options.quiet) as progress:
         head, perf = described(working_side(root, Path(folder) / "head")), own_files(Path(folder))
         comparison = StoredComparison(
             start=lambda: Worker("head", python=head.python, tree=head.tree, perf=perf),
-            bases=bases,
+            bases=stored_bases(results, names, with_dropped=not options.benchmark),
             rules=rules,
             time_limit_seconds=options.time_limit,
             accepted=counters_file.read_counters(root / counters_file.FILE),
             progress=progress,
         )
-        benchmarks = comparison.run()
+        changed = _changed_since(results[0], root, perf)
+        benchmarks = without_silent_passes(comparison.run(), changed, options.allow_changed_benchmarks)
     return GateAnswer(
-        base=base.to_dict(),
+        base=_side(options.base_result, results[0]).to_dict(),
         head=head.to_dict(),
         machine=describe_machine(),
         rules=rules,
         time_limit_seconds=options.time_limit,
         numeric=NumericAnswer(verdict="not compared", explanation=("not compared: a stored result holds no bits",)),
         benchmarks=benchmarks,
+        changed_benchmarks=changed,
+        allowed_benchmarks=options.allow_changed_benchmarks,
     )
+
+
+def _side(paths: Sequence[Path], result: Result) -> Side:
+    packages = result.environment.get("packages") or {}
+    versions = {name: packages.get(name) for name in ("tensorflow", "keras", "numpy")}
+    return Side(
+        kind="result",
+        name=", ".join(path.name for path in paths),
+        commit=result.commit.id,
+        is_dirty=result.commit.is_dirty,
+        versions={"python": result.environment.get("python"), **versions},
+    )
+
+
+def _changed_since(result: Result, root: Path, perf: Path) -> tuple[str, ...]:
+    """Which files of the benchmarks are not those of the stored commit; all, where git does not have it."""
+    if file_of_commit(root, result.commit.id, "minibert/__init__.py") is None:
+        return FILES
+    return changed_files(perf, lambda name: file_of_commit(root, result.commit.id, f"minibert/perf/{name}"))
 
 
 @dataclass
@@ -136,9 +187,11 @@ class StoredComparison:
                     for course in waiting:
                         with failing(course):
                             self._time(worker, course, stored[course.name], is_first=is_first)
+                    worker.ask("check", name=CONTROL)
             except WorkerError as error:
                 for course in waiting:
-                    course.fail(error)
+                    if course.is_open:
+                        course.fail(error)
             is_first = False
             task.advance()
         task.finish()
@@ -146,11 +199,9 @@ class StoredComparison:
 
     def _time(self, worker: Talks, course: Course, base: StoredBase, *, is_first: bool) -> None:
         step_seconds = worker.ask("build", name=course.name)["step_seconds"]
-        seconds = self.time_limit_seconds / (2 * self.rules.most_pairs)
-        trial = course.trial
-        trial.add(pair_figure(time_alone(worker, course.name, base, seconds, step_seconds)))
-        if trial.is_open and trial.stepping_seconds + seconds / 2 > self.time_limit_seconds:
-            trial.end(f"the time limit of {self.time_limit_seconds:g} s of stepping is reached")
+        seconds = gate_pair_seconds(self.time_limit_seconds)
+        figure = pair_figure(time_alone(worker, course.name, base, seconds, step_seconds))
+        add_within(course.trial, figure, self.time_limit_seconds)
         if is_first:
             _look(worker, course, base)
 
@@ -176,7 +227,13 @@ def time_alone(worker: Talks, name: str, base: StoredBase, seconds: float, step_
         if said["busy_seconds"] is not None:
             others = max(0.0, (said["busy_seconds"] - said["own_seconds"]) / (said["seconds"] * available_cores()))
         blocks.append(
-            Block(math.exp(statistics.fmean(base.logarithms)) * control, ratio * control, control, control, others)
+            Block(
+                base_seconds=math.exp(statistics.fmean(base.logarithms)) * control,
+                head_seconds=ratio * control,
+                control_base_seconds=base.control_seconds,
+                control_head_seconds=control,
+                others_rate=others,
+            )
         )
         stepped += sum(said["step_seconds"])
     return PairTimes(name, tuple(blocks), 1, stepped)
@@ -184,6 +241,8 @@ def time_alone(worker: Talks, name: str, base: StoredBase, seconds: float, step_
 
 def _look(worker: Talks, course: Course, base: StoredBase) -> None:
     worker.ask("check", name=course.name)
+    if base.counters is not None:
+        course.counters["base"] = base.counters
     course.counters["head"] = worker.ask("count", name=course.name)
     course.devices["head"] = worker.ask("describe")["device"]
     if course.devices["head"] != base.device:
@@ -207,5 +266,23 @@ def _stored(name: str, results: Sequence[Result]) -> StoredBase | str:
         return "a stored time without its control cannot be compared"
     if len({timing.device for timing in found}) > 1:
         return "the stored times are of different devices"
-    ratios = tuple(timing.control.ratio for timing in found if timing.control is not None)
-    return StoredBase(ratios, statistics.median(timing.median_seconds for timing in found), found[0].device)
+    controls = [timing.control for timing in found if timing.control is not None]
+    return StoredBase(
+        ratios=tuple(control.ratio for control in controls),
+        seconds=statistics.median(timing.median_seconds for timing in found),
+        device=found[0].device,
+        control_seconds=statistics.median(control.median_seconds for control in controls),
+        counters=_counters(found),
+    )
+
+
+def _counters(timings: Sequence[Timing]) -> Counters | None:
+    """The counters that all results hold; None where they differ, or are from before a counter of today."""
+    first = timings[0].counters
+    if first is None or any(timing.counters != first for timing in timings) or not set(KEYS) <= first.keys():
+        return None
+    return dict(first)
+
+
+def _shown(result: Result) -> str:
+    return f"{result.commit.id[:10]}{' with changes' if result.commit.is_dirty else ''}"

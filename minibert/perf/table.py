@@ -17,6 +17,7 @@ _SAID = {
     "missing": "MISSING",
     "counters changed": "COUNTERS CHANGED",
     "different": "COMPUTES SOMETHING ELSE",
+    "failed": "FAILED",
 }
 
 
@@ -97,6 +98,12 @@ def _notes(answer: dict[str, Any]) -> Iterator[str]:
     yield from (f"bits: {line}" for line in lines[1:])
     if numeric["allowed"]:
         yield f"bits: other ones are meant: {numeric['allowed']}"
+    if answer["same_code"]:
+        yield "both sides are the same code: all that is left to find is their environments, and this gate's own errors"
+    changed = answer["changed_benchmarks"]
+    if changed["files"]:
+        why = f"which is meant: {changed['allowed']}" if changed["allowed"] else "so no pass of theirs counts"
+        yield f"the benchmarks are not the base's: {', '.join(changed['files'])} changed, {why}"
     for benchmark in answer["benchmarks"]:
         yield from _benchmark_notes(benchmark)
 
@@ -110,6 +117,10 @@ def _benchmark_notes(benchmark: dict[str, Any]) -> Iterator[str]:
         yield f"{name}: counters against {against}: {', '.join(counters['changes'])}"
     elif counters["verdict"] == "not compared":
         yield f"{name}: counters not compared{': ' if against else ''}{against}"
+    elif counters["verdict"] == "other versions":
+        yield f"{name}: counters of two versions, which is no fault: {against}"
+    if counters["between"]:
+        yield f"{name}: counters of the base and of the head, for information: {', '.join(counters['between'])}"
 
 
 def _escaped(text: str) -> str:

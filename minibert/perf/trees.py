@@ -8,6 +8,7 @@ saves a file while the gate runs changes nothing, and nothing of the repository 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -67,7 +68,7 @@ class Side:
     benchmarks: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without paths."""
+        """Plain values for JSON, without paths: who reads it has another disk."""
         names = ("kind", "name", "commit", "is_dirty", "versions")
         return {name: getattr(self, name) for name in names}
 
@@ -120,7 +121,7 @@ def working_side(root: Path, target: Path, *, python: Path | None = None) -> Sid
             shutil.copy2(root / name, target / name)
     commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     changed = bool(_git(root, "status", "--porcelain", "--", PACKAGE))
-    kind, name = ("worktree", "working tree") if python is None else ("python", f"working tree on {python}")
+    kind, name = ("worktree", "working tree") if python is None else ("python", "working tree in another environment")
     return Side(
         kind=kind,
         name=name,
@@ -153,6 +154,27 @@ def described(side: Side) -> Side:
     except (ValueError, IndexError, KeyError, TypeError):
         came = done.stdout[:80]
         raise SettingsError(f"{side.name}: {side.python} is required to run Python, but it said {came!r}") from None
+
+
+def same_code(one: Side, other: Side) -> bool:
+    """Whether two trees hold the same package, byte for byte."""
+    return _digests(one.tree) == _digests(other.tree)
+
+
+def _digests(tree: Path) -> dict[str, str]:
+    files = (path for path in (tree / PACKAGE).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {str(path.relative_to(tree)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def environment_differences(base: Side, head: Side) -> list[str]:
+    """Versions that differ, in words: ``tensorflow 2.20.0 (base) and 2.21.0 (head)``."""
+    names = [name for name in {**base.versions, **head.versions} if base.versions.get(name) != head.versions.get(name)]
+    return [f"{name} {base.versions.get(name)} (base) and {head.versions.get(name)} (head)" for name in names]
+
+
+def file_of_commit(root: Path, commit: str, name: str) -> bytes | None:
+    """A file's content at a commit, by its path from the root; None if there is none."""
+    return _git(root, "show", f"{commit}:{name}")
 
 
 def _git(folder: Path, *words: str) -> bytes | None:

@@ -21,11 +21,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from minibert.perf.counters import count
+from minibert.perf.counters import count, peaks_of
 from minibert.perf.neighbours import busy_seconds
 from minibert.perf.workloads import CONTROL, WARM_UP_STEPS, build
 
 VERSIONED = ("tensorflow", "keras", "numpy", "pyarrow")
+COUNTED_STEPS = 2
 _CANNOT = (ImportError, AttributeError, TypeError, KeyError)
 """What a side raises that lacks something a workload calls."""
 
@@ -71,8 +72,7 @@ class Server:
     def turn(self, name: str, steps: int) -> dict[str, Any]:
         """Runs some steps: wall seconds, and what all processes and this one took of the cores meanwhile."""
         busy, own, started = busy_seconds(), time.process_time(), time.perf_counter()
-        for _ in range(steps):
-            self.step(name)
+        self._steps(name, steps)
         seconds, own = time.perf_counter() - started, time.process_time() - own
         return {
             "seconds": seconds,
@@ -110,7 +110,8 @@ class Server:
 
     def count(self, name: str) -> dict[str, Any]:
         """The exact counters of a workload."""
-        return count(name, self._workloads[name].subject())
+        peaks = peaks_of(lambda: self._steps(name, COUNTED_STEPS))
+        return count(name, self._workloads[name].subject(), peaks)
 
     def describe(self) -> dict[str, Any]:
         """Versions, device and peak memory of this process."""
@@ -120,6 +121,10 @@ class Server:
             "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             * (1 if sys.platform == "darwin" else 1024),
         }
+
+    def _steps(self, name: str, count: int) -> None:
+        for _ in range(count):
+            self.step(name)
 
     def _timed(self, name: str) -> float:
         started = time.perf_counter()

@@ -1,8 +1,9 @@
 """What the gate times: each workload by name, built with whatever minibert is imported.
 
-Both sides of a comparison run this file, the newer one; what it calls is each side's own. So an edited
-benchmark cannot hide a slowdown, and a side that lacks what a workload calls cannot run it, which is
-never a pass. It therefore calls few functions, and those that a run calls.
+Both sides of a comparison run this file, the head's; what it calls is each side's own. An edit of it could
+hide a slowdown, so the gate compares it with the base's (`minibert.perf.benchmark_files`), and a side that
+lacks what a workload calls cannot run it: neither is a pass. It therefore calls few functions, and those
+that a run calls.
 
 A workload is called with a step's number, waits until the device has done the step, and keeps what
 `check` needs.
@@ -11,6 +12,7 @@ A workload is called with a step's number, waits until the device has done the s
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -208,8 +210,9 @@ def _built_stage(stage: str, settings: Any) -> tuple[Any, Any]:
 
     classifier, ids = _classifier(settings), shape_token_ids(settings)
     labelled = (ids, shape_labels(ids))
-    frozen = stage == "frozen"
-    return classifier, finetune_stage(classifier, train=labelled, test=labelled, settings=settings, frozen=frozen)
+    is_old = "test" in inspect.signature(finetune_stage).parameters  # what `validation` was called in a base before
+    data: dict[str, Any] = {"train": labelled, "test" if is_old else "validation": labelled}
+    return classifier, finetune_stage(classifier, **data, settings=settings, frozen=stage == "frozen")
 
 
 def _masked_lm(settings: Any) -> Any:

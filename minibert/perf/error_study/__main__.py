@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     way.add_argument("--minutes", type=float, help="measure for so long")
     way.add_argument("--replay", type=Path, nargs="+", metavar="FILE", help="what was measured earlier")
     parser.add_argument("--neighbour", choices=("none", "busy"), default="none", help="what else the machine does")
-    parser.add_argument("--out", type=Path, help="where the timings are written")
+    parser.add_argument("--out", type=Path, help="where the timings are written, after every pair of processes")
     parser.add_argument("--picture", type=Path, help="where the power curve is written, as SVG")
     parser.add_argument("--gates", type=int, default=GATES, help=f"gates that are drawn (default: {GATES:,})")
     parser.add_argument("--threshold", type=float, default=Rules().threshold, help="the gate's")
@@ -60,12 +61,9 @@ def _measured(options: argparse.Namespace) -> list[Recording]:
     root = checkout_root(Path.cwd())
     with tempfile.TemporaryDirectory(prefix="minibert-study-") as name, Progress() as progress:
         side = working_side(root, Path(name) / "tree")
-        recording = Study(side.tree, own_files(Path(name)), progress).collect(
-            minutes=options.minutes, kind=options.neighbour
-        )
-    if options.out is not None:
-        write_recording(options.out, recording)
-    return [recording]
+        save = None if options.out is None else functools.partial(write_recording, options.out)
+        study = Study(side.tree, own_files(Path(name)), progress)
+        return [study.collect(minutes=options.minutes, kind=options.neighbour, save=save)]
 
 
 if __name__ == "__main__":

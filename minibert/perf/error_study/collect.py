@@ -7,12 +7,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
 from minibert.environment import available_cores
 from minibert.perf.error_study.recording import Recording
+from minibert.perf.gate import gate_pair_seconds
 from minibert.perf.machine import describe_machine
 from minibert.perf.pair import CONTROL, TURN_SECONDS, Block, time_pair
 from minibert.perf.process import Worker
@@ -20,7 +21,8 @@ from minibert.progress import Progress
 
 LEVELS = (0, 1, 2, 3, 5, 10)
 """Extra work, in percent of the step."""
-PAIR_SECONDS = 1.2
+PAIR_SECONDS = gate_pair_seconds()
+"""Of stepping at each level in one pair: the gate's own."""
 CALIBRATION_PRODUCTS, CALIBRATION_TURNS = 1_000, 9
 
 _NEIGHBOUR = """
@@ -62,12 +64,13 @@ class Study:
     def __init__(self, tree: Path, perf: Path, progress: Progress) -> None:
         self._tree, self._perf, self._progress = tree, perf, progress
 
-    def collect(self, *, minutes: float, kind: str) -> Recording:
+    def collect(self, *, minutes: float, kind: str, save: Callable[[Recording], None] | None = None) -> Recording:
         """Takes pairs until the time is over; one that would go beyond it is not begun.
 
         Args:
             minutes: Wall time, calibration included.
             kind: ``none`` or ``busy``: the neighbour.
+            save: Keeps what there is so far; called after every pair.
         """
         until, longest = time.monotonic() + 60 * minutes, 0.0
         step_seconds, product_seconds = self._calibrate()
@@ -77,6 +80,7 @@ class Study:
                 "neighbour": kind,
                 "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "machine": describe_machine(),
+                "pair_seconds": PAIR_SECONDS,
                 "steps": max(1, round(TURN_SECONDS / step_seconds)),
                 "step_seconds": round(step_seconds, 6),
                 "product_seconds": round(product_seconds, 9),
@@ -88,6 +92,8 @@ class Study:
             while time.monotonic() + longest < until:
                 started = time.monotonic()
                 recording.pairs.append(self._one_pair(products, step_seconds, len(recording.pairs)))
+                if save is not None:
+                    save(recording)
                 longest = max(longest, time.monotonic() - started)
                 task.advance()
         task.finish()

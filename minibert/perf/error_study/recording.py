@@ -10,6 +10,7 @@ the share of the cores that others took in percent (nothing, where it is not kno
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ class Recording:
     """What a study measured.
 
     Attributes:
-        header: Neighbour, machine, steps in a turn, and products by level.
+        header: Neighbour, machine, seconds of a pair, steps in a turn, and products by level.
         pairs: For each pair of processes, its blocks by level, in percent of extra work.
     """
 
@@ -39,6 +40,11 @@ class Recording:
     def levels(self) -> list[str]:
         """The levels, the least extra work first."""
         return sorted(self.header["products"], key=float)
+
+    @property
+    def pair_seconds(self) -> float:
+        """Seconds of stepping in one pair; a file from before this was written down has 1.2."""
+        return float(self.header.get("pair_seconds", 1.2))
 
     def times(self, level: str) -> list[PairTimes]:
         """Each pair's blocks of a level, as the gate would have had them."""
@@ -75,6 +81,8 @@ def read_recording(path: Path) -> Recording:
         ]
         recording = Recording(header, list(pairs))
         assert recording.levels
+        if not 0 < recording.pair_seconds < math.inf:
+            raise ValueError(f"pair_seconds is {recording.pair_seconds}")
         return recording
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError) as error:
         raise ArtifactError(f"{path}: the timings of a study of errors are required, but {error}") from None

@@ -4,10 +4,14 @@ One gate takes pairs until it is answered. *Drawn* gates take theirs from all re
 order, so the same pairs serve in many of them: their rate is the best estimate, but they are not
 independent. *Separate* gates take the pairs in the order of time and none twice: they are, and the
 Clopper-Pearson bounds are theirs.
+
+A study steps less in a pair than the gate does, so that it has more pairs in its time: its pairs scatter
+more, if anything. The seconds of stepping are scaled to the gate's, and the gate's time limit holds.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -17,11 +21,12 @@ import numpy as np
 
 from minibert.perf.decision import SLOWER, UNPROVEN, Decision, Rules, Trial
 from minibert.perf.error_study.recording import Recording
+from minibert.perf.gate import TIME_LIMIT_SECONDS, add_within, gate_pair_seconds
 from minibert.perf.statistics import PairFigure, pair_figure
 
 _COLUMNS = (
     *("neighbour", "extra work", "measured", "called slower", "same or faster", "unproven"),
-    *("separate gates: slower", "95 % bounds", "stepping"),
+    *("separate gates: slower", "95 % bounds", "stepping of a gate"),
 )
 
 
@@ -36,7 +41,8 @@ class Rates:
         scatter: Standard deviation over pairs of the measured log ratio.
         drawn: Verdict to count, of drawn gates.
         separate: Verdict to count, of separate gates.
-        stepping_seconds: Median over drawn gates of the seconds of stepping.
+        stepping_seconds: Median over drawn gates of the seconds that a gate would step.
+        factor: How many times longer a gate steps in a pair than the study did.
     """
 
     level: float
@@ -46,6 +52,7 @@ class Rates:
     drawn: Counter[str]
     separate: Counter[str]
     stepping_seconds: float
+    factor: float
 
     def rate(self, verdict: str) -> float:
         """Share of the drawn gates with this verdict."""
@@ -81,9 +88,10 @@ def rates(recording: Recording, level: str, *, gates: int, rules: Rules, seed: i
 
     Determinism: depends on the arguments alone.
     """
-    figures = [pair_figure(times) for times in recording.times(level)]
+    factor = gate_pair_seconds() / recording.pair_seconds
+    figures = [_scaled(pair_figure(times), factor) for times in recording.times(level)]
     generator = np.random.Generator(np.random.PCG64([seed, round(100 * float(level))]))
-    ended = [_gate([figures[i] for i in generator.permutation(len(figures))], rules)[0] for _ in range(gates)]
+    ended = [_gate([figures[i] for i in generator.permutation(len(figures))], rules).trial for _ in range(gates)]
     ratios = [figure.log_ratio for figure in figures if not figure.trouble]
     return Rates(
         level=float(level),
@@ -93,29 +101,39 @@ def rates(recording: Recording, level: str, *, gates: int, rules: Rules, seed: i
         drawn=Counter(trial.end("").verdict for trial in ended),
         separate=Counter(decision.verdict for decision in _separate(figures, rules)),
         stepping_seconds=statistics.median(trial.stepping_seconds for trial in ended) if ended else 0.0,
+        factor=factor,
     )
 
 
-def _gate(figures: Sequence[PairFigure], rules: Rules) -> tuple[Trial, int]:
-    """One gate, and how many pairs it took."""
+@dataclass(frozen=True)
+class _Gate:
+    """One gate: its trial, how many pairs it took, and whether it was answered before these were used up."""
+
+    trial: Trial
+    taken: int
+    is_finished: bool
+
+
+def _scaled(figure: PairFigure, factor: float) -> PairFigure:
+    return dataclasses.replace(figure, stepping_seconds=factor * figure.stepping_seconds)
+
+
+def _gate(figures: Sequence[PairFigure], rules: Rules) -> _Gate:
     trial = Trial(rules)
     for taken, figure in enumerate(figures, start=1):
-        trial.add(figure)
+        add_within(trial, figure, TIME_LIMIT_SECONDS)
         if not trial.is_open:
-            return trial, taken
+            return _Gate(trial, taken, is_finished=True)
     trial.end("there are no more pairs")
-    return trial, len(figures)
+    return _Gate(trial, len(figures), is_finished=False)
 
 
 def _separate(figures: Sequence[PairFigure], rules: Rules) -> list[Decision]:
     """Gates on pairs of their own; what is left over at the end is too little for one."""
     found, remaining = [], list(figures)
-    while remaining:
-        trial, taken = _gate(remaining, rules)
-        if taken == len(remaining) and trial.end("").reason.endswith("there are no more pairs"):
-            break
-        found.append(trial.end(""))
-        remaining = remaining[taken:]
+    while remaining and (gate := _gate(remaining, rules)).is_finished:
+        found.append(gate.trial.end(""))
+        remaining = remaining[gate.taken :]
     return found
 
 
@@ -124,7 +142,8 @@ def as_table(neighbour: str, found: Sequence[Rates]) -> str:
     lines = [f"| {' | '.join(_COLUMNS)} |", "|" + "---|" * len(_COLUMNS)]
     for each in found:
         low, high = each.bounds(SLOWER)
-        passed = 1 - each.rate(SLOWER) - each.rate(UNPROVEN)
+        times = "" if each.factor == 1 else f" ({each.factor:g} times the study's)"
+        passed = max(0.0, 1 - each.rate(SLOWER) - each.rate(UNPROVEN))
         cells = (
             neighbour,
             f"{each.level:g} %",
@@ -134,7 +153,7 @@ def as_table(neighbour: str, found: Sequence[Rates]) -> str:
             f"{each.rate(UNPROVEN):.1%}",
             f"{each.separate[SLOWER]} of {each.separate.total()}",
             f"{low:.1%} to {high:.1%}",
-            f"{each.stepping_seconds:.0f} s",
+            f"{each.stepping_seconds:.0f} s{times}",
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
