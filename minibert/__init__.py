@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 if TYPE_CHECKING:
-    from minibert.corpora import open_corpus
+    from minibert.corpora import Corpus, open_corpus
     from minibert.errors import MinibertError
-    from minibert.inference import classify, evaluate, fill_mask
+    from minibert.inference import Classification, classify, evaluate, fill_mask
     from minibert.masking import MaskedTokens, mask_tokens
     from minibert.presets import preset
     from minibert.progress import Progress
     from minibert.report import write_report
     from minibert.running import run
+    from minibert.scoring import Score
     from minibert.settings import (
         CorpusSettings,
         FinetuneSettings,
@@ -37,22 +38,29 @@ if TYPE_CHECKING:
         RunSettings,
         TextSettings,
     )
+    from minibert.training.pretrain import Prediction
+    from minibert.verify import Verdict
     from minibert.verify import verify as verify_run
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Classification",
+    "Corpus",
     "CorpusSettings",
     "FinetuneSettings",
     "MaskedTokens",
     "MaskingSettings",
     "MinibertError",
     "ModelSettings",
+    "Prediction",
     "PretrainSettings",
     "Progress",
     "RecordSettings",
     "RunSettings",
+    "Score",
     "TextSettings",
+    "Verdict",
     "__version__",
     "classify",
     "evaluate",
@@ -75,9 +83,14 @@ _SOURCES = {
     "run": ("minibert.running", "run"),
     "verify_run": ("minibert.verify", "verify"),  # minibert.verify is the module
     "write_report": ("minibert.report", "write_report"),
+    "Classification": ("minibert.inference", "Classification"),
+    "Corpus": ("minibert.corpora", "Corpus"),
     "MaskedTokens": ("minibert.masking", "MaskedTokens"),
+    "Prediction": ("minibert.training.pretrain", "Prediction"),
     "Progress": ("minibert.progress", "Progress"),
     "MinibertError": ("minibert.errors", "MinibertError"),
+    "Score": ("minibert.scoring", "Score"),
+    "Verdict": ("minibert.verify", "Verdict"),
     **{name: ("minibert.settings", name) for name in __all__ if name.endswith("Settings")},
 }
 

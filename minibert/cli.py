@@ -130,7 +130,8 @@ def _add_run(subparsers: argparse._SubParsersAction) -> None:
     parser = _add(subparsers, "run", "train a preset's models and write a run directory",
                   epilog="Settings are taken from the preset, then --settings, then --set, then --seed.")  # fmt: skip
     parser.add_argument("preset", metavar="PRESET", help="imdb, amazon, jokes or tiny (see: minibert presets)")
-    parser.add_argument("--data", metavar="PATH", type=Path, help="an archive, a folder or a table of your own")
+    text = "an archive, a folder or a table of your own (default with --resume: the run's)"
+    parser.add_argument("--data", metavar="PATH", type=_path, help=text)
     parser.add_argument("--out", metavar="DIR", type=Path, help="the run directory (default: runs/PRESET-seedN)")
     parser.add_argument("--seed", metavar="N", type=int, help="the root of all randomness (default: the preset's, 0)")
     parser.add_argument("--settings", metavar="FILE.toml", type=Path, help="settings that replace the preset's")
@@ -164,7 +165,7 @@ def _add_classify(subparsers: argparse._SubParsersAction) -> None:
 def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     parser = _add(subparsers, "evaluate", "measure loss and accuracy on labelled raw texts")
     _add_directory(parser)
-    parser.add_argument("--data", metavar="PATH", type=Path, required=True, help="an archive, a folder or a table")
+    parser.add_argument("--data", metavar="PATH", type=_path, required=True, help="an archive, a folder or a table")
     _add_set(parser, "corpus.text_column=body")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_json(parser, "the figures")
@@ -180,6 +181,7 @@ def _add_presets(subparsers: argparse._SubParsersAction) -> None:
 def _add_report(subparsers: argparse._SubParsersAction) -> None:
     parser = _add(subparsers, "report", "write a run's report.html anew from its run.json")
     _add_directory(parser)
+    _add_json(parser, "the page's path and what its head says")
     parser.set_defaults(command=commands.report)
 
 
@@ -197,9 +199,10 @@ def _add_verify(subparsers: argparse._SubParsersAction) -> None:
     way.add_argument("--against", metavar="DIR2", type=Path, help="another run to compare with, instead of a replay")
     way.add_argument("--repeat", metavar="N", type=_positive,
                      help="run one step of each stage N times, list what does not repeat")  # fmt: skip
-    parser.add_argument("--data", metavar="PATH", type=Path, help="the run's data, if they are elsewhere by now")
+    parser.add_argument("--data", metavar="PATH", type=_path, help="the run's data, if they are elsewhere by now")
     parser.add_argument("--tolerance", metavar="RATE", type=_tolerance,
-                        help="largest relative deviation of a step's loss for the verdict numeric")  # fmt: skip
+                        help="largest relative deviation of a loss in the first 200 steps for the verdict numeric "
+                             "(default: 0.001); a smaller one holds later figures closer, too")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_json(parser, "the verdict")
     parser.set_defaults(command=commands.verify)
@@ -209,6 +212,12 @@ def _assignment(text: str) -> str:
     if "=" not in text:
         raise argparse.ArgumentTypeError(f"stage.field=value is required, but {text!r} came")
     return text
+
+
+def _path(text: str) -> Path:
+    if not text:  # an unset variable of the shell, which pathlib takes for the current folder
+        raise argparse.ArgumentTypeError("a path that is not empty is required, but '' came")
+    return Path(text)
 
 
 def _positive(text: str) -> int:

@@ -148,9 +148,13 @@ def presets(options: Namespace) -> int:
 
 def report(options: Namespace) -> int:
     """``minibert report``: the page, from the record alone."""
-    from minibert.report import write_report
+    from minibert.report import headline_figures, write_report
 
-    print(write_report(options.directory))
+    page = write_report(options.directory)
+    if options.json:
+        _print_json({"page": str(page), **headline_figures(read_record(options.directory))})
+    else:
+        print(page)
     return 0
 
 

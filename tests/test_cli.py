@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import doctest
 import errno
+import inspect
 import io
 import json
 import os
 import subprocess
 import sys
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -22,6 +24,7 @@ from minibert import errors
 from minibert.cli import build_parser, main, one_assignment_each
 from minibert.progress import Progress
 from minibert.record import write_record
+from minibert.report import headline_figures
 from minibert.settings import RunSettings
 from tests.records import made_up_record
 
@@ -142,6 +145,16 @@ def test_every_public_name_can_be_had() -> None:
         assert getattr(minibert, name) is not None, name
     with pytest.raises(AttributeError, match="module 'minibert' has no attribute 'masktokens'"):
         _ = minibert.masktokens
+
+
+def test_what_a_public_function_returns_is_public() -> None:
+    functions = [value for value in (getattr(minibert, name) for name in minibert.__all__) if inspect.isfunction(value)]
+    assert len(functions) >= 9
+    for function in functions:
+        hint = typing.get_type_hints(function)["return"]
+        for kind in (hint, *typing.get_args(hint)):
+            if getattr(kind, "__module__", "").startswith("minibert"):
+                assert getattr(minibert, kind.__name__) is kind, f"{function.__name__} returns it"
 
 
 def test_importing_keras_after_minibert_registers_the_layers() -> None:
@@ -385,6 +398,9 @@ def test_a_terminal_that_cannot_show_a_character_shows_its_number() -> None:
         (["classify", "d"], "one of the arguments TEXT --file is required"),
         (["classify", "d", "t", "--file", "f"], "not allowed with argument"),
         (["evaluate", "d"], "the following arguments are required: --data"),
+        (["run", "tiny", "--data", ""], "argument --data: a path that is not empty is required, but '' came"),
+        (["evaluate", "d", "--data", ""], "argument --data: a path that is not empty is required, but '' came"),
+        (["verify", "d", "--data="], "argument --data: a path that is not empty is required, but '' came"),
         (["verify", "d", "--against", "e", "--repeat", "2"], "not allowed with argument"),
         (["verify", "d", "--repeat", "0"], "an integer, 1 or more, is required"),
         (["verify", "d", "--tolerance", "-1"], "a number, 0 or more, is required"),
@@ -541,6 +557,11 @@ def test_report_prints_where_the_page_is(tmp_path: Path, capsys: pytest.CaptureF
     write_record(tmp_path, made_up_record())
     assert main(["report", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
+    assert main(["report", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.pop("page") == str(tmp_path / "report.html")
+    assert found == headline_figures(made_up_record())
+    assert (found["end_to_end_accuracy"], found["status"]) == (0.8218, "complete")
     assert main(["report", str(tmp_path / "none")]) == 4
 
 

@@ -21,7 +21,7 @@ from minibert.errors import ArtifactError
 from minibert.presets import PUBLISHED
 from minibert.record import OTHER_TIMES, write_record
 from minibert.report import figures as write
-from minibert.report import render_report, summarize, times, write_report
+from minibert.report import headline_figures, render_report, sections, summarize, times, write_report
 from minibert.report.charts import Chart, Series, integer_ticks, line_chart, nice_ticks
 from minibert.report.comparison import compare, compare_speed, why_not_compared
 from minibert.report.markup import Markup, element, escape, table
@@ -198,6 +198,43 @@ def test_settings_that_differ_from_the_preset_are_listed() -> None:
     page = render_report(record)
     assert re.search(r"1 of \d+ settings differ from the preset amazon\.", Page(page).text)
     assert "<code>model.hidden_size</code></td><td><mark><code>48</code></mark></td><td><code>32</code>" in page
+
+
+def test_a_corpus_that_was_cut_differs_from_the_preset() -> None:
+    record = made_up_record()
+    record["settings"]["corpus"] |= {"train_examples": 2_000, "test_examples": 500}
+    page = render_report(record)
+    assert re.search(r"2 of \d+ settings differ from the preset amazon\.", Page(page).text)
+    assert "<code>corpus.train_examples</code></td><td><mark><code>2000</code></mark></td><td><code>null</code>" in page
+
+
+@pytest.mark.parametrize("mask", ["[mask]", "[MASK]", "[Mask]"])
+def test_the_sample_sentence_shows_its_mask_once_however_it_is_written(mask: str) -> None:
+    record = made_up_record()
+    record["settings"]["pretrain"]["sample_sentence"] = f"I have watched this {mask} today"
+    assert "“I have watched this <mark>[mask]</mark> today”, by rank" in render_report(record)
+
+
+def test_the_page_says_what_the_classifier_was_validated_on() -> None:
+    record = made_up_record()
+    assert "validation is the test split after it" in Page(render_report(record)).text
+    record["settings"]["finetune"]["validation_rate"] = 0.1
+    assert "validation is the 10.0 % of the train split that were held out after it" in Page(render_report(record)).text
+    record["corpus"]["class_counts"] = {"train": [30_000, 10_000], "test": [5_000, 5_000]}
+    assert [level for level, _ in sections._majority(record)] == [0.75]
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS.keys())
+def test_the_figures_of_the_pages_head_are_those_of_the_page(record: dict[str, Any]) -> None:
+    found, text = headline_figures(record), Page(render_report(record)).text
+    assert found["summary"] in text
+    assert {name: found[name] for name in ("preset", "seed", "status")} == {
+        "preset": record["settings"]["preset"], "seed": 0, "status": record["status"],
+    }  # fmt: skip
+    for title, name in (("End-to-end accuracy", "end_to_end_accuracy"), ("Validation accuracy", "validation_accuracy"),
+                        ("Masked-LM loss", "masked_lm_loss")):  # fmt: skip
+        shown = f"{title}{write.decimal(found[name])}" in text
+        assert shown == (found[name] is not None), name
 
 
 @functools.cache

@@ -70,7 +70,7 @@ def _of_preset(record: dict[str, Any]) -> PublishedFigures | None:
 def _other_recipe(record: dict[str, Any]) -> Iterator[str]:
     """The settings that differ from the preset's: the first by value, the number of the others."""
     settings = record["settings"]
-    usual = json.loads(PRESETS[settings["preset"]]().canonical_json())
+    usual = PRESETS[settings["preset"]]().to_dict()
     changed = [
         f"{stage}.{name} is {_shown(settings[stage].get(name))}, not {_shown(value)}"
         for stage in _RECIPE
@@ -96,7 +96,7 @@ def _counts(examples: Mapping[str, int]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def compare(record: dict[str, Any]) -> list[Comparison]:

@@ -11,6 +11,9 @@ from minibert.report import figures
 from minibert.report.markup import Content, Markup, element, escape, facts, section, table
 from minibert.report.stages import STAGE_NAMES, STAGES, stage_of
 
+_NO_RECIPE = ("seed", "masking.vocabulary_size")
+"""A seed is no recipe, and every run fills in the size of its vocabulary."""
+
 
 def corpus(record: dict[str, Any]) -> Markup | None:
     """How many texts, of which classes, and what encoding made of them."""
@@ -47,12 +50,7 @@ def settings(record: dict[str, Any]) -> Markup:
     values = _flat(record["settings"])
     name = str(record["settings"].get("preset"))
     usual = _flat(PRESETS[name]().to_dict()) if name in PRESETS else {}
-    changed = {
-        key
-        for key, value in usual.items()
-        if key in values and key != "seed" and value is not None  # None: the run fills it in
-        if _plain(values[key]) != _plain(value)
-    }
+    changed = {key for key, value in usual.items() if key in values and key not in _NO_RECIPE and values[key] != value}
     note = f"No setting differs from the preset {name}."
     if changed:
         note = f"{len(changed)} of {len(values)} settings differ from the preset {name}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from minibert.mask_word import shown_token
+from minibert.mask_word import MASK, around_mask, shown_token
 from minibert.report import figures
 from minibert.report.charts import Chart, Series, line_chart
 from minibert.report.comparison import (
@@ -22,6 +22,21 @@ from minibert.report.times import total_seconds
 
 MOST_EPOCHS_IN_TABLE = 12
 MOST_RANKS_IN_TABLE = 10
+
+
+def headline_figures(record: dict[str, Any]) -> dict[str, Any]:
+    """What the head of the page says, in plain values; a figure that the run has not come to yet is None."""
+    unfrozen, pretrain = epochs_of(record, "unfrozen"), epochs_of(record, "pretrain")
+    return {
+        "preset": record["settings"]["preset"],
+        "seed": record["settings"]["seed"],
+        "status": record["status"],
+        "summary": verdict(record),
+        "end_to_end_accuracy": stage_of(record, "end_to_end").get("accuracy"),
+        "validation_accuracy": unfrozen[-1].get("val_accuracy") if unfrozen else None,
+        "masked_lm_loss": pretrain[-1].get("loss") if pretrain else None,
+        "seconds": total_seconds(record),
+    }
 
 
 def headline(record: dict[str, Any]) -> Markup:
@@ -67,20 +82,18 @@ def _reached(record: dict[str, Any]) -> str:
 
 
 def _tiles(record: dict[str, Any]) -> Iterator[Markup]:
-    end, published = stage_of(record, "end_to_end"), published_figures(record)
-    if end.get("accuracy") is not None:
+    found, published = headline_figures(record), published_figures(record)
+    if found["end_to_end_accuracy"] is not None:
         note = f"notebook {figures.decimal(published.end_to_end_accuracy)}" if published else "on raw test text"
-        yield _tile("End-to-end accuracy", figures.decimal(end["accuracy"]), note)
-    unfrozen = epochs_of(record, "unfrozen")
-    if unfrozen:
-        note = f"unfrozen, epoch {len(unfrozen)}"
-        yield _tile("Validation accuracy", figures.decimal(unfrozen[-1].get("val_accuracy")), note)
-    pretrain = epochs_of(record, "pretrain")
-    if pretrain:
-        note = f"nats a token, epoch {len(pretrain)}"
-        yield _tile("Masked-LM loss", figures.decimal(pretrain[-1].get("loss")), note)
-    if total_seconds(record):
-        yield _tile("Time", figures.duration(total_seconds(record)), "all stages")
+        yield _tile("End-to-end accuracy", figures.decimal(found["end_to_end_accuracy"]), note)
+    if epochs_of(record, "unfrozen"):
+        note = f"unfrozen, epoch {len(epochs_of(record, 'unfrozen'))}"
+        yield _tile("Validation accuracy", figures.decimal(found["validation_accuracy"]), note)
+    if epochs_of(record, "pretrain"):
+        note = f"nats a token, epoch {len(epochs_of(record, 'pretrain'))}"
+        yield _tile("Masked-LM loss", figures.decimal(found["masked_lm_loss"]), note)
+    if found["seconds"]:
+        yield _tile("Time", figures.duration(found["seconds"]), "all stages")
 
 
 def _tile(title: str, figure: str, note: str) -> Markup:
@@ -133,8 +146,8 @@ def _predictions(record: dict[str, Any], epochs: Sequence[dict[str, Any]]) -> Ma
         for title, words in rows
     ]
     head: list[Content] = ["", *(str(rank + 1) for rank in range(ranks))]
-    sentence = record["settings"]["pretrain"]["sample_sentence"].split("[mask]", 1)
-    quoted = [sentence[0], element("mark", "[mask]"), *sentence[1:]]
+    before, behind = around_mask(record["settings"]["pretrain"]["sample_sentence"])
+    quoted = [before, element("mark", MASK), behind]
     left_out = f" Every {step}th epoch is shown." if step > 1 else ""
     return escape([
         element("h3", "Likeliest words for the sample sentence"),
@@ -158,7 +171,7 @@ def classifier(record: dict[str, Any]) -> Markup | None:
     accuracy = _classifier_chart(record, "Accuracy", "accuracy", "share of texts that are right")
     loss = _classifier_chart(record, "Loss", "loss", "binary cross-entropy, nats")
     note = "Epochs count on from the frozen encoder to the unfrozen one. Training figures are means over an epoch "
-    note += "with dropout on; validation is the test split after it, with dropout off."
+    note += f"with dropout on; validation is {_validated_on(record)} after it, with dropout off."
     return section("Sentiment classifier", element("div", line_chart(accuracy), line_chart(loss), class_="pair"),
                    element("p", note, class_="quiet"))  # fmt: skip
 
@@ -184,9 +197,16 @@ def _classifier_chart(record: dict[str, Any], title: str, key: str, y_label: str
                  y_end=1.0 if key == "accuracy" else None)  # fmt: skip
 
 
+def _validated_on(record: dict[str, Any]) -> str:
+    """The texts that the classifier is validated on, in words."""
+    rate = record["settings"]["finetune"]["validation_rate"]
+    return f"the {figures.percent(rate)} of the train split that were held out" if rate else "the test split"
+
+
 def _majority(record: dict[str, Any]) -> list[tuple[float, str]]:
-    """What naming the commoner class every time would reach on the test split."""
-    counts = ((record.get("corpus") or {}).get("class_counts") or {}).get("test") or []
+    """What naming the commoner class every time would reach in validation; what is held out has the train split's."""
+    split = "train" if record["settings"]["finetune"]["validation_rate"] else "test"
+    counts = ((record.get("corpus") or {}).get("class_counts") or {}).get(split) or []
     return [(max(counts) / sum(counts), "always the commoner class")] if sum(counts) else []
 
 

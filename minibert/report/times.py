@@ -14,7 +14,7 @@ from minibert.report.stages import STAGE_NAMES, STAGES, epochs_of, stage_of
 KINDS = {
     "preparing": "reading, counting and encoding texts; building and tracing the models",
     "training": "steps, the compilation in the first of them included",
-    "validation": "the test split and the sample sentence after each epoch, the raw test texts at the end",
+    "validation": "the validation texts or the sample sentence after each epoch, the raw test texts at the end",
     "waiting": "for the next batch, and for the display of progress",
     "writing": "checkpoints, the record and the models",
 }
