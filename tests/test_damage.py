@@ -99,6 +99,7 @@ def test_a_file_of_something_else_is_named(name: str, run: Path) -> None:
 
 @settings(max_examples=40)
 @given(data=st.data())
+@pytest.mark.slow
 def test_a_file_with_one_other_byte_is_named(data: st.DataObject, run: Path) -> None:
     name = data.draw(st.sampled_from(sorted(READ_BY)))
     content = bytearray((run / name).read_bytes())

@@ -109,6 +109,7 @@ print(json.dumps({"keras": found["keras"], "policy": policy, "options": found["g
 """
 
 
+@pytest.mark.slow
 def test_keras_own_configuration_is_recorded_and_does_not_change_the_classifier(tmp_path: Path) -> None:
     import numpy as np
 

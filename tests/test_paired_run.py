@@ -55,6 +55,7 @@ def apart(one, two):
     return max(abs(a - b) / abs(b) for a, b in zip(one, two, strict=True))
 
 
+@pytest.mark.slow
 def test_both_codes_agree_step_by_step_with_the_same_adam(masked_lm_losses):
     assert len(masked_lm_losses["notebook"]) == 3  # 96 reviews in batches of 32
     assert apart(masked_lm_losses["notebook"], masked_lm_losses["ours"]) < 1e-5

@@ -64,6 +64,7 @@ def test_a_python_is_found_from_this_folder_and_stays_the_link_that_it_is(
     assert gate_commands._absolute(Path("../environment/bin/python")) == link
 
 
+@pytest.mark.slow
 def test_the_gate_takes_a_relative_path_of_another_python(
     checkout: Path,  # noqa: F811
     tmp_path: Path,

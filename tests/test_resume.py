@@ -399,6 +399,7 @@ def test_a_checkpoint_of_another_run_is_named(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", pytest.param("gone", marks=slow)])
+@pytest.mark.slow
 def test_a_damaged_file_of_a_finished_stage_is_named(damage: str, small_run: Path, tmp_path: Path) -> None:
     """Stopped in the second stage, with the first one's model and trace behind it."""
     run = tmp_path / "run"
@@ -460,6 +461,7 @@ def test_other_settings_are_refused(assignment: str, message: str, stopped: Path
     assert_refused(stopped, message, replace_setting(small_settings(), assignment))
 
 
+@pytest.mark.slow
 def test_how_often_checkpoints_are_written_may_change(copy: Path, unlabelled_run: Path) -> None:
     resume(copy, small_settings(checkpoint_steps=50))
     assert outcome(copy) == outcome(unlabelled_run)

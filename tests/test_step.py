@@ -287,6 +287,7 @@ def operations(graph) -> list[tuple[str, ...]]:
     return [operation for body in [listed(definition.node), *bodies] for operation in body]
 
 
+@pytest.mark.slow
 def test_by_word_graph_and_bits_are_those_of_keras_own_adam(run, monkeypatch):
     batches, found = small_models.masked_lm_batches(), []
     for adam in (training_step.Adam, KerasAdam):
@@ -328,6 +329,7 @@ def test_a_frozen_step_moves_the_head_alone_and_an_unfrozen_one_everything():
     assert {v.path for v in encoder.trainable_variables} <= moved[False]
 
 
+@pytest.mark.slow
 def test_a_frozen_step_is_the_same_by_word_and_by_occurrence():
     classifier, batch = small_models.build_classifier(), small_models.classifier_batches().batch(0)
     for frozen in (True, False):

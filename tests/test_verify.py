@@ -138,6 +138,7 @@ def test_a_step_that_diverges_has_its_row_in_the_trace(tmp_path: Path, monkeypat
     assert np.isfinite(losses).tolist() == [True] * 7 + [False]
 
 
+@pytest.mark.slow
 def test_a_replay_that_diverges_beside_its_steps_has_a_verdict(
     unlabelled_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +149,7 @@ def test_a_replay_that_diverges_beside_its_steps_has_a_verdict(
     assert verdict.steps == 4
 
 
+@pytest.mark.slow
 def test_a_replay_ends_where_the_verdict_is_settled(
     unlabelled_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -281,6 +283,7 @@ def test_data_that_changed_are_not_comparable(unlabelled_run: Path, tmp_path: Pa
     assert verdict.inputs[0].startswith("the corpus' digest was")
 
 
+@pytest.mark.slow
 def test_the_same_data_elsewhere_are_exact(unlabelled_run: Path, tmp_path: Path) -> None:
     assert verify(unlabelled_run, data=write_texts(tmp_path / "moved.csv")).verdict == "exact"
 

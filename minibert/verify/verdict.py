@@ -25,8 +25,9 @@ TOLERANCE = 1e-3
 """Largest relative deviation of a loss of the first `HORIZON` steps for `numeric`."""
 LATE_TOLERANCE = 0.25
 """Largest relative deviation of an epoch's mean loss, a validation's or the raw texts' after them."""
-ACCURACY_TOLERANCE = 0.05
-"""Largest absolute deviation of any accuracy, of 0 to 1."""
+ACCURACY_TOLERANCE = 0.1
+"""Largest absolute deviation of any accuracy, of 0 to 1: some four times what one thread in place of two made of the
+last epoch's of ``tiny``, 0.026 (`benchmarks.tolerance`)."""
 HORIZON = 200
 """Steps of a run, over all stages, in which every step's loss is held to `TOLERANCE`. Training doubles a rounding
 again and again: later on a single step's loss says nothing about where a deviation comes from."""
