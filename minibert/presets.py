@@ -96,7 +96,7 @@ def tiny() -> RunSettings:
 
     Command: ``minibert run tiny``.
 
-    Expect: masked-LM loss from 5.1 to 3.5, ``movie`` or ``film`` for the sample sentence's ``[mask]``,
+    Expect: masked-LM loss from 5.1 to 3.6, ``picture`` or ``film`` for the sample sentence's ``[mask]``,
     frozen validation accuracy near chance, unfrozen and end to end 0.87. On the same versions and kind
     of processor the bits are always the same.
 
