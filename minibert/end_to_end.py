@@ -66,7 +66,8 @@ def _lower(texts: Any) -> Any:
     """Lower-cases each character by itself, as Arrow does.
 
     ``tf.strings.lower(encoding="utf-8")`` would look at a letter's neighbours (a Σ that ends a word) and at the
-    machine's language (a Turkish I), and makes two characters of İ.
+    machine's language (a Turkish I), and makes two characters of İ. TensorFlow before 2.20 replaces the 66 code points
+    that Unicode says are no characters by U+FFFD.
     """
     points = tf.strings.unicode_decode(tf.reshape(texts, [-1]), "UTF-8")
     lowered = points.with_values(tf.gather(lower_case_table(), points.values))

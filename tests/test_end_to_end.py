@@ -76,20 +76,27 @@ def test_texts_are_encoded_as_for_training(model, vocabulary, texts):
 any_text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
 CASES = "İI\u0131iΣς ΟΔΥΣΣΕΥΣ ẞß ǄǅǆﬁŉKÅΩⒶⅧᲐ\u13a0\uab70𐐀𞤀 \ufeffÉ\ufffe\uffff\U0010ffff\x7f\x01"
 UNICODE = TextSettings(lowercase="unicode", line_break="", stripped_characters="")
+KEEPS_NONCHARACTERS = tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 20)
+NONCHARACTERS = {c: 0xFFFD for c in range(sys.maxunicode + 1) if 0xFDD0 <= c <= 0xFDEF or c & 0xFFFE == 0xFFFE}
+
+
+def decoded(texts):
+    """As TensorFlow decodes them: before 2.20 the 66 code points that are no characters are replaced."""
+    return texts if KEEPS_NONCHARACTERS else [text.translate(NONCHARACTERS) for text in texts]
 
 
 @given(texts=st.lists(any_text, min_size=1))
 @example(texts=[CASES, "", "\ufeff"])
 def test_all_letters_are_lowered_in_the_model_as_for_training(texts):
     found = Standardize("unicode", "", "")(tf.constant(texts)).numpy()
-    assert [text.decode() for text in found] == standardize(arrow(texts), UNICODE).to_pylist()
+    assert [text.decode() for text in found] == decoded(standardize(arrow(texts), UNICODE).to_pylist())
 
 
 def test_every_character_is_lowered_in_the_model_as_for_training():
     characters = [chr(c) for c in range(1, sys.maxunicode + 1) if not 0xD800 <= c < 0xE000]
     texts = ["".join(characters[start : start + 4096]) for start in range(0, len(characters), 4096)]
     found = Standardize("unicode", "", "")(tf.constant(texts)).numpy()
-    assert [text.decode() for text in found] == standardize(arrow(texts), UNICODE).to_pylist()
+    assert [text.decode() for text in found] == decoded(standardize(arrow(texts), UNICODE).to_pylist())
 
 
 @pytest.mark.parametrize("lowercase", ["ascii", "unicode", "none"])
