@@ -22,8 +22,9 @@ def keep_freed_memory() -> bool:
     """From now on this process gives no memory back until it ends, and all threads take it from one heap.
 
     One heap, because the others are cut into parts of 64 MiB and cannot hold a large array. It changes no
-    computed value. To be called before TensorFlow starts its threads. A user's own settings stand: a variable
-    ``MALLOC_...``, glibc's tunables for malloc, or another allocator that is loaded before it.
+    computed value. To be called before TensorFlow is imported: threads of the import leave heaps behind, which later
+    threads would take. A user's own settings stand: a variable ``MALLOC_...``, glibc's tunables for malloc, or
+    another allocator that is loaded before it.
 
     Returns:
         Whether it was done: False where the C library is another, or the user has decided.
