@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
+import os
 import random
 import tarfile
 import threading
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from minibert.artifacts import locked
 from minibert.corpora import Corpus, imdb, imdb_archive, open_corpus
 from minibert.corpora.imdb_archive import open_archive
 from minibert.errors import CorpusError, DownloadError
@@ -213,6 +216,52 @@ def test_a_damaged_cached_file_is_made_anew(damage, tmp_path, cache):
     assert again.digest == first.digest
     assert texts(again, "train") == expected("train")
     assert [path.name for path in cache.iterdir()] == [cached.name]
+
+
+def test_what_killed_processes_left_is_removed_and_a_download_is_kept(tmp_path, cache):
+    cache.mkdir()
+    for name in (f"imdb-{'0' * 32}.abc.part", "imdb-other.part", "aclImdb_v1.tar.gz.part", "mine.part"):
+        (cache / name).write_bytes(b"half")
+    opened(write_archive(tmp_path / "a.tar.gz"))
+    kept = {path.name for path in cache.iterdir() if path.suffix != ".arrow"}
+    assert kept == {"aclImdb_v1.tar.gz.part", "mine.part"}
+
+
+def test_where_there_are_no_locks_the_part_of_another_process_is_left_alone(tmp_path, cache, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def none_here(*_: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none_here)
+    cache.mkdir()
+    part = cache / "imdb-another.part"
+    part.write_bytes(b"half")
+    opened(write_archive(tmp_path / "a.tar.gz"))
+    assert part.exists()
+
+
+def test_one_process_at_a_time_reads_an_archive_and_the_next_finds_it_cached(tmp_path, cache, monkeypatch):
+    cache.mkdir()
+    read, sort_into = [], imdb_archive._sort_into
+    monkeypatch.setattr(imdb_archive, "_sort_into", lambda *given: read.append(1) or sort_into(*given))
+    archive = write_archive(tmp_path / "a.tar.gz")
+    others = [threading.Thread(target=opened, args=(archive,)) for _ in range(2)]
+    with locked(cache, wait=False):
+        for other in others:
+            other.start()
+        others[0].join(0.2)
+        assert not read
+    for other in others:
+        other.join()
+    assert len(read) == 1
+
+
+def test_a_damaged_cached_file_that_another_process_has_removed_is_made_anew(tmp_path, cache, monkeypatch):
+    archive = write_archive(tmp_path / "a.tar.gz")
+    digest = opened(archive).digest
+    monkeypatch.setattr(imdb_archive, "_checked_reader", lambda cached, _: cached.unlink())
+    assert opened(archive).digest == digest
 
 
 def test_nothing_of_an_archive_is_left_when_it_is_refused(tmp_path, cache):
@@ -423,7 +472,15 @@ def test_an_archive_without_its_end_is_noticed_although_the_crc_is_right(tmp_pat
             opened(tmp_path / "a.tar.gz")
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b""), gzip.compress(b"no archive" * 100)])
+NO_ARCHIVES = {
+    "nothing": b"",
+    "a text": b"no archive",
+    "nothing, compressed": gzip.compress(b""),
+    "a text, compressed": gzip.compress(b"no archive" * 100),
+}
+
+
+@pytest.mark.parametrize("content", NO_ARCHIVES.values(), ids=NO_ARCHIVES)
 def test_what_is_no_archive_is_refused(content, tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(content)
     with pytest.raises(CorpusError, match=r"a\.tar\.gz: .*"):
