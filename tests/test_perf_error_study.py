@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import psutil
 import pytest
 
 from minibert.errors import ArtifactError
@@ -19,6 +24,7 @@ from minibert.perf.error_study.injection import is_study
 from minibert.perf.error_study.power_curve import power_curve
 from minibert.perf.error_study.recording import Recording, read_recording, write_recording
 from minibert.perf.error_study.replay import as_table, clopper_pearson, rates
+from minibert.perf.gate import gate_pair_seconds
 from minibert.perf.pair import Block
 from minibert.perf.statistics import pair_figure
 from minibert.progress import Progress
@@ -26,6 +32,7 @@ from minibert.progress import Progress
 RULES = Rules(fewest_pairs=4, most_pairs=10)
 ROOT = Path(__file__).parents[1]
 DRAWN = 300
+HEADER = {"kind": "minibert perf error study", "format": 1, "neighbour": "none", "steps": 5, "products": {"0": 0}}
 
 
 def made_up(pairs: int = 40, *, scatter: float = 0.005, others: float = 0.01, neighbour: str = "none") -> Recording:
@@ -74,9 +81,8 @@ def test_an_unknown_share_of_others_stays_unknown(tmp_path: Path) -> None:
         "[]\n",
         '{"benchmarks": []}\n',
         '{"kind": "minibert perf error study", "format": 2, "products": {"0": 0}}\n',
-        '{"kind": "minibert perf error study", "format": 1, "products": {}}\n',
-        '{"kind": "minibert perf error study", "format": 1, "products": {"0": 0}, "pair_seconds": 0}\n',
-        '{"kind": "minibert perf error study", "format": 1, "products": {"0": 0}}\n{"levels": {"0": "1,2"}}\n',
+        pytest.param("[" * 100_000 + "\n", id="nested"),
+        json.dumps(HEADER) + '\n{"levels": {"0": "1,2"}}\n',
     ],
 )
 def test_a_file_that_is_no_study_is_an_error(tmp_path: Path, content: str) -> None:
@@ -84,6 +90,54 @@ def test_a_file_that_is_no_study_is_an_error(tmp_path: Path, content: str) -> No
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ArtifactError, match="the timings of a study of errors are required"):
         read_recording(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"neighbour": "../busy"}, "field 'neighbour': none or busy is required, but '../busy' came"),
+        ({"neighbour": None}, "field 'neighbour': none or busy is required, but None came"),
+        ({"steps": 0}, "field 'steps': an integer, 1 or more, is required, but 0 came"),
+        ({"steps": True}, "field 'steps': an integer, 1 or more, is required, but True came"),
+        ({"steps": "5"}, "field 'steps': an integer, 1 or more, is required, but '5' came"),
+        ({"products": {}}, "field 'products': a count for each level is required, but {} came"),
+        ({"products": []}, r"field 'products': a count for each level is required, but \[\] came"),
+        ({"products": {"0": -1}}, "field 'products': a count for each level is required"),
+        ({"products": {"nan": 0}}, "field 'products': a count for each level is required"),
+        ({"pair_seconds": 0}, "field 'pair_seconds': a number above 0 is required, but 0 came"),
+    ],
+)
+def test_a_header_that_cannot_be_replayed_is_named(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.jsonl"
+    path.write_text(json.dumps(HEADER) + "\n", encoding="utf-8")
+    assert read_recording(path).levels == ["0"]
+    path.write_text(json.dumps({**HEADER, **changed}) + "\n", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=f"study.jsonl: the timings of a study .* are required, but {message}"):
+        read_recording(path)
+
+
+PARENT = """
+import sys, time
+from minibert.perf.error_study.collect import neighbour
+with neighbour("busy"):
+    print("begun", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_neighbour_ends_with_who_started_it_even_if_that_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"begun\n"
+        (neighbour,) = psutil.Process(parent.pid).children()
+        try:
+            assert neighbour.is_running()
+            parent.kill()
+            parent.communicate(timeout=60)  # the neighbour has the other end of the pipe
+        finally:
+            parent.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                neighbour.kill()
 
 
 @pytest.mark.parametrize(
@@ -114,14 +168,26 @@ def test_beside_a_neighbour_every_gate_is_unproven() -> None:
 
 
 def test_a_replay_ends_where_the_gate_would_have_no_time_left() -> None:
-    """A pair steps 7.8 s of a gate here; ten of them, for which a scatter this large asks, would be 78 s."""
+    """A pair steps 8.3 s of a gate here; ten of them, for which a scatter this large asks, would be 83 s."""
     recording = made_up(40, scatter=0.1)
-    recording.header["pair_seconds"] = 0.6
+    recording.header["pair_seconds"] = gate_pair_seconds() / 8
     found = rates(recording, "0", gates=20, rules=RULES)
-    assert found.factor == pytest.approx(5)
-    assert found.stepping_seconds == pytest.approx(8 * 7.8, rel=0.01)
+    assert found.factor == pytest.approx(8)
+    assert found.stepping_seconds == pytest.approx(7 * 8.3, rel=0.02)
     assert found.rate(UNPROVEN) > 0.8
-    assert "(5 times the study's)" in as_table("none", [found])
+    assert "(8 times the study's)" in as_table("none", [found])
+
+
+def test_of_a_recording_that_stepped_for_longer_the_first_blocks_count() -> None:
+    recording = made_up(40)
+    for pair in recording.pairs:  # 20 blocks of 0.26 s, of which the gate would have taken the first 6
+        for level, blocks in pair.items():
+            slower = [dataclasses.replace(block, head_seconds=2 * block.head_seconds) for block in blocks]
+            pair[level] = [*blocks, *slower, *slower]
+    recording.header["pair_seconds"] = 4.0
+    found = rates(recording, "0", gates=20, rules=RULES)
+    assert found.factor == 1
+    assert found.ratio == pytest.approx(0, abs=0.01)
 
 
 def test_a_separate_gate_that_has_too_few_pairs_left_does_not_count() -> None:
@@ -203,10 +269,7 @@ def test_a_figure_of_a_recorded_pair_counts_its_stepping(tmp_path: Path) -> None
 
 def recorded(kind: str) -> Recording:
     """A recording of the repository; ``kind`` is its neighbour."""
-    path = ROOT / "benchmarks" / f"error_study_{kind}.jsonl"
-    if not path.exists():  # until both are measured on a quiet machine; then this goes, and a missing file fails
-        pytest.skip(f"{path.name} is not measured yet")
-    recording = read_recording(path)
+    recording = read_recording(ROOT / "benchmarks" / f"error_study_{kind}.jsonl")
     assert recording.header["neighbour"] == kind
     return recording
 

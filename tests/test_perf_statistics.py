@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from minibert.errors import MinibertError
 from minibert.perf.decision import FASTER, SAME, SLOWER, UNPROVEN, Decision, Rules, Trial
-from minibert.perf.pair import CONTROL, OTHERS_LIMIT, Block, PairTimes, time_pair
+from minibert.perf.pair import CONTROL, OTHERS_LIMIT, Block, PairTimes, shortened, time_pair
 from minibert.perf.statistics import PairFigure, detectable_change, estimate, pair_figure
 
 RULES = Rules(fewest_pairs=4, most_pairs=10)
@@ -87,10 +87,10 @@ class FakeWorker:
         return {"seconds": seconds, "busy_seconds": busy, "own_seconds": 0.5 * seconds}
 
 
-def timed(factor: float = 1.0, others: float = 0.05) -> tuple[PairTimes, list[tuple[str, str]]]:
+def timed(factor: float = 1.0, others: float = 0.05, seconds: float = 3.0) -> tuple[PairTimes, list[tuple[str, str]]]:
     clock, orders = [0.0], []
     base, head = FakeWorker("base", clock, orders, 1.0, others), FakeWorker("head", clock, orders, factor, others)
-    times = time_pair(base, head, "masking", seconds=3.0, step_seconds=0.02, control_seconds=0.005, cores=2)
+    times = time_pair(base, head, "masking", seconds=seconds, step_seconds=0.02, control_seconds=0.005, cores=2)
     return times, orders
 
 
@@ -114,6 +114,15 @@ def test_disturbed_blocks_are_made_up_for_but_not_for_ever() -> None:
     busy, _ = timed(others=0.3)
     assert not any(each.is_quiet for each in busy.blocks)
     assert 1.8 < busy.stepping_seconds / quiet.stepping_seconds < 2.3
+
+
+@pytest.mark.parametrize("others", [0.05, 0.3])
+@pytest.mark.parametrize("seconds", [0.01, 0.8, 1.5, 3.0])
+def test_a_pair_that_is_shortened_is_what_fewer_seconds_would_have_given(seconds: float, others: float) -> None:
+    asked, _ = timed(others=others, seconds=seconds)
+    cut = shortened(timed(others=others)[0], seconds)
+    assert cut.blocks == asked.blocks
+    assert cut.stepping_seconds == pytest.approx(asked.stepping_seconds)
 
 
 def test_a_steady_drift_falls_out_of_a_block() -> None:

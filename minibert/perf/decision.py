@@ -36,8 +36,8 @@ class Rules:
 
     threshold: float = 0.025
     confidence: float = 0.99
-    fewest_pairs: int = 5
-    most_pairs: int = 20
+    fewest_pairs: int = 8
+    most_pairs: int = 40
     control_threshold: float = 0.015
     most_troubled: int = 6
 

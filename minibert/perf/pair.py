@@ -87,16 +87,44 @@ def time_pair(
     """
     steps, control_steps = _steps(TURN_SECONDS, step_seconds), _steps(CONTROL_SECONDS, control_seconds)
     blocks: list[Block] = []
-    stepped = quiet = 0.0
-    while len(blocks) < FEWEST_BLOCKS or (quiet < seconds and stepped < PATIENCE * seconds):
+    amount = _Amount(seconds)
+    while not amount.is_enough:
         first, second = (base, head) if len(blocks) % 2 == 0 else (head, base)
         turns = [(worker, worker.ask("turn", name=name, steps=steps)) for worker in (first, second, second, first)]
         controls = [(worker, worker.ask("turn", name=CONTROL, steps=control_steps)) for worker in (second, first)]
         blocks.append(_block(base, turns, steps, controls, control_steps, cores))
-        taken = sum(answer["seconds"] for _, answer in turns)
-        stepped += taken
-        quiet += taken if blocks[-1].is_quiet else 0.0
-    return PairTimes(name, tuple(blocks), steps, stepped)
+        amount.add(sum(answer["seconds"] for _, answer in turns), is_quiet=blocks[-1].is_quiet)
+    return PairTimes(name, tuple(blocks), steps, amount.stepped)
+
+
+def shortened(times: PairTimes, seconds: float) -> PairTimes:
+    """The first of a pair's blocks: those that `time_pair` would have taken, had it been asked for fewer seconds."""
+    amount = _Amount(seconds)
+    for block in times.blocks:
+        if amount.is_enough:
+            break
+        amount.add(2 * times.steps * (block.base_seconds + block.head_seconds), is_quiet=block.is_quiet)
+    return PairTimes(times.name, times.blocks[: amount.blocks], times.steps, amount.stepped)
+
+
+@dataclass
+class _Amount:
+    """How much of a pair there is, beside the seconds that are wanted."""
+
+    wanted: float
+    blocks: int = 0
+    stepped: float = 0.0
+    quiet: float = 0.0
+
+    @property
+    def is_enough(self) -> bool:
+        is_open = self.quiet < self.wanted and self.stepped < PATIENCE * self.wanted  # false for NaN
+        return self.blocks >= FEWEST_BLOCKS and not is_open
+
+    def add(self, seconds: float, *, is_quiet: bool) -> None:
+        self.blocks += 1
+        self.stepped += seconds
+        self.quiet += seconds if is_quiet else 0.0
 
 
 def _steps(turn_seconds: float, step_seconds: float) -> int:

@@ -14,7 +14,7 @@ from minibert.errors import MinibertError
 from minibert.perf.decision import Rules
 from minibert.perf.error_study.collect import Study
 from minibert.perf.error_study.power_curve import power_curve
-from minibert.perf.error_study.recording import Recording, read_recording, write_recording
+from minibert.perf.error_study.recording import NEIGHBOURS, Recording, read_recording, write_recording
 from minibert.perf.error_study.replay import Rates, as_table, rates
 from minibert.perf.gate_commands import own_files
 from minibert.perf.trees import checkout_root, working_side
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--minutes", type=float, help="measure for so long")
     way.add_argument("--replay", type=Path, nargs="+", metavar="FILE", help="what was measured earlier")
-    parser.add_argument("--neighbour", choices=("none", "busy"), default="none", help="what else the machine does")
+    parser.add_argument("--neighbour", choices=NEIGHBOURS, default="none", help="what else the machine does")
     parser.add_argument("--out", type=Path, help="where the timings are written, after every pair of processes")
     parser.add_argument("--picture", type=Path, help="where the power curve is written, as SVG")
     parser.add_argument("--gates", type=int, default=GATES, help=f"gates that are drawn (default: {GATES:,})")

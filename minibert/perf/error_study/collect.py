@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -26,11 +27,12 @@ PAIR_SECONDS = gate_pair_seconds()
 CALIBRATION_PRODUCTS, CALIBRATION_TURNS = 1_000, 9
 
 _NEIGHBOUR = """
-import random, time
+import os, random, sys, time
 import numpy as np
 random.seed(0)
 matrix = np.full((192, 192), 1e-3, np.float32)
-while True:
+parent = int(sys.argv[1])
+while os.getppid() == parent:
     until = time.perf_counter() + random.uniform(0.05, 1.5)
     while time.perf_counter() < until:
         matrix @ matrix
@@ -40,11 +42,15 @@ while True:
 
 @contextlib.contextmanager
 def neighbour(kind: str) -> Iterator[None]:
-    """Beside what is measured: nothing, or a process that multiplies matrices in bursts half of the time."""
+    """Beside what is measured: nothing, or a process that multiplies matrices in bursts half of the time.
+
+    It ends with this process, even where that is killed.
+    """
     if kind == "none":
         yield
         return
-    process = subprocess.Popen([sys.executable, "-c", _NEIGHBOUR], stdin=subprocess.DEVNULL)
+    words = [sys.executable, "-c", _NEIGHBOUR, str(os.getpid())]
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
     try:
         yield
     finally:

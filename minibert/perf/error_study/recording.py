@@ -21,6 +21,8 @@ from minibert.errors import ArtifactError
 from minibert.perf.pair import Block, PairTimes
 
 KIND, FORMAT = "minibert perf error study", 1
+NEIGHBOURS = ("none", "busy")
+"""What else the machine did while a study measured."""
 _MICRO = 1e-6
 
 
@@ -72,6 +74,7 @@ def read_recording(path: Path) -> Recording:
         header = json.loads(lines[0])
         if header.pop("kind") != KIND or header.pop("format") != FORMAT:
             raise ValueError("its first line is of something else")
+        _check_header(header)
         pairs = [
             {
                 level: [_decoded(block) for block in blocks.split(";")]
@@ -79,13 +82,32 @@ def read_recording(path: Path) -> Recording:
             }
             for line in lines[1:]
         ]
-        recording = Recording(header, list(pairs))
-        assert recording.levels
-        if not 0 < recording.pair_seconds < math.inf:
-            raise ValueError(f"pair_seconds is {recording.pair_seconds}")
-        return recording
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError) as error:
+        return Recording(header, list(pairs))
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{path}: the timings of a study of errors are required, but {error}") from None
+
+
+def _check_header(header: dict[str, Any]) -> None:
+    """Requires what a replay takes from the first line.
+
+    Raises:
+        ValueError: A field does not fit; the message names it.
+    """
+    neighbour, steps, products = (header.get(name) for name in ("neighbour", "steps", "products"))
+    if neighbour not in NEIGHBOURS:
+        raise ValueError(f"field 'neighbour': {' or '.join(NEIGHBOURS)} is required, but {neighbour!r} came")
+    if type(steps) is not int or steps < 1:
+        raise ValueError(f"field 'steps': an integer, 1 or more, is required, but {steps!r} came")
+    if not isinstance(products, dict) or not products or not all(map(_is_level, products.items())):
+        raise ValueError(f"field 'products': a count for each level is required, but {products!r} came")
+    if not 0 < Recording(header).pair_seconds < math.inf:
+        raise ValueError(f"field 'pair_seconds': a number above 0 is required, but {header['pair_seconds']!r} came")
+
+
+def _is_level(item: tuple[str, Any]) -> bool:
+    """Whether a level is extra work in percent, and what makes it a count of products."""
+    level, count = item
+    return 0 <= float(level) < math.inf and type(count) is int and count >= 0
 
 
 def _as_times(level: str, blocks: Sequence[Block], steps: int) -> PairTimes:

@@ -5,8 +5,8 @@ order, so the same pairs serve in many of them: their rate is the best estimate,
 independent. *Separate* gates take the pairs in the order of time and none twice: they are, and the
 Clopper-Pearson bounds are theirs.
 
-A study steps less in a pair than the gate does, so that it has more pairs in its time: its pairs scatter
-more, if anything. The seconds of stepping are scaled to the gate's, and the gate's time limit holds.
+The gate's time limit holds. Where a recording stepped for longer in a pair than the gate does now, a pair's
+first blocks count, as many as the gate would have taken; where it stepped for less, its seconds are scaled.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 from minibert.perf.decision import SLOWER, UNPROVEN, Decision, Rules, Trial
 from minibert.perf.error_study.recording import Recording
 from minibert.perf.gate import TIME_LIMIT_SECONDS, add_within, gate_pair_seconds
+from minibert.perf.pair import shortened
 from minibert.perf.statistics import PairFigure, pair_figure
 
 _COLUMNS = (
@@ -42,7 +43,7 @@ class Rates:
         drawn: Verdict to count, of drawn gates.
         separate: Verdict to count, of separate gates.
         stepping_seconds: Median over drawn gates of the seconds that a gate would step.
-        factor: How many times longer a gate steps in a pair than the study did.
+        factor: How many times longer a gate steps in a pair than the study did; 1 where it steps for less.
     """
 
     level: float
@@ -88,8 +89,9 @@ def rates(recording: Recording, level: str, *, gates: int, rules: Rules, seed: i
 
     Determinism: depends on the arguments alone.
     """
-    factor = gate_pair_seconds() / recording.pair_seconds
-    figures = [_scaled(pair_figure(times), factor) for times in recording.times(level)]
+    seconds = gate_pair_seconds()
+    factor = max(1.0, seconds / recording.pair_seconds)
+    figures = [_scaled(pair_figure(shortened(times, seconds / factor)), factor) for times in recording.times(level)]
     generator = np.random.Generator(np.random.PCG64([seed, round(100 * float(level))]))
     ended = [_gate([figures[i] for i in generator.permutation(len(figures))], rules).trial for _ in range(gates)]
     ratios = [figure.log_ratio for figure in figures if not figure.trouble]
