@@ -10,25 +10,26 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.arithmetic import step_flops
+from benchmarks.arithmetic import MatrixRate, step_flops
 from benchmarks.backends import LARGE, require_loss
+from benchmarks.checks import require_fall
+from benchmarks.devices import claim_tensorflow_device, nvidia_gpus, require_torch_device
+from benchmarks.meter import peak_bytes
 from benchmarks.stored import conditions
-from benchmarks.workers import nvidia_gpus, peak_bytes
 from benchmarks.workloads import PREPARED_BATCHES, masked_lm_batches, selected_rows, shape_settings
 from minibert.errors import DeviceError
 from minibert.settings import RunSettings
 
 TURN_SECONDS = 0.5
 """A turn is as many steps as take about this long."""
-MATRIX_SIZES = {"cpu": 2_048, "cuda": 8_192, "metal": 4_096}
-PRODUCTS = {"cpu": 4, "cuda": 50, "metal": 8}
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
     """Runs one task of `benchmarks.backends`.
 
     Raises:
-        DeviceError: Backend or device are missing, or the first loss is another.
+        DeviceError: Backend or device are missing.
+        WrongLossError: The first loss is another, or the step does not train.
     """
     backend, device = task["backend"], task["device"]
     device_name = require_device(backend, device)
@@ -44,8 +45,10 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     first_call_seconds = time.perf_counter() - started
     distance = require_loss(task, losses[0])
     losses += step.run(1, 2 * PREPARED_BATCHES - 1)
-    require_fall(losses)
-    timed = _timed(step, MatrixRate(backend, device, task["precision"]), task["turns"])
+    require_fall(f"{backend} on {device}", losses)
+    peaks = {"peak_bytes": peak_bytes(), "device_peak_bytes": device_peak_bytes(backend, device)}  # without matrices
+    dtype = "bfloat16" if task["precision"] == "bfloat16" else "float32"
+    timed = _timed(step, MatrixRate(dtype, backend=backend, device=device), task["turns"])
     rows = selected_rows(masked_lm_batches(settings))
     flops = step_flops(settings, "masked_lm", rows=rows)
     return {
@@ -61,8 +64,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         "parameters": step.parameters,
         "flops": flops,
         "matrix_rate_fraction": flops / timed["matrix_flops_per_second"] / timed["seconds"],
-        "peak_bytes": peak_bytes(),
-        "device_peak_bytes": device_peak_bytes(backend, device),
+        **peaks,
         "jit_compile": {"jax": "whole step", "tensorflow": "elementwise groups"}.get(backend, task["compiled"]),
         "conditions": conditions(**under),
     }
@@ -85,17 +87,6 @@ def large_settings() -> RunSettings:
         model=dataclasses.replace(settings.model, hidden_size=768, heads=12, feed_forward_size=3_072, blocks=12),
         pretrain=dataclasses.replace(settings.pretrain, learning_rate=1e-4),
     )
-
-
-def require_fall(losses: list[float]) -> None:
-    """A fast wrong step is no step: on the same batches the loss is lower the next time.
-
-    Raises:
-        DeviceError: It is not.
-    """
-    first, again = losses[:PREPARED_BATCHES], losses[PREPARED_BATCHES:]
-    if not (np.isfinite(losses).all() and sum(again) < sum(first)):
-        raise DeviceError(f"a finite loss that falls is required, but {losses} came")
 
 
 def _timed(step: Any, rate: MatrixRate, turns: int) -> dict[str, Any]:
@@ -125,50 +116,6 @@ def _timed(step: Any, rate: MatrixRate, turns: int) -> dict[str, Any]:
     }
 
 
-class MatrixRate:
-    """Large square products on the device, in the precision of the step's own.
-
-    Args:
-        backend: Keras' backend.
-        device: One of `benchmarks.workers.DEVICES`.
-        precision: One of `benchmarks.backends.PRECISIONS`.
-    """
-
-    def __init__(self, backend: str, device: str, precision: str) -> None:
-        from keras import ops
-
-        size, self._products = MATRIX_SIZES[device], PRODUCTS[device]
-        matrix = np.random.Generator(np.random.PCG64(0)).standard_normal((size, size), dtype=np.float32) / size**0.5
-        dtype = "bfloat16" if precision == "bfloat16" else "float32"
-        self._matrix = ops.cast(ops.convert_to_tensor(matrix), dtype)
-        self._fetch = lambda product: float(ops.convert_to_numpy(ops.cast(product[0, 0], "float32")))
-        self._multiply = _multiply(backend)
-        self._flops = self._products * 2.0 * size**3
-        self.flops_per_second()
-
-    def flops_per_second(self) -> float:
-        """The rate now, over a few products, each of which waits for the one before."""
-        started, product = time.perf_counter(), self._matrix
-        for _ in range(self._products):
-            product = self._multiply(product, self._matrix)
-        self._fetch(product)
-        return self._flops / (time.perf_counter() - started)
-
-
-def _multiply(backend: str) -> Any:
-    if backend == "jax":
-        import jax
-
-        return jax.jit(jax.numpy.matmul)
-    if backend == "torch":
-        import torch
-
-        return torch.no_grad()(torch.matmul)
-    import tensorflow as tf
-
-    return tf.function(tf.linalg.matmul, autograph=False)
-
-
 def require_device(backend: str, device: str) -> str:
     """The device's name.
 
@@ -179,20 +126,15 @@ def require_device(backend: str, device: str) -> str:
         module = importlib.import_module(backend)
     except ModuleNotFoundError:
         raise DeviceError(f"--backend {backend}: it is not installed") from None
-    problem = DeviceError(f"--device {device}: {backend} {module.__version__} sees no such device")
     if backend == "jax":
         try:
             found = module.devices()[0]
         except RuntimeError:
-            raise problem from None
+            raise DeviceError(f"--device {device}: jax {module.__version__} sees no such device") from None
         return found.device_kind if device != "cpu" else _processor()
     if backend == "torch":
-        there = {"cpu": True, "cuda": module.cuda.is_available(), "metal": module.backends.mps.is_available()}
-        if not there[device]:
-            raise problem
+        require_torch_device(device)
         return module.cuda.get_device_name() if device == "cuda" else _processor()
-    from benchmarks.workers import claim_tensorflow_device
-
     claim_tensorflow_device(device)
     gpus = module.config.list_physical_devices("GPU")
     details = module.config.experimental.get_device_details(gpus[0]) if device != "cpu" else {}

@@ -18,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from benchmarks.checks import WrongLossError
 from benchmarks.workloads import masked_lm_batches
 from minibert.batches import Arrays
 from minibert.model.dropout import DropoutStream
@@ -60,13 +61,19 @@ class BackendStep:
         """Runs steps without waiting between them, then waits: the mean loss of a selected token in each.
 
         It has waited when the losses and an updated variable have been fetched.
+
+        Raises:
+            WrongLossError: A weight is not a finite number afterwards.
         """
         numbers = range(first, first + steps)
         sums = [self._on.update(number, number % len(self._counts)) for number in numbers]
         losses = [
             float(_fetched(value)) / self._counts[n % len(self._counts)] for n, value in zip(numbers, sums, strict=True)
         ]
-        assert np.isfinite(_fetched(self._on.updated()).astype(np.float32)).all(), "a weight is not finite"
+        if not np.isfinite(_fetched(self._on.updated()).astype(np.float32)).all():
+            raise WrongLossError(
+                f"{keras.backend.backend()}: finite weights are required after step {first + steps - 1}"
+            )
         return losses
 
 
@@ -89,6 +96,7 @@ def _fetched(tensor: Any) -> np.ndarray:
 
 
 def _model(settings: RunSettings) -> Any:
+    # Not `minibert.stages.initial_masked_lm`, which imports TensorFlow.
     return build_masked_lm(
         settings.model,
         vocabulary_size=settings.masking.required_vocabulary_size,
@@ -183,7 +191,7 @@ class _TorchStep:
 
 
 class _TensorFlowStep:
-    """The package's own step, without fingerprints, which the others do not have either."""
+    """The package's own step, without fingerprints, which the others do not have either, and not waited for."""
 
     def __init__(self, settings: RunSettings, model: Any, batches: list[Arrays], compiled: bool) -> None:
         from minibert.training.step import TrainingStep
@@ -196,10 +204,12 @@ class _TensorFlowStep:
             embedding_second_moment="word",
             fingerprints=False,
         )
-        self._batches = batches
+        tensor = keras.ops.convert_to_tensor
+        self._batches = [{name: tensor(array) for name, array in batch.items()} for batch in batches]
 
     def update(self, number: int, place: int) -> Any:
-        return self._step(number, self._batches[place]).metrics["loss"]
+        metrics, _ = self._step.begin(number, self._batches[place])
+        return metrics["loss"]
 
     def updated(self) -> Any:
         return self._step.objective.variables[-1].value

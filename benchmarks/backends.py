@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 import warnings
@@ -27,8 +26,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.checks import WrongLossError
+from benchmarks.devices import DEVICES
 from benchmarks.stored import RESULTS, Results, conditions_line
-from benchmarks.workers import DEVICES
+from benchmarks.workers import WorkerError, run_apart
 from benchmarks.workloads import SHAPES
 from minibert.errors import DeviceError, MinibertError, SettingsError
 from minibert.quiet import quiet_tensorflow
@@ -45,19 +46,17 @@ KEYS = ("backend", "device_name", "shape", "precision", "compiled")
 TURNS = 15
 
 
-class WrongLossError(DeviceError):
-    """A device or a backend computes something else."""
-
-
 def measure_apart(task: dict[str, Any], *, alone: bool = False) -> dict[str, Any]:
     """Measures one row in a fresh process, which chooses backend and device before it imports them.
 
     A single row is measured right here: this process is fresh, too.
+
+    Raises:
+        DeviceError: Backend or device are missing.
+        WorkerError: The process ended.
+        WrongLossError: The first loss is another, or the step does not train.
     """
-    if alone:
-        return _measure_here(task)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure_here, (task,))
+    return _measure_here(task) if alone else run_apart(_measure_here, task)
 
 
 def _measure_here(task: dict[str, Any]) -> dict[str, Any]:
@@ -172,14 +171,18 @@ def _run(options: argparse.Namespace) -> int:
         raise SettingsError(f"--backend: one of {', '.join(BACKENDS)} is required, but none came")
     if options.write_losses:
         return _write_losses(tasks)
-    rows = []
+    rows, failed = [], 0
     for task in tasks:
         try:
             row = measure_apart(task, alone=len(tasks) == 1)
         except DeviceError as error:
-            if options.require_device or isinstance(error, WrongLossError):
+            if options.require_device:
                 raise
             print(f"not run: {error}", file=sys.stderr)
+            continue
+        except (WorkerError, WrongLossError) as error:
+            print(f"failed: {error}", file=sys.stderr)
+            failed = error.exit_code
             continue
         under = row.pop("conditions")
         rows.append(row)
@@ -187,7 +190,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.keep:
             Results(options.keep, KEYS).keep(row, under=under)
     print(json.dumps(rows, indent=2) if options.json else markdown(rows))
-    return 0
+    return failed
 
 
 def _write_losses(tasks: Sequence[dict[str, Any]]) -> int:

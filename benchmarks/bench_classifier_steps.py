@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from benchmarks.measuring import SHAPE_PARAMETERS, Steps, step_facts, time_beside
@@ -24,12 +23,10 @@ def test_classifier_step(benchmark: Any, device: str, side: str, step: str, shap
     steps = Steps(side, shape, step)
     reference = None if side == "notebook" else Steps("notebook", shape, step)
     steps.check_device(device)
-    facts = step_facts(shape, step)
+    facts = step_facts(benchmark, steps, device)
 
-    time_beside(benchmark, steps, reference, facts, warm_up=2 * PREPARED_BATCHES, side=side, device=device)
+    time_beside(benchmark, steps, reference, facts, side=side, warm_up=2 * PREPARED_BATCHES, device=device)
 
-    assert np.isfinite(steps.losses).all()
-    if step == "unfrozen":  # a new head on a frozen encoder that has learned nothing need not get anywhere
-        steps.check()
+    steps.check()
     if side == OURS:
         assert steps.workload.training_step.trace_count == 1

@@ -47,7 +47,8 @@ def test_learn_vocabulary(benchmark: Any, side: str, shape: str) -> None:
     def theirs() -> Any:
         return notebook_text.learned_layer(texts, settings)
 
-    learned = time_beside(benchmark, *((ours, theirs) if side == "minibert" else (theirs, None)), facts_of(texts))
+    works = (ours, theirs) if side == "minibert" else (theirs, None)
+    learned = time_beside(benchmark, *works, facts_of(texts), side=side)
 
     words = learned.words if side == "minibert" else tuple(learned.get_vocabulary())
     assert words == (ours().words if side == "notebook" else tuple(theirs().get_vocabulary()))
@@ -70,6 +71,7 @@ def test_encode(benchmark: Any, side: str, shape: str) -> None:
     def theirs() -> np.ndarray:
         return notebook_text.encode(layer, texts)
 
-    ids = time_beside(benchmark, *((ours, theirs) if side == "minibert" else (theirs, None)), facts_of(texts))
+    works = (ours, theirs) if side == "minibert" else (theirs, None)
+    ids = time_beside(benchmark, *works, facts_of(texts), side=side)
 
     assert np.array_equal(ids, theirs() if side == "minibert" else ours())

@@ -92,7 +92,7 @@ def test_epoch(benchmark: Any, side: str, shape: str) -> None:
         "bytes": token_ids.nbytes,
     }
 
-    time_beside(benchmark, timed, notebook if side == "minibert" else None, facts)
+    time_beside(benchmark, timed, notebook if side == "minibert" else None, facts, side=side)
 
     assert np.isfinite(timed.losses).all()
     assert timed.losses[-1] < timed.losses[0]

@@ -46,14 +46,12 @@ def test_gated(benchmark: Any, server: Server, name: str) -> None:
     benchmark.pedantic(server.step, args=(name,), setup=run_control, rounds=rounds, warmup_rounds=0)
 
     server.check(name)
-    described = server.describe()
     benchmark.extra_info.update(
         workload=name,
         counters=server.count(name),
-        device=described["device"],
+        device=server.describe()["device"],
         machine=describe_machine(),
         first_call_seconds=built["first_call_seconds"],
-        peak_bytes=described["peak_bytes"],
     )
     if benchmark.stats is not None:  # None where benchmarks run once, untimed
         benchmark.extra_info["control_data"] = controls[-rounds:]

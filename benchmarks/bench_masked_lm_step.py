@@ -25,9 +25,9 @@ def test_masked_lm_step(benchmark: Any, device: str, side: str, shape: str) -> N
     steps = Steps(side, shape, "masked_lm")
     reference = None if side == "notebook" else Steps("notebook", shape, "masked_lm")
     steps.check_device(device)
-    facts = step_facts(shape, "masked_lm")
+    facts = step_facts(benchmark, steps, device)
 
-    time_beside(benchmark, steps, reference, facts, warm_up=2 * PREPARED_BATCHES, side=side, device=device)
+    time_beside(benchmark, steps, reference, facts, side=side, warm_up=2 * PREPARED_BATCHES, device=device)
 
     steps.check()
     if side == OURS:

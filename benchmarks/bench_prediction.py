@@ -18,6 +18,7 @@ import pytest
 from benchmarks.measuring import SHAPE_PARAMETERS, time_beside
 from benchmarks.workloads import shape_settings
 from minibert.perf.shapes import raw_reviews
+from minibert.scoring import score
 from minibert.settings import RunSettings
 from minibert.text import Vocabulary, encode, learn_vocabulary
 
@@ -30,19 +31,14 @@ class Prepared:
 
     def __init__(self, shape: str) -> None:
         from benchmarks import notebook_models, notebook_text
-        from minibert.model.encoder import build_masked_lm
+        from minibert.stages import initial_masked_lm
 
         settings = shape_settings(shape)
         self.texts = raw_reviews(REVIEWS[shape], settings.text)
         self.vocabulary: Vocabulary = learn_vocabulary([pa.array(self.texts)], settings.text)
         masking = dataclasses.replace(settings.masking, vocabulary_size=len(self.vocabulary))
         self.settings: RunSettings = dataclasses.replace(settings, masking=masking)
-        self.masked_lm = build_masked_lm(
-            settings.model,
-            vocabulary_size=len(self.vocabulary),
-            sequence_length=settings.text.sequence_length,
-            seed=0,
-        )
+        self.masked_lm = initial_masked_lm(self.settings)
         self.notebook_masked_lm = notebook_models.build_masked_lm(self.settings)
         notebook_models.copy_weights(self.masked_lm, self.notebook_masked_lm)
         self.layer = notebook_text.learned_layer(self.texts, settings.text)
@@ -59,12 +55,12 @@ class Prepared:
 @pytest.mark.parametrize("side", ["minibert", "notebook"])
 def test_classify(benchmark: Any, side: str, shape: str) -> None:
     from benchmarks import notebook_models, notebook_text
-    from minibert.model.heads import build_classifier
-    from minibert.training.finetune import ClassifierForward, score
+    from minibert.stages import initial_classifier
+    from minibert.training.finetune import ClassifierForward
 
     made = Prepared(shape)
     settings, labels = made.settings, np.arange(len(made.texts)) % 2
-    classifier = build_classifier(made.masked_lm, settings.finetune, settings.model, seed=0)
+    classifier = initial_classifier(settings, made.masked_lm)
     forward = ClassifierForward(classifier)
     notebook = notebook_models.build_classifier(made.notebook_masked_lm, settings, frozen=True)
     for layer, name in zip(notebook.layers[-2:], ("hidden", "logits"), strict=True):
@@ -80,7 +76,8 @@ def test_classify(benchmark: Any, side: str, shape: str) -> None:
         loss, accuracy = notebook.evaluate(ids, labels, batch_size=BATCH_SIZE, verbose=0)
         return loss, accuracy
 
-    found = time_beside(benchmark, *((ours, theirs) if side == "minibert" else (theirs, None)), made.facts)
+    works = (ours, theirs) if side == "minibert" else (theirs, None)
+    found = time_beside(benchmark, *works, made.facts, side=side)
 
     assert found == pytest.approx(theirs() if side == "minibert" else ours(), rel=1e-5)
     if benchmark.stats is not None:
@@ -112,6 +109,7 @@ def test_fill_mask(benchmark: Any, side: str, shape: str) -> None:
         return [made.vocabulary.words[i] for i in best]
 
     facts = {"tokens": made.settings.text.sequence_length, "texts": 1, "masked_tokens": 1}
-    found = time_beside(benchmark, *((ours, theirs) if side == "minibert" else (theirs, None)), facts)
+    works = (ours, theirs) if side == "minibert" else (theirs, None)
+    found = time_beside(benchmark, *works, facts, side=side)
 
     assert found == (theirs() if side == "minibert" else ours())

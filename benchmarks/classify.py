@@ -15,25 +15,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.checks import WrongLossError
+from benchmarks.meter import peak_bytes
 from benchmarks.peers_table import quartiles
 from benchmarks.stored import conditions, conditions_line
-from benchmarks.workers import peak_bytes
+from benchmarks.workers import Child, run_apart
 from minibert.errors import MinibertError, SettingsError
 
 SIDES = ("minibert", "notebook")
 REVIEWS, PAIRS, STARTS, BATCH_SIZE = 2_000, 7, 3, 32
+LEAST_REVIEWS = 2
+"""What a call takes once and what a review takes are told apart by the difference of one and some."""
 _MODEL, _REVIEWS = "notebook.keras", "reviews.json"
 
 
@@ -110,19 +114,30 @@ class Minibert:
         return float(np.mean([answer.label == label for answer, label in zip(found, labels, strict=True)]))
 
 
-def _serve(connection: Any, side: str, run: Path, folder: Path, started: float) -> None:
-    texts, labels = json.loads((folder / _REVIEWS).read_text(encoding="utf-8"))
-    made: Any = {"minibert": Minibert, "notebook": Notebook}[side](run, folder)
-    made.accuracy(texts[:1], labels[:1])
-    connection.send((time.time() - started, None))
-    while count := connection.recv():
+class Evaluation:
+    """What is asked of a side's process; its argument is the folder that `measure` prepares."""
+
+    def __init__(self, side: str, run: Path, folder: Path) -> None:
+        self._texts, self._labels = json.loads((folder / _REVIEWS).read_text(encoding="utf-8"))
+        self._made: Any = {"minibert": Minibert, "notebook": Notebook}[side](run, folder)
+
+    def first(self, started: float) -> float:
+        """Seconds from when the process was started to the class of one review."""
+        self._made.accuracy(self._texts[:1], self._labels[:1])
+        return time.time() - started
+
+    def turn(self, count: int) -> tuple[float, float]:
+        """Seconds for so many reviews, and the accuracy."""
         began = time.perf_counter()
-        accuracy = made.accuracy(texts[:count], labels[:count])
-        connection.send((time.perf_counter() - began, accuracy))
-    connection.send((float(peak_bytes()), None))
+        accuracy = self._made.accuracy(self._texts[:count], self._labels[:count])
+        return time.perf_counter() - began, accuracy
+
+    def peak(self, _: None) -> int:
+        """The process' peak memory in bytes."""
+        return peak_bytes()
 
 
-class Side:
+class Side(Child):
     """One side's process.
 
     Attributes:
@@ -130,74 +145,82 @@ class Side:
     """
 
     def __init__(self, side: str, run: Path, folder: Path) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        arguments = (theirs, side, run, folder, time.time())
-        self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        self._process.start()
-        theirs.close()
-        self.first_seconds = float(self._connection.recv()[0])
-
-    def turn(self, count: int) -> tuple[float, float]:
-        """Seconds for so many reviews, and the accuracy."""
-        self._connection.send(count)
-        seconds, accuracy = self._connection.recv()
-        return float(seconds), float(accuracy)
-
-    def end(self) -> int:
-        """Ends the process; its peak memory in bytes."""
-        self._connection.send(0)
-        peak = int(self._connection.recv()[0])
-        self._process.join(20)
-        return peak
+        started = time.time()
+        super().__init__(side, Evaluation, side, run, folder)
+        self.first_seconds: float = self.ask("first", started)
 
 
 def reviews_for(run: Path, data: str | None, count: int) -> tuple[list[str], list[int]]:
-    """Raw test reviews and labels of a run's corpus."""
+    """Raw test reviews and labels of a run's corpus: so many, or all that there are.
+
+    Raises:
+        SettingsError: There are fewer than two, or they have no labels.
+    """
     from minibert.corpora.opening import open_corpus
     from minibert.record import NAME, read_record, record_settings
 
     settings = record_settings(read_record(run), run / NAME)
     corpus = open_corpus(settings.corpus, seed=settings.seed, data=Path(data) if data else None)
+    if not corpus.labelled:
+        raise SettingsError(f"--run: a run of a labelled corpus is required, but {run} is of one without labels")
     texts: list[str] = []
     labels: list[int] = []
     for batch in corpus.batches("test"):
-        assert batch.labels is not None, "a labelled corpus is required"
         texts += batch.texts.to_pylist()
         labels += batch.labels.tolist()
         if len(texts) >= count:
             break
+    if len(texts) < LEAST_REVIEWS:
+        raise SettingsError(f"--run: {LEAST_REVIEWS} or more test reviews are required, but {run} has {len(texts)}")
     return texts[:count], labels[:count]
 
 
-def measure(run: Path, data: str | None, count: int, pairs: int) -> dict[str, Any]:
-    """Both sides, the first answers one after the other, then in turns."""
-    with tempfile.TemporaryDirectory() as name:
+def measure(run: Path, data: str | None, most: int, pairs: int) -> dict[str, Any]:
+    """Both sides, the first answers one after the other, then in turns.
+
+    Args:
+        run: A finished run of a labelled corpus.
+        data: Its data, if it was given any.
+        most: Reviews, if there are as many.
+        pairs: Pairs of turns.
+
+    Raises:
+        SettingsError: There are too few reviews.
+        WorkerError: A side failed.
+        WrongLossError: The sides differ in more than one review's class.
+    """
+    reviews = reviews_for(run, data, most)
+    count = len(reviews[0])
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            pool.apply(write_notebook_model, (run, folder / _MODEL))
-        reviews = reviews_for(run, data, count)
+        run_apart(write_notebook_model, run, folder / _MODEL)
         (folder / _REVIEWS).write_text(json.dumps(reviews), encoding="utf-8")
-        firsts: dict[str, list[float]] = {side: [] for side in SIDES}
-        sides: dict[str, Side] = {}
-        for start in range(STARTS):
-            for side in SIDES if start % 2 == 0 else SIDES[::-1]:
-                if side in sides:
-                    sides[side].end()
-                sides[side] = Side(side, run, folder)
-                firsts[side].append(sides[side].first_seconds)
-        accuracies = {side: made.turn(count)[1] for side, made in sides.items()}
+        firsts, sides = _started(run, folder, stack)
+        accuracies = {side: made.ask("turn", count)[1] for side, made in sides.items()}
         if abs(accuracies["minibert"] - accuracies["notebook"]) > 1.5 / count:
-            raise MinibertError(f"the same accuracy is required of both sides, but {accuracies} came")
+            raise WrongLossError(f"the same accuracy is required of both sides, but {accuracies} came")
         seconds: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
         for pair in range(pairs):
             for side in SIDES if pair % 2 == 0 else SIDES[::-1]:
-                seconds[side].append((sides[side].turn(count)[0], sides[side].turn(1)[0]))
-        peaks = {side: made.end() for side, made in sides.items()}
-    figures = {"reviews": len(reviews[0]), "pairs": pairs, "accuracy": accuracies["minibert"]}
+                seconds[side].append((sides[side].ask("turn", count)[0], sides[side].ask("turn", 1)[0]))
+        peaks = {side: made.ask("peak") for side, made in sides.items()}
+    figures = {"reviews": count, "pairs": pairs, "accuracy": accuracies["minibert"]}
     for side in SIDES:
         figures |= {f"{side}_peak_bytes": peaks[side], **_figures_of(side, count, firsts[side], seconds[side])}
     return {**figures, **_ratios(seconds), "conditions": conditions()}
+
+
+def _started(run: Path, folder: Path, stack: ExitStack) -> tuple[dict[str, list[float]], dict[str, Side]]:
+    """The first answers of some fresh processes of each side in turn, and the last of each, which live on."""
+    firsts: dict[str, list[float]] = {side: [] for side in SIDES}
+    sides: dict[str, Side] = {}
+    for start in range(STARTS):
+        for side in SIDES if start % 2 == 0 else SIDES[::-1]:
+            if side in sides:
+                sides[side].close()
+            sides[side] = stack.enter_context(Side(side, run, folder))
+            firsts[side].append(sides[side].first_seconds)
+    return firsts, sides
 
 
 def _figures_of(side: str, count: int, firsts: list[float], seconds: list[tuple[float, float]]) -> dict[str, float]:
@@ -210,11 +233,16 @@ def _figures_of(side: str, count: int, firsts: list[float], seconds: list[tuple[
     }
 
 
-def _ratios(seconds: dict[str, list[tuple[float, float]]]) -> dict[str, float]:
-    """The notebook's seconds by ours, pair by pair: of whole calls, and of what each further review takes."""
+def _ratios(seconds: dict[str, list[tuple[float, float]]]) -> dict[str, float | None]:
+    """The notebook's seconds by ours, pair by pair: of whole calls, and of what each further review takes.
+
+    The latter are None where some call with all reviews took no longer than one with a single review.
+    """
     pairs = list(zip(seconds["minibert"], seconds["notebook"], strict=True))
     calls = quartiles([theirs[0] / ours[0] for ours, theirs in pairs])
-    further = quartiles([(theirs[0] - theirs[1]) / (ours[0] - ours[1]) for ours, theirs in pairs])
+    differences = [(theirs[0] - theirs[1], ours[0] - ours[1]) for ours, theirs in pairs]
+    can_tell = all(min(both) > 0 for both in differences)
+    further = quartiles([theirs / ours for theirs, ours in differences]) if can_tell else (None, None, None)
     names = ("ratio_low", "ratio", "ratio_high")
     return {**{f"call_{name}": value for name, value in zip(names, calls, strict=True)},
             **dict(zip(names, further, strict=True))}  # fmt: skip
@@ -236,7 +264,11 @@ def markdown(row: dict[str, Any]) -> str:
         )
         lines.append(f"| {side} | {' | '.join(cells)} |")
     call = f"**{row['call_ratio']:.2f}×** ({row['call_ratio_low']:.2f} to {row['call_ratio_high']:.2f})"
-    further = f"**{row['ratio']:.2f}×** ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
+    further = (
+        "too few to tell"
+        if row["ratio"] is None
+        else f"**{row['ratio']:.2f}×** ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
+    )
     summary = (
         f"{call} the notebook's rate in a call with {row['reviews']:,} reviews, {further} for each further review; "
         f"median of {row['pairs']} interleaved pairs, accuracy {row['accuracy']:.4f} on both sides. "
@@ -255,10 +287,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the figures instead of the table")
     options = parser.parse_args(arguments)
     try:
-        if min(options.reviews, options.pairs) < 1:
-            raise SettingsError(
-                f"--reviews, --pairs: 1 or more is required, but {options.reviews}, {options.pairs} came"
-            )
+        if options.reviews < LEAST_REVIEWS:
+            raise SettingsError(f"--reviews: {LEAST_REVIEWS} or more is required, but {options.reviews} came")
+        if options.pairs < 1:
+            raise SettingsError(f"--pairs: 1 or more is required, but {options.pairs} came")
         row = measure(options.run, options.data, options.reviews, options.pairs)
     except MinibertError as error:
         print(f"benchmarks.classify: {error}", file=sys.stderr)

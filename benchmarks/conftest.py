@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import minibert
+from benchmarks.devices import DEVICES, claim_tensorflow_device
 from benchmarks.measured_code import differing_files, has_changes
-from benchmarks.workers import DEVICES, claim_tensorflow_device
 from minibert.allocator import keep_freed_memory
 from minibert.errors import DeviceError
 
@@ -30,6 +31,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 keep_freed_memory()  # as a run does
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.append(str(_CHECKOUT))  # for the processes of their own that some start; last, so that what is installed stays
 _MISSING = pytest.StashKey[str]()
 _COLUMNS = "{:<44}{:>14}{:>12}{:>14}{:>12}"
 
@@ -97,7 +99,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
-    """Prints tokens a second, the ratio to the notebook's version, the first call and the peak memory."""
+    """Prints tokens a second, the ratio to the notebook's version, the first call, and a step's peak memory."""
     session = getattr(config, "_benchmarksession", None)
     timed = [b for b in getattr(session, "benchmarks", ()) if b and "tokens_per_second" in b.extra_info]
     if not timed:
@@ -110,6 +112,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
             f"{info['tokens_per_second']:,}",
             f"{info['ratio']:.2f}",
             f"{info['first_call_seconds']:.2f} s",
-            f"{info['peak_bytes'] / 1e9:.2f} GB",
+            f"{info['peak_bytes'] / 1e9:.2f} GB" if "peak_bytes" in info else "-",
         )
         terminalreporter.line(_COLUMNS.format(bench.name.removeprefix("test_"), *figures))

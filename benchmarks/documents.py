@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.stored import RESULTS, Results, conditions_line
+from benchmarks.stored import RESULTS, Results, conditions_line, disturbed
 from minibert.artifacts import write_bytes
 from minibert.errors import ArtifactError, MinibertError
 
@@ -25,7 +25,7 @@ _BLOCK = re.compile(r"(<!-- (\w+): python -m benchmarks\.documents -->\n).*?(<!-
 
 def growth() -> str | None:
     """The table of `benchmarks.growth`."""
-    from benchmarks.growth import corpus_note, disturbed, markdown
+    from benchmarks.growth import corpus_note, markdown
 
     results = Results(RESULTS / "growth.json", ("axis", "value"))
     if not results.rows:
@@ -36,7 +36,6 @@ def growth() -> str | None:
 
 def speed() -> str | None:
     """The steps of `benchmarks.precision`."""
-    from benchmarks.growth import disturbed
     from benchmarks.precision import RESULT_KEYS, speed_table
 
     results = Results(RESULTS / "precision.json", RESULT_KEYS)
@@ -60,11 +59,28 @@ def backends() -> str | None:
     return f"{markdown(results.rows)}\n\n{_under(results)}" if results.rows else None
 
 
+def peers() -> str | None:
+    """The rows of `benchmarks.peers`."""
+    from benchmarks.peers_table import KEYS, kept_text
+
+    return kept_text(Results(RESULTS / "peers.json", KEYS)) or None
+
+
+def profile() -> str | None:
+    """The parts of `benchmarks.step_profile`."""
+    from benchmarks.step_profile import RESULT_KEYS, markdown, rates_line
+
+    results = Results(RESULTS / "step_profile.json", RESULT_KEYS)
+    return f"{markdown(results.rows)}\n\n{rates_line(results.rows)} {_under(results)}" if results.rows else None
+
+
 BLOCKS: dict[str, Callable[[], str | None]] = {
     "growth": growth,
     "speed": speed,
     "losses": losses,
     "backends": backends,
+    "peers": peers,
+    "profile": profile,
 }
 """Name of a block -> what stands in it; None where nothing is kept."""
 

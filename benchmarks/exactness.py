@@ -30,10 +30,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from benchmarks.devices import as_a_run, claim_tensorflow_device
 from benchmarks.workloads import STEPS, OurStep, shape_settings
 from minibert.allocator import keep_freed_memory
 
@@ -50,12 +50,9 @@ WITHIN, BEYOND, NOT_SHOWN = "within", "beyond", "not shown"
 
 def digests_of(shape: int, steps: int) -> dict[str, str]:
     """Runs steps of every kind in this process: ``masked_lm: weights`` and so on -> SHA-256."""
-    keep_freed_memory()  # as a run does
-    import tensorflow as tf
-
+    as_a_run()
     from minibert.training.state import optimizer_arrays, state_digest, weight_arrays
 
-    tf.config.experimental.enable_op_determinism()
     settings, found = shape_settings(PRESETS[shape]), {}
     for kind in STEPS:
         ours, metrics = OurStep(settings, kind), hashlib.sha256()
@@ -130,28 +127,16 @@ class Stepper:
 
     def __init__(self, shape: int, kind: str, *, traced: bool) -> None:
         from minibert.fingerprints import TraceHeader, TraceWriter
-        from minibert.training.step import TrainingStep
 
-        settings = shape_settings(PRESETS[shape])
-        made, is_masked_lm = OurStep(settings, kind), kind == "masked_lm"
-        stage, trained = ("pretrain", settings.pretrain) if is_masked_lm else (kind, settings.finetune)
-        self._step: Any = made.training_step
-        if not traced:
-            self._step = TrainingStep(
-                made.training_step.objective,
-                learning_rate=trained.learning_rate,
-                seed=settings.seed,
-                stage=stage,
-                embedding_second_moment=trained.embedding_second_moment,
-                fingerprints=False,
-            )
+        made = OurStep(shape_settings(PRESETS[shape]), kind, fingerprints=traced)
+        self._step = made.training_step
         self._batches, self._number, self._trace = made.batches, 0, None
         for batch in self._batches:
             self._step(0, batch)
         if traced:
             self._folder = tempfile.TemporaryDirectory(prefix="minibert-exactness-")
-            header = TraceHeader(stage, tuple(self._batches[0]), tuple(self._step.fingerprint_names))
-            self._trace = TraceWriter(Path(self._folder.name) / "trace" / f"{stage}.trace", header, steps=0)
+            header = TraceHeader(made.stage, tuple(self._batches[0]), tuple(self._step.fingerprint_names))
+            self._trace = TraceWriter(Path(self._folder.name) / "trace" / f"{made.stage}.trace", header, steps=0)
 
     def __call__(self) -> float:
         batch = self._batches[self._number % len(self._batches)]
@@ -166,11 +151,11 @@ class Stepper:
 
 def _serve(connection: Connection, shape: int, exact: bool) -> None:
     """A worker: takes a step whenever it is asked."""
-    keep_freed_memory()
-    import tensorflow as tf
-
     if exact:
-        tf.config.experimental.enable_op_determinism()
+        as_a_run()
+    else:
+        keep_freed_memory()
+        claim_tensorflow_device("cpu")
     step = Stepper(shape, "masked_lm", traced=exact)
     connection.send(0.0)
     while connection.recv():
@@ -245,10 +230,7 @@ def cost_table(shape: int, rounds: int) -> tuple[list[str], bool]:
 
 def _fingerprint_seconds(shape: int, kind: str, rounds: int) -> np.ndarray:
     """Both steps in one process, op determinism on for both."""
-    keep_freed_memory()
-    import tensorflow as tf
-
-    tf.config.experimental.enable_op_determinism()
+    as_a_run()
     return interleaved(Stepper(shape, kind, traced=True), Stepper(shape, kind, traced=False), rounds)
 
 

@@ -8,7 +8,9 @@
 Vocabulary, sequence length, batch and blocks are those of one masked-LM step at notebook 1's shape; the
 corpus is so many rows of the embedded generator: read, vocabulary, encoding, and an epoch's order and
 masks. Every point has a fresh process and a time-out, and is kept at once in ``results/growth.json``: a
-command that was stopped goes on where it was. ``results/growth.svg`` is the picture.
+command that was stopped goes on where it was. ``results/growth.svg`` is the picture. A point is *disturbed* while
+others take more than 5 % of the cores: it is measured anew when the command goes on, and until then its time is
+marked and in no fit. (Its memory is: nobody else is in that.)
 
 The exponent of y in x is the slope of log y over log x through the last three points, where the part that
 grows counts most. The expected one of time is the same slope of the arithmetic of the matrix products (of
@@ -30,8 +32,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.growth_picture import picture
-from benchmarks.stored import RESULTS, Results, conditions, conditions_line
+from benchmarks.growth_picture import Drawn, picture
+from benchmarks.meter import DISTURBED_RATE
+from benchmarks.stored import RESULTS, Results, conditions, conditions_line, disturbed
 from minibert.artifacts import write_bytes
 from minibert.errors import MinibertError, SettingsError
 
@@ -132,15 +135,22 @@ def exponent(xs: Sequence[float], ys: Sequence[float]) -> float | None:
 
 
 def fitted(axis: Axis, rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Expected and fitted exponents of one axis."""
-    xs = [row["value"] for row in rows]
+    """Expected and fitted exponents of one axis, those of time without the disturbed points."""
+    quiet = [row for row in rows if not is_disturbed(row)]
+    xs, quiet_xs = ([row["value"] for row in found] for found in (rows, quiet))
     return {
-        "time_expected": exponent(xs, [row["work"] for row in rows]),
-        "time": exponent(xs, [row["seconds"] for row in rows]),
-        "cpu_time": exponent(xs, [row["cpu_seconds"] for row in rows]),
+        "time_expected": exponent(quiet_xs, [row["work"] for row in quiet]),
+        "time": exponent(quiet_xs, [row["seconds"] for row in quiet]),
+        "cpu_time": exponent(quiet_xs, [row["cpu_seconds"] for row in quiet]),
         "memory_expected": axis.memory_exponent,
         "memory": exponent(xs, [row["peak_bytes"] - row["baseline_bytes"] for row in rows]),
     }
+
+
+def is_disturbed(row: Mapping[str, Any]) -> bool:
+    """Whether other processes took so much of the cores that the row's time is not its own."""
+    rate = row.get("others_rate")
+    return rate is not None and rate > DISTURBED_RATE
 
 
 def points_of(axis: Axis, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -160,8 +170,10 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         found = points_of(axis, rows)
         if found:
             lines.append(_line(axis, found))
-    missing = [f"{row['axis']} {row['value']:,}: not run: {row['not_run']}" for row in rows if row["not_run"]]
-    return "\n".join([*lines, *(["", *missing] if missing else [])])
+    notes = [f"{row['axis']} {row['value']:,}: not run: {row['not_run']}" for row in rows if row["not_run"]]
+    if any(is_disturbed(row) for row in rows if not row["not_run"]):
+        notes.append(f"† Others took more than {DISTURBED_RATE:.0%} of the cores meanwhile: such a time is in no fit.")
+    return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 
 def _line(axis: Axis, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -171,7 +183,7 @@ def _line(axis: Axis, rows: Sequence[Mapping[str, Any]]) -> str:
         axis.title,
         f"{first['value']:,}",
         f"{last['value']:,}",
-        f"{time_text(first['seconds'])} to {time_text(last['seconds'])}",
+        f"{_marked_time(first)} to {_marked_time(last)}",
         f"{first['peak_bytes'] / 1e9:.2f} to {last['peak_bytes'] / 1e9:.2f} GB",
         slopes["time_expected"],
         f"**{slopes['time']}** ({slopes['cpu_time']})",
@@ -181,15 +193,13 @@ def _line(axis: Axis, rows: Sequence[Mapping[str, Any]]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _marked_time(row: Mapping[str, Any]) -> str:
+    return time_text(row["seconds"]) + ("†" if is_disturbed(row) else "")
+
+
 def time_text(seconds: float) -> str:
     """Milliseconds below a second."""
     return f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def disturbed(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How quiet the machine was, by its loudest point."""
-    shares = [row["others_rate"] for row in rows if row.get("others_rate") is not None]
-    return f"Other processes took up to {max(shares):.0%} of the cores." if shares else ""
 
 
 def corpus_note(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -240,13 +250,22 @@ def _run(options: argparse.Namespace) -> int:
     for axis in axes if not options.redraw else ():
         for value in axis.points:
             known = results.find(axis=axis.name, value=value)
-            if known is None or known["not_run"] or again & {axis.name, "all"}:
+            if known is None or known["not_run"] or is_disturbed(known) or again & {axis.name, "all"}:
                 results.keep(_measured(axis.name, value, quick=False), under=conditions())
-    drawn = [(axis.title, fitted(axis, rows), rows) for axis in AXES if (rows := points_of(axis, results.rows))]
+    drawn = drawn_axes(results.rows)
     write_bytes(options.results.with_suffix(".svg"), picture(drawn).encode())
     notes = f"{conditions_line(results.conditions_of(results.rows))} {disturbed(results.rows)}"
     print(markdown(results.rows), "", corpus_note(results.rows), "", notes, sep="\n")
     return 0
+
+
+def drawn_axes(rows: Sequence[Mapping[str, Any]]) -> list[Drawn]:
+    """What the picture is made of."""
+    return [
+        Drawn(axis.title, fitted(axis, found), found, [is_disturbed(row) for row in found])
+        for axis in AXES
+        if (found := points_of(axis, rows))
+    ]
 
 
 def _measured(axis: str, value: int, *, quick: bool) -> dict[str, Any]:

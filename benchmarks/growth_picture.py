@@ -4,49 +4,67 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from minibert.report.markup import Markup, element
 
 PANEL, PANEL_HEIGHT, LEFT, TOP, GAP, ROW_GAP, BOTTOM = 150, 130, 70, 58, 76, 56, 40
 
-_TITLE = "How cost grows: measured, and dashed as expected (logarithmic axes)"
+Points = Sequence[tuple[float, float]]
+
+_TITLE = "How cost grows: measured, and dashed as expected (logarithmic axes; hollow: others took cores meanwhile)"
 _STYLE = Markup(
     "text{font:12px system-ui,sans-serif;fill:#1f2933}.title{font-size:14px;font-weight:600}.name{font-weight:600}"
     ".quiet{fill:#5b6770}.grid{stroke:#d5dbe0}.measured{stroke:#2f6f9f;stroke-width:2;fill:none}"
-    ".point{fill:#2f6f9f}.expected{stroke:#c2762b;stroke-width:1.5;stroke-dasharray:5 4;fill:none}"
+    ".point{fill:#2f6f9f;stroke:#2f6f9f;stroke-width:1.5}.point.disturbed{fill:none}"
+    ".expected{stroke:#c2762b;stroke-width:1.5;stroke-dasharray:5 4;fill:none}"
     "@media(prefers-color-scheme:dark){text{fill:#e6e9ec}.quiet{fill:#a4adb5}.grid{stroke:#3a444d}"
-    ".measured{stroke:#5fa3d6}.point{fill:#5fa3d6}.expected{stroke:#e09a52}}"
+    ".measured{stroke:#5fa3d6}.point{fill:#5fa3d6;stroke:#5fa3d6}.expected{stroke:#e09a52}}"
 )
 
-Drawn = tuple[str, Mapping[str, Any], Sequence[Mapping[str, Any]]]
-Points = Sequence[tuple[float, float]]
+
+@dataclass(frozen=True)
+class Drawn:
+    """One thing that grows.
+
+    Attributes:
+        title: For people.
+        slopes: Exponents of `benchmarks.growth.fitted`.
+        rows: By size.
+        disturbed: Of each row, whether its time is not its own.
+    """
+
+    title: str
+    slopes: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    disturbed: Sequence[bool]
 
 
 def picture(axes: Sequence[Drawn]) -> str:
-    """Draws the measured points; a dashed line through the last one has the expected growth.
+    """Draws the measured points; a dashed line through the last one, of the times that are not
+    disturbed, has the expected growth.
 
     Args:
-        axes: Title, exponents of `benchmarks.growth.fitted`, and rows by size.
+        axes: Left to right.
     """
     width = LEFT + len(axes) * (PANEL + GAP)
     height = TOP + 2 * PANEL_HEIGHT + ROW_GAP + BOTTOM
     return element(
         "svg",
         element("style", _STYLE),
-        element(
-            "text", "How cost grows: measured, and dashed as expected (logarithmic axes)", x=8, y=20, class_="title"
-        ),
-        (_column(number, *axis) for number, axis in enumerate(axes)),
+        element("text", _TITLE, x=8, y=20, class_="title"),
+        (_column(number, axis) for number, axis in enumerate(axes)),
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {width} {height}",
         width=width,
         height=height,
         role="img",
         aria_label="; ".join(
-            f"{title}: time with exponent {_figure(slopes['time'])}, expected {_figure(slopes['time_expected'])}; "
-            f"memory {_figure(slopes['memory'])}, expected {_figure(slopes['memory_expected'])}"
-            for title, slopes, _ in axes
+            f"{axis.title}: time with exponent {_figure(axis.slopes['time'])}, "
+            f"expected {_figure(axis.slopes['time_expected'])}; "
+            f"memory {_figure(axis.slopes['memory'])}, expected {_figure(axis.slopes['memory_expected'])}"
+            for axis in axes
         ),
     )
 
@@ -55,22 +73,25 @@ def _figure(slope: float | None) -> str:
     return "not known" if slope is None else f"{slope:.2f}"
 
 
-def _column(number: int, title: str, slopes: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterator[Markup]:
-    left = LEFT + number * (PANEL + GAP)
+def _column(number: int, axis: Drawn) -> Iterator[Markup]:
+    left, slopes, rows = LEFT + number * (PANEL + GAP), axis.slopes, axis.rows
     xs = [float(row["value"]) for row in rows]
-    last = rows[-1]
+    last = ([row for row, hollow in zip(rows, axis.disturbed, strict=True) if not hollow] or rows)[-1]
     seconds = [(x, row["seconds"]) for x, row in zip(xs, rows, strict=True)]
     work = [(x, last["seconds"] * row["work"] / last["work"]) for x, row in zip(xs, rows, strict=True)]
     memory = [(x, (row["peak_bytes"] - row["baseline_bytes"]) / 1e9) for x, row in zip(xs, rows, strict=True)]
     limit = [(x, memory[-1][1] * (x / xs[-1]) ** slopes["memory_expected"]) for x in xs[-3:]]
-    yield element("text", title, x=left, y=TOP - 14, class_="name")
-    yield from _panel(left, TOP, seconds, work, "s", f"time: {_figure(slopes['time'])}, "
-                      f"expected {_figure(slopes['time_expected'])}")  # fmt: skip
-    yield from _panel(left, TOP + PANEL_HEIGHT + ROW_GAP, memory, limit, "GB", f"memory: {_figure(slopes['memory'])}, "
-                      f"limit {_figure(slopes['memory_expected'])}")  # fmt: skip
+    yield element("text", axis.title, x=left, y=TOP - 14, class_="name")
+    caption = f"time: {_figure(slopes['time'])}, expected {_figure(slopes['time_expected'])}"
+    yield from _panel(left, TOP, seconds, work, "s", caption, hollow=axis.disturbed)
+    caption = f"memory: {_figure(slopes['memory'])}, limit {_figure(slopes['memory_expected'])}"
+    top = TOP + PANEL_HEIGHT + ROW_GAP
+    yield from _panel(left, top, memory, limit, "GB", caption, hollow=[False] * len(rows))
 
 
-def _panel(left: float, top: float, measured: Points, expected: Points, unit: str, caption: str) -> Iterator[Markup]:
+def _panel(
+    left: float, top: float, measured: Points, expected: Points, unit: str, caption: str, *, hollow: Sequence[bool]
+) -> Iterator[Markup]:
     values = [y for _, y in [*measured, *expected] if y > 0]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     high = max(high, low + 1)
@@ -92,7 +113,8 @@ def _panel(left: float, top: float, measured: Points, expected: Points, unit: st
     for points, class_ in ((expected, "expected"), (measured, "measured")):
         drawn = " ".join("{},{}".format(*place(x, y)) for x, y in points if y > 0)
         yield element("polyline", points=drawn, class_=class_)
-    for x, y in measured:
+    for (x, y), is_hollow in zip(measured, hollow, strict=True):
         if y > 0:
             at, up = place(x, y)
-            yield element("circle", element("title", f"{x:,.0f}: {y:.3g} {unit}"), cx=at, cy=up, r=3, class_="point")
+            said = element("title", f"{x:,.0f}: {y:.3g} {unit}")
+            yield element("circle", said, cx=at, cy=up, r=3, class_="point disturbed" if is_hollow else "point")

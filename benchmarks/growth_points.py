@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.workers import busy_seconds, peak_bytes
+from benchmarks.devices import as_a_run
+from benchmarks.meter import Meter, peak_bytes
 from benchmarks.workloads import PREPARED_BATCHES, shape_settings
 from minibert.allocator import keep_freed_memory
-from minibert.environment import available_cores
 from minibert.settings import RunSettings
 
 STEP_AXES = ("vocabulary_size", "sequence_length", "batch_size", "blocks")
@@ -44,37 +44,12 @@ def settings_at(axis: str, value: int, base: str = "imdb") -> RunSettings:
     return dataclasses.replace(settings, **{stage: dataclasses.replace(getattr(settings, stage), **{axis: value})})
 
 
-class Meter:
-    """Counts what this process and the others take of the cores, from its making on."""
-
-    def __init__(self) -> None:
-        self._started, self._own, self._busy = time.perf_counter(), time.process_time(), busy_seconds()
-
-    def cpu_seconds(self) -> float:
-        """Seconds that this process' threads have run."""
-        return time.process_time() - self._own
-
-    def others_rate(self) -> float | None:
-        """Share of the cores, 0 to 1, that other processes took; None where the system does not say."""
-        busy = busy_seconds()
-        if busy is None or self._busy is None:
-            return None
-        others = busy - self._busy - self.cpu_seconds()
-        return max(0.0, others / ((time.perf_counter() - self._started) * available_cores()))
-
-
 def measure_step(axis: str, value: int, base: str, seconds: float) -> dict[str, Any]:
     """Median seconds of a step, its arithmetic, and the process' memory."""
-    from benchmarks.workers import claim_tensorflow_device
-
-    keep_freed_memory()  # as a run does
-    claim_tensorflow_device("cpu")
-    import tensorflow as tf
-
+    as_a_run()
     from benchmarks.workloads import OurStep, selected_rows
     from minibert.perf.flops import step_flops
 
-    tf.config.experimental.enable_op_determinism()
     OurStep(shape_settings("tiny"), "masked_lm")(0)  # runtime, tracing and compiling, which every point has
     baseline, settings = peak_bytes(), settings_at(axis, value, base)
     step = OurStep(settings, "masked_lm")
@@ -153,6 +128,7 @@ def main() -> int:
     parser.add_argument("--base", default="imdb")
     parser.add_argument("--seconds", type=float, default=4.0)
     options = parser.parse_args()
+    keep_freed_memory()  # as a run does from its beginning
     if options.axis == CORPUS_AXIS:
         found = measure_corpus(options.value)
     else:

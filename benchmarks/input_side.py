@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.devices import as_a_run
 from benchmarks.peers_table import STEP_NAMES
-from benchmarks.workloads import SHAPES, STEPS, shape_settings, shape_token_ids
+from benchmarks.workloads import SHAPES, STEPS, OurStep, shape_settings, shape_token_ids
 from minibert.batches import Batches, ClassifierBatches, MaskedLMBatches, Prefetch
 from minibert.settings import RunSettings
 
@@ -60,8 +61,6 @@ def turn(training_step: Any, numbered: Iterable[tuple[int, Any]]) -> tuple[list[
 
 def measure(shape: str, step: str, turns: int, steps: int) -> dict[str, Any]:
     """One row of the table."""
-    from benchmarks.workloads import OurStep
-
     settings = shape_settings(shape)
     training_step, batches = OurStep(settings, step).training_step, batches_for(settings, step)
     turn(training_step, in_line(batches, 0, STEPS_OF_A_TURN))
@@ -115,9 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.turns < 1 or options.steps < 2:
         parser.error(f"--turns 1 or more and --steps 2 or more are required, not {options.turns} and {options.steps}")
-    from minibert.quiet import quiet_tensorflow
-
-    quiet_tensorflow()
+    as_a_run()
     rows = [
         measure(shape, step, options.turns, options.steps)
         for shape in options.shape or ("imdb", "amazon")

@@ -17,13 +17,30 @@ def differing_files(installed: Path, checkout: Path) -> list[str]:
     return sorted(name for name in {**one, **other} if one.get(name) != other.get(name))
 
 
-def has_changes(checkout: Path) -> bool:
-    """Whether a checkout's package differs from its commit, new files included; False where there is no commit."""
-    command = ["git", "-C", str(checkout), "status", "--porcelain", "--untracked-files=all", "--", PACKAGE]
+def commit_of(checkout: Path) -> str | None:
+    """The commit that a checkout stands at; None where there is none."""
+    return _git(checkout, "rev-parse", "--verify", "--quiet", "HEAD") or None
+
+
+def has_changes(checkout: Path, *paths: str) -> bool:
+    """Whether a checkout's package, or what is named, differs from its commit, new files included.
+
+    False where there is no commit.
+
+    Args:
+        checkout: Its root.
+        paths: What is looked at in place of the package, as git's pathspecs.
+    """
+    return bool(_git(checkout, "status", "--porcelain", "--untracked-files=all", "--", *(paths or (PACKAGE,))))
+
+
+def _git(checkout: Path, *words: str) -> str:
+    """What git says; nothing where it fails or is not there."""
+    command = ["git", "-C", str(checkout), *words]
     try:
-        return bool(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip())
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return False
+        return ""
 
 
 def _digests(folder: Path) -> dict[str, str]:

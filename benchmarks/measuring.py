@@ -2,13 +2,13 @@
 
 Before each timed round the reference runs once, so that both meet the same machine; ``extra_info["ratio"]``
 is the median of the reference's seconds by ours, pair by pair, and above 1 means that ours is faster.
-The first call (tracing, compiling) is reported apart.
+The first call (tracing, compiling) is reported apart. Both sides and all that was timed before are in this one
+process, so its peak memory says nothing: a training step's is measured in a process of its own.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import statistics
 import time
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.peers import require_same_losses
-from benchmarks.workers import NEEDED, OURS, SIDES, Worker, environment, peak_bytes
+from benchmarks.checks import moved_rates, require_fall, require_same_losses, require_training, weight_digests
+from benchmarks.workers import OURS, SIDES, Worker, environment, jit_compile, missing_module
 from benchmarks.workloads import PREPARED_BATCHES, SHAPES, batches_of, selected_rows, shape_settings
 
 ROUNDS = 15
@@ -41,8 +41,9 @@ def time_beside(
     reference: Work | None,
     facts: dict[str, Any],
     *,
+    side: str,
     warm_up: int = 1,
-    side: str = OURS,
+    rounds: int = ROUNDS,
     device: str = "cpu",
 ) -> Any:
     """Times ``work``, each round right after one call of ``reference``; the result of the last call.
@@ -52,9 +53,10 @@ def time_beside(
         work: What is timed.
         reference: The notebook's version; None where that is what is timed.
         facts: What one call processes, ``tokens`` among them: goes into ``extra_info``.
+        side: One of `benchmarks.workers.SIDES`: whose code ``work`` is, and so whose versions `extra_info` names.
         warm_up: Calls of each before the first round, the very first aside, where anything is timed.
-        side: One of `benchmarks.workers.SIDES`: what `extra_info` says about versions and compiling.
-        device: One of `benchmarks.workers.DEVICES`.
+        rounds: Timed calls.
+        device: One of `benchmarks.devices.DEVICES`.
     """
     first_call_seconds = seconds_of(work)
     for _ in range(warm_up if benchmark.enabled else 0):
@@ -67,13 +69,8 @@ def time_beside(
         if reference is not None:
             of_reference.append(seconds_of(reference))
 
-    result = benchmark.pedantic(work, setup=run_reference, rounds=ROUNDS, warmup_rounds=0)
-    benchmark.extra_info.update(
-        facts,
-        first_call_seconds=round(first_call_seconds, 3),
-        peak_bytes=peak_bytes(),
-        **environment(side, device),
-    )
+    result = benchmark.pedantic(work, setup=run_reference, rounds=rounds, warmup_rounds=0)
+    benchmark.extra_info.update(facts, first_call_seconds=round(first_call_seconds, 3), **environment(side, device))
     if benchmark.stats is not None:  # None where benchmarks run once, untimed
         seconds = benchmark.stats.stats.data
         pairs = zip(seconds, of_reference[-len(seconds) :], strict=True) if reference is not None else ()
@@ -101,6 +98,7 @@ class Steps:
         module, name = SIDES[side]
         self.workload = getattr(importlib.import_module(module), name)(shape_settings(shape), step)
         self.losses: list[float] = []
+        self._before = weight_digests(self.workload.weights())
 
     def __call__(self) -> float:
         self.losses.append(self.workload(len(self.losses)))
@@ -110,7 +108,7 @@ class Steps:
         """On another device than the CPU, our first losses are the CPU's; called before anything is timed.
 
         Raises:
-            DeviceError: They are not.
+            WrongLossError: They are not.
         """
         if device == "cpu" or self.side != OURS:
             return
@@ -120,29 +118,47 @@ class Steps:
             require_same_losses(device, self.losses, on_cpu.ask("prepare", self.step)["losses"])
 
     def check(self) -> None:
-        """The step trains: on the same batches the loss is lower the next time."""
+        """The step trains what it should, and on the same batches the loss of what can learn is lower the next time.
+
+        A new head on a frozen encoder that has learned nothing need not get anywhere.
+
+        Raises:
+            WrongLossError: It does not.
+        """
         while len(self.losses) < 3 * PREPARED_BATCHES:
             self()
-        assert sum(self.losses[-PREPARED_BATCHES:]) < sum(self.losses[:PREPARED_BATCHES]), self.losses
+        moved = moved_rates(self._before, weight_digests(self.workload.weights()))
+        require_training(self.side, self.step, self.losses, moved)
+        if self.step == "unfrozen":
+            require_fall(f"{self.side}: {self.step}", self.losses)
 
 
 def require_installed(side: str) -> None:
     """Leaves a benchmark out, aloud, whose framework is not installed."""
-    for name in NEEDED.get(side, ()):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"not run: {name} is not installed (the extra `peers` has it)")
+    if missing := missing_module(side):
+        pytest.skip(f"not run: {missing} is not installed (the extra `peers` has it)")
 
 
-def step_facts(shape: str, step: str) -> dict[str, Any]:
-    """What one training step processes."""
+def step_facts(benchmark: Any, steps: Steps, device: str) -> dict[str, Any]:
+    """What one training step processes, what XLA compiles of it, and, where anything is timed, its peak memory."""
     from benchmarks.arithmetic import step_flops
 
-    settings = shape_settings(shape)
-    batches = batches_of(settings, step)
+    settings = shape_settings(steps.shape)
+    batches = batches_of(settings, steps.step)
     rows = selected_rows(batches)
     return {
         "tokens": batches[0]["token_ids"].size,
         "masked_tokens": rows,
-        "flops": step_flops(settings, step, rows=rows),
+        "flops": step_flops(settings, steps.step, rows=rows),
         "bytes": sum(array.nbytes for array in batches[0].values()),
+        "jit_compile": jit_compile(steps.side),
+        **({"peak_bytes": peak_bytes_alone(steps, device)} if benchmark.enabled else {}),
     }
+
+
+def peak_bytes_alone(steps: Steps, device: str) -> int:
+    """The most memory that a process has resident which trains with this step and does nothing else."""
+    with Worker(steps.side, steps.shape, device) as worker:
+        worker.ask("prepare", steps.step)
+        size: int = worker.ask("describe")["peak_bytes"]
+        return size

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras import layers
 from keras_nlp.layers import PositionEmbedding
 
-from benchmarks.workloads import batches_of, fetch, whole_labels
+from benchmarks.workloads import Parts, batches_of, fetch, weights_by_part, whole_labels
 from minibert.settings import RunSettings
 
 ENCODER_OUTPUT = "encoder_0_ffn_layernormalization"
@@ -108,17 +108,23 @@ class NotebookStep:
         batches = batches_of(settings, step)
         masked_lm = build_masked_lm(settings)
         if step == "masked_lm":
-            self.model = masked_lm
+            self.model, head = masked_lm, masked_lm.layers[-1:]
             self.batches = [whole_labels(batch) for batch in batches]
         else:
             self.model = build_classifier(masked_lm, settings, frozen=step == "frozen")
+            head = self.model.layers[-2:]
             self.batches = [(batch["token_ids"].astype(np.int64), batch["labels"], None) for batch in batches]
+        self._weights = weights_by_part(self.model, head)
 
     def __call__(self, number: int) -> float:
         token_ids, labels, weight = self.batches[number % len(self.batches)]
+        self.model.reset_metrics()  # or else some versions of Keras give a running mean
         loss = self.model.train_on_batch(token_ids, labels, weight, return_dict=True)["loss"]
         fetch(self.model.trainable_variables[-1])
         return float(loss)
+
+    def weights(self) -> Parts:
+        return self._weights
 
 
 def copy_weights(ours: keras.Model, notebook: keras.Model) -> None:

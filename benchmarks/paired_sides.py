@@ -23,9 +23,8 @@ from benchmarks.paired_adam import ByWordAdam
 from benchmarks.workloads import whole_labels
 from minibert.batches import ClassifierBatches, MaskedLMBatches
 from minibert.examples import Examples
-from minibert.model.encoder import build_masked_lm
-from minibert.model.heads import build_classifier
 from minibert.settings import EmbeddingSecondMoment, RunSettings
+from minibert.stages import initial_classifier, initial_masked_lm
 from minibert.training.finetune import finetune_stage
 from minibert.training.loop import Stage
 from minibert.training.pretrain import pretrain_stage
@@ -67,16 +66,6 @@ class Side(Protocol):
         ...
 
 
-def masked_lm_of(settings: RunSettings) -> Any:
-    """The package's masked language model on its initial weights."""
-    return build_masked_lm(
-        settings.model,
-        vocabulary_size=settings.masking.required_vocabulary_size,
-        sequence_length=settings.text.sequence_length,
-        seed=settings.seed,
-    )
-
-
 class _Kept:
     """The weights of a model after some epochs."""
 
@@ -111,9 +100,9 @@ class OurSide:
 
     def __init__(self, data: Data, moment: EmbeddingSecondMoment = "occurrence") -> None:
         settings, examples = _with_moment(data.settings, moment), data.examples
-        self._masked_lm = masked_lm_of(settings)
+        self._masked_lm = initial_masked_lm(settings)
         self._pretraining = pretrain_stage(self._masked_lm, examples.token_ids, examples.vocabulary, settings)
-        classifier = build_classifier(self._masked_lm, settings.finetune, settings.model, seed=settings.seed)
+        classifier = initial_classifier(settings, self._masked_lm)
         train, test = examples.split("train"), examples.split("test")
         self._finetuning = [
             finetune_stage(classifier, train=train, validation=test, settings=settings, frozen=frozen)
@@ -170,10 +159,10 @@ class NotebookSide:
     def __init__(self, data: Data, moment: EmbeddingSecondMoment = "occurrence") -> None:
         self._settings, self._examples, self._moment = data.settings, data.examples, moment
         keras.utils.set_random_seed(data.settings.seed % 2**32)  # Keras' dropout; all else has streams of its own
-        ours, seed = masked_lm_of(data.settings), data.settings.seed
+        ours = initial_masked_lm(data.settings)
         self._masked_lm = self._of_this_kind(notebook_models.build_masked_lm(data.settings))
         notebook_models.copy_weights(ours, self._masked_lm)
-        head = build_classifier(ours, data.settings.finetune, data.settings.model, seed=seed)
+        head = initial_classifier(data.settings, ours)
         self._head = [value for name in ("hidden", "logits") for value in head.get_layer(name).get_weights()]
 
     def _of_this_kind(self, model: Any) -> Any:

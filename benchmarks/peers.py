@@ -4,12 +4,15 @@
     python -m benchmarks.peers --json                 the same as a list of rows
     python -m benchmarks.peers --quick                under two minutes: the notebook's step as the only peer
     python -m benchmarks.peers --picture ratios.svg   also as a picture
+    python -m benchmarks.peers --keep peers.json      also keeps each row, with its conditions, as it comes
+    python -m benchmarks.peers --keep peers.json --redraw   measures nothing: prints and draws what is kept
 
-A pair is some steps of ours and some of the peer's, one right after the other, in the order A B, B A,
-A B, ...; the ratio is the median over the pairs, with its quartiles. Before anything is timed each side
-has run every prepared batch twice, so what is compiled on first use is compiled; the first call is
-reported apart. Leave the machine alone meanwhile: the table says what share of the cores other processes
-took, and a peer whose threads wait for each other (PyTorch's do) suffers from it more than others.
+How a row is measured, `benchmarks.interleaved` says; the ratio is the median over the pairs, with its quartiles.
+Before anything is timed each side has run every prepared batch twice, so what is compiled on first use is
+compiled; the first call is reported apart. What is missing is not run, and says so. A side that fails or computes
+something else has no figures, and the command, which goes on with the others, fails. Leave the machine alone
+meanwhile: the table says what share of the cores other processes took, and a peer whose threads wait for each
+other (PyTorch's do) suffers from it more than others.
 """
 
 from __future__ import annotations
@@ -18,15 +21,20 @@ import argparse
 import json
 import math
 import sys
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.checks import WrongLossError
+from benchmarks.devices import DEVICES
+from benchmarks.interleaved import Workers, beside, measure_row
 from benchmarks.peers_picture import picture
-from benchmarks.peers_table import STEP_NAMES, Measured, Row, line, make_row, markdown
-from benchmarks.workers import DEVICES, OURS, Worker, WorkerError, missing_module
-from benchmarks.workloads import PREPARED_BATCHES, SHAPES, STEPS
+from benchmarks.peers_table import KEYS, Row, facts_line, kept_text, line, markdown, row_of
+from benchmarks.stored import Results, conditions, conditions_line
+from benchmarks.workers import OURS, Worker, WorkerError, missing_module
+from benchmarks.workloads import SHAPES, STEPS
+from minibert.artifacts import write_bytes
 from minibert.errors import DeviceError, MinibertError, SettingsError
 
 PEER_STEPS = {
@@ -38,11 +46,7 @@ PEER_STEPS = {
 """Peer -> the steps of ours that it has, by the memory that they need."""
 
 PAIRS = 21
-QUICK_PAIRS, QUICK_SECONDS, LEAST_PAIRS = 11, 7.0, 3
-TURN_SECONDS = 0.4
-"""A turn is as many steps as take about this long, so that the first one's cold caches do not count."""
-LOSS_TOLERANCE = 1e-4
-"""Relative distance that the first losses on a device may have from the CPU's."""
+QUICK_PAIRS, QUICK_SECONDS = 11, 7.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +57,11 @@ class Plan:
         shapes: Presets' names.
         peers: Names of `PEER_STEPS`.
         pairs: Pairs for each row.
-        seconds: A row takes no further pair after so long, from `LEAST_PAIRS` on.
-        fresh: Whether each row has processes of its own; else one shape's rows share them, smallest first.
-        device: ``cpu``, ``cuda`` or ``metal``.
+        seconds: A row takes no further pair after so long, from some pairs on.
+        fresh: Whether each row has processes of its own; else one shape's rows share them, smallest first, and
+            only the first has a peak memory.
+        device: One of `benchmarks.devices.DEVICES`.
+        require_device: Whether a device that is missing ends everything.
     """
 
     shapes: Sequence[str] = ("imdb", "amazon")
@@ -64,94 +70,54 @@ class Plan:
     seconds: float = math.inf
     fresh: bool = True
     device: str = "cpu"
+    require_device: bool = False
 
 
 def measure(plan: Plan) -> Iterator[Row]:
     """Measures row by row.
 
     Raises:
-        DeviceError: The device is not there, or its losses are not the CPU's.
-        WorkerError: A side failed, or its step does not train.
+        DeviceError: The device is required, and is not there.
     """
-    for peer in plan.peers:
-        for shape in plan.shapes:
-            missing = missing_module(peer)
-            if missing:
-                for step in PEER_STEPS[peer]:
-                    yield Row(shape=shape, step=step, peer=peer, not_run=f"{missing} is not installed")
-                continue
-            for steps in [(step,) for step in PEER_STEPS[peer]] if plan.fresh else [PEER_STEPS[peer]]:
-                with Worker(OURS, shape, plan.device) as ours, Worker(peer, shape, plan.device) as theirs:
-                    for step in steps:
-                        yield measure_row(plan, shape, step, ours, theirs)
+    with ExitStack() as stack:
+        rates: Worker | None = None
+        for peer in plan.peers:
+            steps = PEER_STEPS[peer]
+            for shape in plan.shapes:
+                missing = missing_module(peer)
+                if missing:
+                    reason = f"{missing} is not installed"
+                    yield from (Row(shape=shape, step=step, peer=peer, not_run=reason) for step in steps)
+                    continue
+                rates = rates or stack.enter_context(Worker(OURS, shape, plan.device))
+                for shared in [(step,) for step in steps] if plan.fresh else [steps]:
+                    with beside(peer, shape, rates) as workers:
+                        for step in shared:
+                            yield _row(plan, step, workers)
 
 
-def measure_row(plan: Plan, shape: str, step: str, ours: Worker, theirs: Worker) -> Row:
-    """One step of two sides, interleaved."""
-    ours.send("prepare", step)
-    theirs.send("prepare", step)
-    prepared, peer_prepared = ours.answer(), theirs.answer()
-    require_training(OURS, step, prepared["losses"])
-    require_training(theirs.side, step, peer_prepared["losses"])
-    if plan.device != "cpu":
-        with Worker(OURS, shape) as on_cpu:
-            require_same_losses(plan.device, prepared["losses"], on_cpu.ask("prepare", step)["losses"])
-    counts = [_steps_in_a_turn(side) for side in (ours, theirs)]
-    measured, started = Measured(), time.perf_counter()
-    state, peer_state = ours.ask("describe"), theirs.ask("describe")
-    for pair in range(plan.pairs):
-        if pair >= LEAST_PAIRS and time.perf_counter() - started > plan.seconds:
-            break
-        turns = [(ours, counts[0], measured.ours), (theirs, counts[1], measured.theirs)]
-        for side, count, seconds in turns if pair % 2 == 0 else turns[::-1]:
-            turn = side.ask("turn", count)
-            seconds.append(turn["seconds"])
-            measured.others.append(turn["others_rate"])
-        measured.rates.append(ours.ask("matrix_rate"))
-    facts = {
-        "shape": shape,
-        "step": step,
-        "peer": theirs.side,
-        "masked_tokens": prepared["rows"],
-        "ours_first_loss": prepared["losses"][0],
-        "peer_first_loss": peer_prepared["losses"][0],
-        "ours_first_call_seconds": prepared["first_call_seconds"],
-        "peer_first_call_seconds": peer_prepared["first_call_seconds"],
-        "peak_bytes": state["peak_bytes"],
-        "peer_peak_bytes": peer_state["peak_bytes"],
-        "environment": {"ours": state["environment"], "peer": peer_state["environment"]},
-    }
-    return make_row(measured, facts)
+def _row(plan: Plan, step: str, workers: Workers) -> Row:
+    """A row; what is missing or wrong with one leaves the others alone."""
+    shape, peer = workers.ours.shape, workers.theirs.side
+    try:
+        return measure_row(workers, step, pairs=plan.pairs, seconds=plan.seconds)
+    except DeviceError as error:
+        if plan.require_device:
+            raise
+        return Row(shape=shape, step=step, peer=peer, not_run=str(error))
+    except (WorkerError, WrongLossError) as error:
+        return Row(shape=shape, step=step, peer=peer, failed=str(error))
 
 
-def require_training(side: str, step: str, losses: Sequence[float]) -> None:
-    """A fast wrong step is no step: losses are numbers, and a batch's is lower the second time.
+def keep(results: Results, row: Row) -> None:
+    """Keeps a row at once; one that was not run does not take the place of one that was.
 
     Raises:
-        WorkerError: They are not.
+        ArtifactError: The file cannot be written.
     """
-    if not all(math.isfinite(loss) for loss in losses):
-        raise WorkerError(f"{side}: {step}: finite losses are required, but {losses} came")
-    first, again = losses[:PREPARED_BATCHES], losses[PREPARED_BATCHES : 2 * PREPARED_BATCHES]
-    if step == "masked_lm" and not sum(again) < sum(first):
-        raise WorkerError(f"{side}: {step}: a loss that falls is required, but {losses} came")
-
-
-def require_same_losses(device: str, losses: Sequence[float], on_cpu: Sequence[float]) -> None:
-    """No figure of a device counts that computes something else than the CPU.
-
-    Raises:
-        DeviceError: A first loss is further off than `LOSS_TOLERANCE`.
-    """
-    for number, (loss, wanted) in enumerate(zip(losses, on_cpu, strict=True)):
-        if not abs(loss - wanted) <= LOSS_TOLERANCE * abs(wanted):
-            raise DeviceError(
-                f"--device {device}: the CPU's loss {wanted:.6f} is required in step {number}, but {loss:.6f} came"
-            )
-
-
-def _steps_in_a_turn(side: Worker) -> int:
-    return max(1, round(TURN_SECONDS / side.ask("turn", 2)["seconds"]))
+    values = asdict(row)
+    if row.not_run is None or results.find(**values) is None:
+        results.keep(values, under=conditions("keras-hub", "transformers"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -159,9 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
-    except (MinibertError, WorkerError) as error:
+    except MinibertError as error:
         print(f"benchmarks.peers: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 1)
+        return error.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -170,6 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="under two minutes: the notebook's step as the only peer")
     parser.add_argument("--pairs", type=int, metavar="N", help=f"pairs for each row (default: {PAIRS})")
     parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="also draw the ratios")
+    parser.add_argument("--keep", type=Path, metavar="FILE.json", help="also add the rows to a file of results")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing: print and draw what --keep has")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to train (default: cpu)")
     parser.add_argument("--require-device", action="store_true", help="fail where the device is missing")
     parser.add_argument("--shape", action="append", choices=SHAPES, help="only this shape; may be repeated")
@@ -177,37 +145,48 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> int:
+def _plan(options: argparse.Namespace) -> Plan:
     if options.pairs is not None and options.pairs < 1:
         raise SettingsError(f"--pairs: 1 or more is required, but {options.pairs} came")
     if options.picture is not None and options.picture.suffix != ".svg":
         raise SettingsError(f"--picture: a name that ends in .svg is required, but {str(options.picture)!r} came")
-    plan = Plan(
+    if options.redraw and options.keep is None:
+        raise SettingsError("--redraw: a file of results is required, but --keep named none")
+    return Plan(
         shapes=options.shape or Plan.shapes,
         peers=options.peer or (("notebook",) if options.quick else Plan.peers),
         pairs=options.pairs or (QUICK_PAIRS if options.quick else PAIRS),
         seconds=QUICK_SECONDS if options.quick and not options.pairs else math.inf,
         fresh=not options.quick,
         device=options.device,
+        require_device=options.require_device,
     )
-    rows = []
-    try:
-        for row in measure(plan):
-            rows.append(row)
-            print(line(row), file=sys.stderr, flush=True)
-    except DeviceError as error:
-        if options.require_device:
-            raise
-        rows = [
-            Row(shape=shape, step=step, peer=peer, not_run=str(error))
-            for peer in plan.peers
-            for shape in plan.shapes
-            for step in PEER_STEPS[peer]
-        ]
+
+
+def _run(options: argparse.Namespace) -> int:
+    plan = _plan(options)
+    results = None if options.keep is None else Results(options.keep, KEYS)
+    rows: list[Row] = []
+    for row in () if options.redraw else measure(plan):
+        rows.append(row)
+        print(line(row), file=sys.stderr, flush=True)
+        if results is not None:
+            keep(results, row)
+    shown = [row_of(kept) for kept in results.rows] if results is not None else rows
+    if options.json:
+        print(json.dumps([asdict(row) for row in shown], indent=2))
+    else:
+        print(kept_text(results) if results is not None else _text(rows))
     if options.picture is not None:
-        options.picture.write_text(picture([asdict(row) for row in rows], STEP_NAMES), encoding="utf-8")
-    print(json.dumps([asdict(row) for row in rows], indent=2) if options.json else markdown(rows))
-    return 0
+        write_bytes(options.picture, picture(shown).encode())
+    return int(any(row.failed for row in rows))
+
+
+def _text(rows: Sequence[Row]) -> str:
+    """The table of what was measured now."""
+    notes = facts_line(rows)
+    under = f"\n\n{notes} {conditions_line([conditions('keras-hub', 'transformers')])}" if notes else ""
+    return f"{markdown(rows)}{under}"
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from benchmarks.peers_table import PEER_NAMES, STEP_NAMES, Row, outcome
 from minibert.report.charts import nice_ticks
 from minibert.report.markup import Markup, element
 
@@ -20,15 +21,14 @@ _STYLE = Markup(
 )
 
 
-def picture(rows: Sequence[Mapping[str, Any]], step_names: Mapping[str, str]) -> str:
+def picture(rows: Sequence[Row]) -> str:
     """Draws measured rows, grouped by shape; a bar is how many of our steps fit into one of the peer's.
 
     Args:
-        rows: Rows of `benchmarks.peers`; those that were not run are named, without a bar.
-        step_names: What a step is called.
+        rows: Those without figures are named, without a bar.
     """
-    shapes = list(dict.fromkeys(row["shape"] for row in rows))
-    longest = max((row["ratio_high"] for row in rows if row["ratio"] is not None), default=1.0)
+    shapes = list(dict.fromkeys(row.shape for row in rows))
+    longest = max((row.ratio_high for row in rows if row.ratio_high is not None), default=1.0)
     ticks = nice_ticks(0.0, max(longest, 1.0))
     height = TOP + BOTTOM + len(rows) * (BAR + GAP) + len(shapes) * GROUP_GAP
 
@@ -47,8 +47,8 @@ def picture(rows: Sequence[Mapping[str, Any]], step_names: Mapping[str, str]) ->
             yield element("text", f"shape {shape}", x=8, y=y + 18, class_="title")
             y += GROUP_GAP
             for row in rows:
-                if row["shape"] == shape:
-                    yield _bar(row, f"{step_names[row['step']]}, {row['peer']}", x, y)
+                if row.shape == shape:
+                    yield _bar(row, x, y)
                     y += BAR + GAP
 
     return element(
@@ -60,26 +60,24 @@ def picture(rows: Sequence[Mapping[str, Any]], step_names: Mapping[str, str]) ->
         width=WIDTH,
         height=height,
         role="img",
-        aria_label="; ".join(f"{r['shape']}, {r['step']}, {r['peer']}: {_figure(r)}" for r in rows),
+        aria_label="; ".join(f"{row.shape}, {_name(row)}: {outcome(row)}" for row in rows),
     )
 
 
-def _figure(row: Mapping[str, Any]) -> str:
-    return f"not run: {row['not_run']}" if row["ratio"] is None else f"{row['ratio']:.1f}×"
+def _name(row: Row) -> str:
+    return f"{STEP_NAMES[row.step]}, {PEER_NAMES.get(row.peer, row.peer)}"
 
 
-def _bar(row: Mapping[str, Any], name: str, x: Any, y: float) -> Markup:
+def _bar(row: Row, x: Any, y: float) -> Markup:
     baseline, middle = y + BAR - 4, y + BAR / 2
-    label = element("text", name, x=LEFT - 8, y=baseline, text_anchor="end")
-    if row["ratio"] is None:
-        return element("g", label, element("text", _figure(row), x=x(0) + 6, y=baseline, class_="quiet"))
-    low, high = x(row["ratio_low"]), x(row["ratio_high"])
+    label = element("text", _name(row), x=LEFT - 8, y=baseline, text_anchor="end")
+    if row.ratio is None:
+        return element("g", label, element("text", outcome(row), x=x(0) + 6, y=baseline, class_="quiet"))
+    end, low, high = x(row.ratio), x(row.ratio_low), x(row.ratio_high)
     return element(
         "g",
         label,
-        element(
-            "rect", x=x(0), y=y, width=round(x(row["ratio"]) - x(0), 1), height=BAR, class_=row["peer"].replace(",", "")
-        ),
+        element("rect", x=x(0), y=y, width=round(end - x(0), 1), height=BAR, class_=row.peer),
         element("line", x1=low, x2=high, y1=middle, y2=middle, class_="range"),
-        element("text", _figure(row), x=max(high, x(row["ratio"])) + 6, y=baseline),
+        element("text", outcome(row), x=max(high, end) + 6, y=baseline),
     )

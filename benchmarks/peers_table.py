@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from benchmarks.arithmetic import step_flops
+from benchmarks.stored import Results, conditions_line
 from benchmarks.workloads import shape_settings
 
 STEP_NAMES = {"masked_lm": "masked LM", "frozen": "classifier, frozen", "unfrozen": "classifier, unfrozen"}
+PEER_NAMES = {
+    "notebook": "notebook",
+    "keras-hub": "keras-hub",
+    "pytorch": "PyTorch, gathered",
+    "pytorch-full": "PyTorch, all logits",
+}
+KEYS = ("shape", "step", "peer")
+"""What says which row of `benchmarks.stored.Results` is meant."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One step at one shape beside one peer; what was not run has no figures, and says why.
+    """One step at one shape beside one peer; what was not run, or failed, has no figures, and says why.
 
     Attributes:
         shape: A preset's name.
         step: ``masked_lm``, ``frozen`` or ``unfrozen``.
-        peer: ``notebook``, ``keras-hub`` or ``pytorch``.
+        peer: One of `PEER_NAMES`; from `benchmarks.precision` another side.
         ratio: The peer's seconds by ours: the median over pairs.
         ratio_low: The lower quartile.
         ratio_high: The upper quartile.
         ours_seconds: Median seconds of our step.
         peer_seconds: Median seconds of the peer's.
-        peak_bytes: Most memory that our process had resident.
+        peak_bytes: Most memory that our process had resident; None where it had run another step before, too.
         peer_peak_bytes: Likewise the peer's.
         matrix_rate_fraction: Arithmetic of the step's matrix products by the machine's float32 matrix rate,
             measured between the pairs, by our seconds: 1 would be nothing but products at full rate.
@@ -41,7 +50,8 @@ class Row:
         pairs: Number of pairs.
         others_rate: Share of the cores, 0 to 1, that other processes took during the turns, in the mean; None
             where the system does not say.
-        not_run: Why there are no figures, or None.
+        not_run: What was missing, or None.
+        failed: What a side did wrong, or None: then no figure counts, and the command fails.
         environment: Device, threads and versions of both sides.
     """
 
@@ -67,6 +77,7 @@ class Row:
     pairs: int = 0
     others_rate: float | None = None
     not_run: str | None = None
+    failed: str | None = None
     environment: dict[str, Any] = field(default_factory=dict)
 
 
@@ -104,6 +115,12 @@ def make_row(measured: Measured, facts: dict[str, Any]) -> Row:
     )
 
 
+def row_of(kept: Mapping[str, Any]) -> Row:
+    """A row from its values, whatever else stands beside them."""
+    names = {of_row.name for of_row in fields(Row)}
+    return Row(**{name: value for name, value in kept.items() if name in names})
+
+
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     """Lower quartile, median and upper quartile."""
     if len(values) == 1:
@@ -113,56 +130,80 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table, and what it was measured on."""
+    """The table."""
     head = (
         "| shape | step | beside | ratio (quartiles) | ours | peer | our memory | peer's memory "
         "| of the matrix rate |\n|---|---|---|---|---|---|---|---|---|"
     )
-    lines = [head, *(line(row) for row in rows)]
-    measured = [row for row in rows if row.environment]
-    if measured:
-        lines += ["", _conditions(measured)]
-    return "\n".join(lines)
+    return "\n".join([head, *map(line, rows)])
 
 
 def line(row: Row) -> str:
     """A row of the table."""
+    named = (row.shape, STEP_NAMES[row.step], PEER_NAMES.get(row.peer, row.peer))
     if row.ratio is None:
-        return f"| {row.shape} | {STEP_NAMES[row.step]} | {row.peer} | not run: {row.not_run} | | | | | |"
+        return f"| {' | '.join((*named, outcome(row)))} | | | | | |"
     assert row.ours_seconds is not None
     assert row.peer_seconds is not None
-    assert row.peak_bytes is not None
-    assert row.peer_peak_bytes is not None
     cells = (
-        row.shape,
-        STEP_NAMES[row.step],
-        row.peer,
+        *named,
         f"**{row.ratio:.1f}×** ({row.ratio_low:.1f} to {row.ratio_high:.1f})",
         f"{row.ours_seconds * 1e3:.0f} ms",
         f"{row.peer_seconds * 1e3:.0f} ms",
-        f"{row.peak_bytes / 1e9:.2f} GB",
-        f"{row.peer_peak_bytes / 1e9:.2f} GB",
+        _gigabytes(row.peak_bytes),
+        _gigabytes(row.peer_peak_bytes),
         f"{row.matrix_rate_fraction:.2f}",
     )
     return f"| {' | '.join(cells)} |"
 
 
-def _conditions(rows: Sequence[Row]) -> str:
-    sides = {"minibert": rows[0].environment["ours"], **{row.peer: row.environment["peer"] for row in rows}}
-    ours = sides["minibert"]
-    versions = {name: version for side in sides.values() for name, version in side["versions"].items()}
-    rate = statistics.median(row.matrix_flops_per_second or 0.0 for row in rows)
-    counts = sorted({row.pairs for row in rows})
+def outcome(row: Row) -> str:
+    """The ratio, or why there is none."""
+    if row.ratio is None:
+        return (f"failed: {row.failed}" if row.failed else f"not run: {row.not_run}").replace("|", "/")
+    return f"{row.ratio:.1f}×"
+
+
+def _gigabytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1e9:.2f} GB"
+
+
+def facts_line(rows: Sequence[Row]) -> str:
+    """How the rows were measured, as a sentence for under the table; empty where none was."""
+    measured = [row for row in rows if row.ratio is not None]
+    if not measured:
+        return ""
+    sides = [side for row in measured for side in row.environment.values()]
+    devices = dict.fromkeys(_device(row.environment["ours"]) for row in measured)
+    rate = statistics.median(row.matrix_flops_per_second or 0.0 for row in measured)
+    counts = sorted({row.pairs for row in measured})
     pairs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    shares = [row.others_rate for row in measured if row.others_rate is not None]
+    others = f"; other processes took up to {max(shares):.0%} of the cores" if shares else ""
     return (
-        f"{ours['processor']}, {ours['cores']} cores, default threads, device {ours['device']}"
-        f"{''.join(f', {gpu}' for gpu in ours.get('gpu', []))}; "
-        f"float32 matrix rate {rate / 1e9:.0f} GFLOP/s; median of {pairs} interleaved pairs; "
-        f"{_others(rows)}" + ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) + "."
+        f"Device {'; '.join(devices)}, {_threads(sides)}; float32 matrix rate {rate / 1e9:.0f} GFLOP/s; "
+        f"median of {pairs} interleaved pairs{others}."
     )
 
 
-def _others(rows: Sequence[Row]) -> str:
-    """How quiet the machine was, by its loudest row."""
-    shares = [row.others_rate for row in rows if row.others_rate is not None]
-    return f"other processes took up to {max(shares):.0%} of the cores; " if shares else ""
+def kept_text(results: Results) -> str:
+    """The table of what is kept, how it was measured and under which conditions; empty where nothing is kept."""
+    rows = [row_of(kept) for kept in results.rows]
+    notes = f"{facts_line(rows)} {conditions_line(results.conditions_of(results.rows))}"
+    return f"{markdown(rows)}\n\n{notes.strip()}" if rows else ""
+
+
+def _device(side: Mapping[str, Any]) -> str:
+    """The device, and which GPU: its clocks change by the second."""
+    return "".join([side["device"], *(f", {gpu.partition(',')[0]}" for gpu in side.get("gpu", []))])
+
+
+def _threads(sides: Sequence[Mapping[str, Any]]) -> str:
+    """Whether every framework was left its own number of threads: 0 is TensorFlow's, all cores PyTorch's."""
+    chosen = {
+        f"{name.replace('_', '-')} {count}"
+        for side in sides
+        for name, count in (side["threads"] or {}).items()
+        if count not in (0, side["cores"])
+    }
+    return f"threads: {', '.join(sorted(chosen))}" if chosen else "default threads"

@@ -15,8 +15,6 @@ products and of what stands between them. Weights, loss and optimizer are float3
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import multiprocessing
 import statistics
 import sys
 import time
@@ -24,10 +22,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.devices import as_a_run
+from benchmarks.interleaved import beside, measure_row
 from benchmarks.line_picture import Line, Panel, line_picture
 from benchmarks.stored import RESULTS, Results, conditions, conditions_line
-from benchmarks.workers import OURS, Worker, WorkerError
-from benchmarks.workloads import OurStep
+from benchmarks.workers import OURS, Worker, run_apart
 from minibert.artifacts import write_bytes
 from minibert.errors import MinibertError, SettingsError
 from minibert.settings import RunSettings, replace_setting
@@ -47,11 +46,9 @@ PAIRS = 11
 
 def measure_speed(shape: str, step: str, pairs: int) -> dict[str, Any]:
     """Both precisions, interleaved; ``ratio`` above 1 means that bfloat16 is faster."""
-    from benchmarks.peers import Plan, measure_row
-
-    with Worker(OURS, shape) as wide, Worker("bfloat16", shape) as narrow:
-        row = measure_row(Plan(pairs=pairs), shape, step, wide, narrow)
-        rates = [(wide.ask("matrix_rate"), narrow.ask("matrix_rate", "bfloat16")) for _ in range(pairs)]
+    with Worker(OURS, shape) as rates, beside("bfloat16", shape, rates) as workers:
+        row = measure_row(workers, step, pairs=pairs)
+        found = [(rates.ask("matrix_rate"), rates.ask("matrix_rate", "bfloat16")) for _ in range(pairs)]
     return {
         "what": "speed",
         "shape": shape,
@@ -61,8 +58,8 @@ def measure_speed(shape: str, step: str, pairs: int) -> dict[str, Any]:
         "ratio_high": 1.0 / row.ratio_low,
         "float32_seconds": row.ours_seconds,
         "bfloat16_seconds": row.peer_seconds,
-        "float32_flops_per_second": statistics.median(rate for rate, _ in rates),
-        "bfloat16_flops_per_second": statistics.median(rate for _, rate in rates),
+        "float32_flops_per_second": statistics.median(rate for rate, _ in found),
+        "bfloat16_flops_per_second": statistics.median(rate for _, rate in found),
         "float32_peak_bytes": row.peak_bytes,
         "bfloat16_peak_bytes": row.peer_peak_bytes,
         "pairs": row.pairs,
@@ -82,9 +79,7 @@ def run_settings(precision: str, more: Sequence[str] = ()) -> RunSettings:
 
 def loss_curves(precision: str, data: str, more: Sequence[str]) -> list[dict[str, Any]]:
     """The losses of every stage of the run, step by step; in a process of its own."""
-    from minibert.quiet import quiet_tensorflow
-
-    quiet_tensorflow()
+    as_a_run()
     from minibert.batches import Prefetch
     from minibert.preparation import prepare
     from minibert.stages import fresh_stages
@@ -156,9 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
-    except (MinibertError, WorkerError) as error:
+    except MinibertError as error:
         print(f"benchmarks.precision: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 1)
+        return error.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -185,23 +180,13 @@ def _run(options: argparse.Namespace) -> int:
             results.keep(measure_speed(shape, "masked_lm", options.pairs), under=conditions())
     if "run" in measured:
         for precision in PRECISIONS:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                rows = pool.apply(loss_curves, (precision, options.data, options.set))
-            for row in rows:
+            for row in run_apart(loss_curves, precision, options.data, options.set):
                 results.keep(row, under=conditions(settings=[*RUN, *options.set]))
     runs = [row for row in results.rows if row["what"] == "run"]
     write_bytes(options.results.with_suffix(".svg"), picture(runs).encode())
     print(speed_table([row for row in results.rows if row["what"] == "speed"]), run_table(runs), sep="\n\n")
     print("", conditions_line(results.conditions_of(results.rows)), sep="\n")
     return 0
-
-
-class Bfloat16Step(OurStep):
-    """Our own training step in mixed precision."""
-
-    def __init__(self, settings: RunSettings, step: str) -> None:
-        model = dataclasses.replace(settings.model, precision=PRECISIONS["bfloat16"])
-        super().__init__(dataclasses.replace(settings, model=model), step)
 
 
 if __name__ == "__main__":

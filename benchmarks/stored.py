@@ -14,40 +14,46 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minibert.artifacts import write_bytes
-from minibert.environment import describe_environment
+import minibert
+from benchmarks.measured_code import PACKAGE, commit_of, has_changes
+from minibert.artifacts import write_bytes, writing
+from minibert.environment import describe_environment, package_version
 from minibert.errors import ArtifactError
 
+CHECKOUT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("minibert", "tensorflow", "keras", "numpy", "pyarrow", "jax", "torch")
+_MEASURED = (PACKAGE, "benchmarks", ":(exclude)benchmarks/results")
 
 
-def conditions(**more: Any) -> dict[str, Any]:
-    """What figures taken now depend on: machine, threads, versions, day, and whatever is given."""
+def conditions(*packages: str, **more: Any) -> dict[str, Any]:
+    """What figures taken now depend on: code, machine, threads, versions, day, and whatever is given.
+
+    Args:
+        packages: Whose versions matter beside those of `PACKAGES`.
+        more: Further conditions by name.
+    """
     described = describe_environment()
-    versions = {**described["packages"], **{name: _version(name) for name in PACKAGES}}
+    versions = {name: package_version(name) for name in dict.fromkeys((*PACKAGES, *packages))}
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        **_code(),
         "processor": described["cpu"]["model"],
         "cores": described["cpu"]["cores"],
         "instruction_sets": [
             name for name in described["cpu"]["instruction_sets"] if name.startswith(("avx512", "amx"))
         ],
         "threads": described["threads"] or "default",
-        "versions": {name: versions[name] for name in PACKAGES if versions[name]},
+        "versions": {name: version for name, version in versions.items() if version},
         **more,
     }
 
 
-def _version(name: str) -> str | None:
-    from importlib import metadata
-
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        import minibert
-
-        return minibert.__version__ if name == "minibert" else None
+def _code() -> dict[str, Any]:
+    """The checkout's commit, and whether what is measured has changed since; None where the package is another's."""
+    is_checkouts = Path(minibert.__file__).resolve().parent == CHECKOUT / PACKAGE
+    commit = commit_of(CHECKOUT) if is_checkouts else None
+    return {"commit": commit, "dirty": commit is not None and has_changes(CHECKOUT, *_MEASURED)}
 
 
 class Results:
@@ -77,7 +83,11 @@ class Results:
         return next((row for row in self.rows if all(row.get(key) == wanted.get(key) for key in self._keys)), None)
 
     def keep(self, row: Mapping[str, Any], *, under: Mapping[str, Any]) -> None:
-        """Adds a row, or replaces the one of the same measurement, and writes the file."""
+        """Adds a row, or replaces the one of the same measurement, and writes the file.
+
+        Raises:
+            ArtifactError: It cannot be written.
+        """
         under = dict(under)
         if under not in self._conditions:
             self._conditions.append(under)
@@ -94,7 +104,8 @@ class Results:
         return [self._conditions[number] for number in sorted({row["conditions"] for row in rows})]
 
     def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = ",\n".join(f"  {json.dumps(row)}" for row in self.rows)
         text = f'{{"conditions": {json.dumps(self._conditions, indent=1)},\n"rows": [\n{lines}\n]}}\n'
         write_bytes(self.path, text.encode())
@@ -107,5 +118,20 @@ def conditions_line(found: Sequence[Mapping[str, Any]]) -> str:
         device = "".join(f", {gpu}" for gpu in one.get("gpu", []))
         versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
         sets = f" ({', '.join(one['instruction_sets'])})" if one["instruction_sets"] else ""
-        sentences.append(f"{one['processor']}{sets}, {one['cores']} cores{device}; {versions}; {one['date']}.")
+        sentences.append(
+            f"{one['processor']}{sets}, {one['cores']} cores{device}; {versions}; {one['date']}{_commit_text(one)}."
+        )
     return " ".join(dict.fromkeys(sentences))
+
+
+def _commit_text(one: Mapping[str, Any]) -> str:
+    """The commit, where the conditions say it: figures that were taken before they did have none."""
+    if not one.get("commit"):
+        return ""
+    return f", commit {one['commit'][:10]}{' with changes' if one['dirty'] else ''}"
+
+
+def disturbed(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How quiet the machine was, by its loudest row."""
+    shares = [row["others_rate"] for row in rows if row.get("others_rate") is not None]
+    return f"Other processes took up to {max(shares):.0%} of the cores." if shares else ""

@@ -4,8 +4,9 @@ The first is what a careful user of both would write: the encoder on the whole b
 projection on the selected positions only, and PyTorch's fused Adam. The second is what the library does
 when it is given labels: logits for every token, and a label of -100 where none counts.
 
-The architecture differs from the notebooks': a layer norm behind the embeddings, which have a segment's
-too, a dense layer with a norm before the projection, and the projection tied to the embedding.
+The architecture is the notebooks' where the configuration allows it: ReLU in the blocks, no dropout of the
+attention's probabilities. What differs: a layer norm behind the embeddings, which have a segment's too and are
+dropped out, a dense layer with a norm before the projection, and the projection tied to the embedding.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from benchmarks.workloads import masked_lm_batches
+from benchmarks.workloads import Parts, masked_lm_batches
 from minibert.batches import Arrays
 from minibert.settings import RunSettings
 
@@ -63,6 +64,10 @@ class TorchStep:
         self._optimizer.step()
         self.model.cls.predictions.bias[0].item()  # waits for the update
         return loss.item() / len(labels)
+
+    def weights(self) -> Parts:
+        parts = {"encoder": self.model.bert, "head": self.model.cls}
+        return {name: [weight.detach().cpu().numpy() for weight in part.parameters()] for name, part in parts.items()}
 
     def loss_sum(self, token_ids: Any, positions: Any, labels: Any) -> Any:
         """The selected tokens' losses, summed."""

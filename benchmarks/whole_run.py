@@ -1,6 +1,6 @@
 """A whole run beside the sum of the notebook's steps.
 
-    python -m benchmarks.peers --peer notebook --shape imdb --json > peers.json
+    python -m benchmarks.peers --peer notebook --shape imdb --keep peers.json
     python -m benchmarks.classify --run runs/imdb-seed0 --data imdb.parquet --json > classify.json
     python -m benchmarks.whole_run --run runs/imdb-seed0 --data imdb.parquet --peers peers.json --classify classify.json
 
@@ -9,7 +9,8 @@ stage is the run's own recorded time for it, times the ratio that was measured i
 steps (`benchmarks.peers`), of evaluating (`benchmarks.classify`), and of the texts, which is measured here on
 a part of the run's own corpus: vocabulary, encoding and masks. The notebook encodes the texts three times
 (train, test, both) and evaluates as often as the run. What only the run does (checkpoints, the record, the
-report, waiting) is counted for the run alone.
+report, waiting, and after an epoch the check and the digest of its weights, whose time is measured here and taken off
+its evaluations) is counted for the run alone.
 """
 
 from __future__ import annotations
@@ -72,17 +73,37 @@ def text_ratio(texts: list[str], settings: RunSettings, pairs: int) -> float:
     return statistics.median(ratios)
 
 
-def table_of(record: dict[str, Any], ratios: dict[str, float]) -> list[dict[str, Any]]:
+def digest_seconds(settings: RunSettings) -> dict[str, float]:
+    """Seconds that a run takes after an epoch of each of `TRAINED` to check and digest its weights: the median."""
+    from minibert.stages import initial_classifier, initial_masked_lm
+    from minibert.training.loop import finite_digest
+
+    masked_lm = initial_masked_lm(settings)
+    classifier = initial_classifier(settings, masked_lm)
+    found = {}
+    for stage in TRAINED:
+        seconds, variables = [], list((masked_lm if stage == "pretrain" else classifier).variables)
+        for _ in range(PAIRS):
+            started = time.perf_counter()
+            finite_digest(stage, variables)
+            seconds.append(time.perf_counter() - started)
+        found[stage] = statistics.median(seconds)
+    return found
+
+
+def table_of(record: dict[str, Any], ratios: dict[str, float], digests: dict[str, float]) -> list[dict[str, Any]]:
     """The stages: the run's seconds by kind, and the notebook's by the ratios.
 
     Args:
         record: Of the run.
         ratios: ``text``, ``evaluate``, and each of `TRAINED`'s steps.
+        digests: From `digest_seconds`.
     """
     rows = []
     for stage in record["stages"]:
         ours = seconds_by_kind(record, stage)
-        notebook = ours["validation"] * ratios["evaluate"]
+        alone = digests.get(stage, 0.0) * len(record["stages"][stage].get("epochs", ()))
+        notebook = max(ours["validation"] - alone, 0.0) * ratios["evaluate"]
         if stage == "encode":
             notebook += ours["preparing"] * ratios["text"]
         elif stage in TRAINED:
@@ -139,7 +160,9 @@ def _read_json(path: Path) -> Any:
 
 def step_ratios(path: Path, shape: str) -> dict[str, float]:
     """The ratios of a shape's training steps beside the notebook's, from rows of `benchmarks.peers`."""
-    rows = [row for row in _read_json(path) if row["shape"] == shape and row["peer"] == "notebook"]
+    content = _read_json(path)
+    every = content["rows"] if isinstance(content, dict) else content  # kept, or printed by --json
+    rows = [row for row in every if row["shape"] == shape and row["peer"] == "notebook"]
     found = {row["step"]: float(row["ratio"]) for row in rows if row["ratio"] is not None}
     missing = [step for step in TRAINED.values() if step not in found]
     if missing:
@@ -147,11 +170,21 @@ def step_ratios(path: Path, shape: str) -> dict[str, float]:
     return found
 
 
+def evaluation_ratio(path: Path) -> float:
+    """The notebook's time by ours for each further review, from the figures of `benchmarks.classify`."""
+    ratio = _read_json(path)["ratio"]
+    if ratio is None:
+        raise SettingsError(
+            f"{path}: a ratio of each further review is required, but there were too few reviews for it"
+        )
+    return float(ratio)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.whole_run", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="a finished run")
-    parser.add_argument("--peers", type=Path, required=True, metavar="FILE.json", help="of benchmarks.peers --json")
+    parser.add_argument("--peers", type=Path, required=True, metavar="FILE.json", help="of benchmarks.peers")
     parser.add_argument("--classify", type=Path, required=True, metavar="FILE.json", help="of benchmarks.classify")
     parser.add_argument("--data", metavar="PATH", help="the run's data, if it was given any")
     parser.add_argument("--texts", type=int, default=TEXTS, metavar="N", help=f"default: {TEXTS}")
@@ -161,12 +194,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record = read_record(options.run)
         settings = record_settings(record, options.run / NAME)
         ratios = step_ratios(options.peers, settings.preset)
-        ratios["evaluate"] = float(_read_json(options.classify)["ratio"])
+        ratios["evaluate"] = evaluation_ratio(options.classify)
         from minibert.quiet import quiet_tensorflow
 
         quiet_tensorflow()
         ratios["text"] = text_ratio(_texts_of(settings, options.data, options.texts), settings, PAIRS)
-        rows = table_of(record, ratios)
+        rows = table_of(record, ratios, digest_seconds(settings))
     except MinibertError as error:
         print(f"benchmarks.whole_run: {error}", file=sys.stderr)
         return error.exit_code

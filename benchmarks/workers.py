@@ -1,8 +1,8 @@
 """Workloads in processes of their own, one of which steps while the others wait.
 
 Each worker is a fresh Python process with one framework in it, in the state in which its user would
-train: ours with TensorFlow's op determinism on, as a run has it, a peer without. So a crash, a thread
-pool or a setting of one does not reach the other, and the peak memory is that of one training process.
+train: ours as a run has it, a peer without. So a crash, a thread pool or a setting of one does not reach
+the other, and the peak memory is that of one training process.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import gc
 import importlib
 import importlib.util
 import multiprocessing
-import os
-import resource
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from benchmarks.checks import moved_rates, weight_digests
+from benchmarks.devices import as_a_run, claim_tensorflow_device, nvidia_gpus, require_torch_device
+from benchmarks.meter import Meter, peak_bytes
 from benchmarks.workloads import PREPARED_BATCHES, Workload, batches_of, selected_rows, shape_settings
-from minibert.allocator import keep_freed_memory
-from minibert.environment import available_cores, describe_environment
-from minibert.errors import DeviceError
+from minibert.environment import available_cores, describe_environment, package_version
+from minibert.errors import DeviceError, MinibertError
 
 OURS = "minibert"
 SIDES = {
@@ -32,7 +32,7 @@ SIDES = {
     "keras-hub": ("benchmarks.keras_hub_models", "KerasHubStep"),
     "pytorch": ("benchmarks.torch_models", "TorchStep"),
     "pytorch-full": ("benchmarks.torch_models", "FullTorchStep"),
-    "bfloat16": ("benchmarks.precision", "Bfloat16Step"),
+    "bfloat16": ("benchmarks.workloads", "Bfloat16Step"),
 }
 """Side -> the module and the class of its workload."""
 
@@ -43,14 +43,26 @@ NEEDED = {
 }
 """Side -> modules that must be installed."""
 
-DEVICES = ("cpu", "cuda", "metal")
 WAIT_SECONDS = 900
 _OUR_SIDES = frozenset({OURS, "bfloat16"})
-_TENSORFLOW_SIDES = _OUR_SIDES | {"notebook", "keras-hub"}
+_OF_KERAS = ("tensorflow", "keras", "numpy")
+_OF_TORCH = ("torch", "transformers")
+_PACKAGES = {
+    OURS: ("minibert", *_OF_KERAS),
+    "bfloat16": ("minibert", *_OF_KERAS),
+    "notebook": (*_OF_KERAS, "keras-nlp"),
+    "keras-hub": (*_OF_KERAS, "keras-hub"),
+    "pytorch": _OF_TORCH,
+    "pytorch-full": _OF_TORCH,
+}
+"""Side -> the packages that it is made of."""
+_TORCH_SIDES = frozenset(side for side, packages in _PACKAGES.items() if packages is _OF_TORCH)
+
+Result = TypeVar("Result")
 
 
-class WorkerError(RuntimeError):
-    """A worker could not do what it was asked."""
+class WorkerError(MinibertError):
+    """A process could not do what it was asked."""
 
 
 def missing_module(side: str) -> str | None:
@@ -58,35 +70,43 @@ def missing_module(side: str) -> str | None:
     return next((name for name in NEEDED.get(side, ()) if importlib.util.find_spec(name) is None), None)
 
 
-class Worker:
-    """One side's process, used as a context manager.
+class Child:
+    """A fresh Python process that answers orders, used as a context manager.
 
     Args:
-        side: One of `SIDES`.
-        shape: One of `benchmarks.workloads.SHAPES`.
-        device: One of `DEVICES`.
+        name: For messages.
+        make: A class that can be imported; its methods, each with one argument, are the orders.
+        arguments: What its object is made with, in the process.
     """
 
-    def __init__(self, side: str, shape: str, device: str = "cpu") -> None:
-        self.side = side
+    def __init__(self, name: str, make: Callable[..., Any], *arguments: Any) -> None:
+        self._name = name
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, side, shape, device), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
         self._process.start()
         theirs.close()
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Child:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._connection.close()  # the worker's next read ends it
+        self.close()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._connection.close()  # its next read ends it
         self._process.join(20)
         if self._process.is_alive():
             self._process.terminate()
             self._process.join()
 
     def send(self, order: str, argument: Any = None) -> None:
-        """Gives an order without waiting for its answer."""
+        """Gives an order without waiting for its answer.
+
+        Raises:
+            WorkerError: The process has ended.
+        """
         try:
             self._connection.send((order, argument))
         except OSError:
@@ -97,18 +117,19 @@ class Worker:
 
         Raises:
             DeviceError: The device is not there.
-            WorkerError: The worker failed, ended, or is silent.
+            WorkerError: The process failed, ended, or is silent; of a silent one nothing more comes.
         """
         try:
             if not self._connection.poll(WAIT_SECONDS):
-                raise WorkerError(f"{self.side}: no answer for {WAIT_SECONDS} s")
+                self._process.terminate()
+                raise WorkerError(f"{self._name}: no answer for {WAIT_SECONDS} s")
             kind, value = self._connection.recv()
         except (EOFError, OSError):
             raise self._ended() from None
         if kind == "device":
             raise DeviceError(value)
         if kind == "error":
-            raise WorkerError(f"{self.side}: {value}")
+            raise WorkerError(f"{self._name}: {value}")
         return value
 
     def ask(self, order: str, argument: Any = None) -> Any:
@@ -118,15 +139,13 @@ class Worker:
 
     def _ended(self) -> WorkerError:
         self._process.join(5)
-        return WorkerError(f"{self.side}: its process ended with code {self._process.exitcode}")
+        return WorkerError(f"{self._name}: its process ended with code {self._process.exitcode}")
 
 
-def _serve(connection: Connection, side: str, shape: str, device: str) -> None:
+def _serve(connection: Connection, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """Answers orders until the other end closes."""
-    if side in _OUR_SIDES:
-        keep_freed_memory()  # as a run does
     try:
-        served: Any = _Server(side, shape, device)
+        served: Any = make(*arguments)
     except Exception as error:  # noqa: BLE001  told to the other process, whatever it is
         served = error
     while True:
@@ -145,50 +164,74 @@ def _serve(connection: Connection, side: str, shape: str, device: str) -> None:
         connection.send(answer)
 
 
+def run_apart(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Calls a function in a fresh Python process.
+
+    Raises:
+        WorkerError: The process ended before it gave a result; what the function raises is raised here.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        try:
+            return executor.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            raise WorkerError(f"{function.__name__}: its process ended before it gave a result") from None
+
+
+class Worker(Child):
+    """One side's process.
+
+    Args:
+        side: One of `SIDES`.
+        shape: One of `benchmarks.workloads.SHAPES`.
+        device: One of `benchmarks.devices.DEVICES`.
+    """
+
+    def __init__(self, side: str, shape: str, device: str = "cpu") -> None:
+        super().__init__(side, _Server, side, shape, device)
+        self.side, self.shape, self.device = side, shape, device
+
+
 class _Server:
     """The orders that a worker understands."""
 
     def __init__(self, side: str, shape: str, device: str) -> None:
         self._side, self._device, self._settings = side, device, shape_settings(shape)
         self._workload: Workload | None = None
-        self._number = 0
+        self._number = self._prepared = 0
         self._rates: dict[str, Any] = {}
-        if side in _TENSORFLOW_SIDES:
+        if side in _OUR_SIDES:
+            as_a_run(device)
+        elif side in _TORCH_SIDES:
+            require_torch_device(device)
+        else:
             claim_tensorflow_device(device)
-            if side in _OUR_SIDES:
-                import tensorflow as tf
-
-                tf.config.experimental.enable_op_determinism()
-        elif device != "cpu":
-            _require_torch_device(device)
 
     def prepare(self, step: str) -> dict[str, Any]:
-        """Builds a step in place of the one before and runs it once on each batch."""
+        """Builds a step in place of the one before and runs it twice on each batch."""
         self._workload, self._number = None, 0
         gc.collect()
         module, name = SIDES[self._side]
         make = getattr(importlib.import_module(module), name)
-        more = () if self._side in _TENSORFLOW_SIDES else (self._device,)
-        self._workload = make(self._settings, step, *more)
-        started = time.perf_counter()
+        more = (self._device,) if self._side in _TORCH_SIDES else ()
+        workload = self._workload = make(self._settings, step, *more)
+        self._prepared += 1
+        before, started = weight_digests(workload.weights()), time.perf_counter()
         losses = [self._next()]
         first_call_seconds = time.perf_counter() - started
         losses += [self._next() for _ in range(2 * PREPARED_BATCHES - 1)]
         return {
             "losses": losses,
+            "moved": moved_rates(before, weight_digests(workload.weights())),
             "first_call_seconds": first_call_seconds,
             "rows": selected_rows(batches_of(self._settings, step)),
         }
 
     def turn(self, steps: int) -> dict[str, Any]:
-        """Runs some steps: mean seconds of a step, and the share of the cores that others took meanwhile."""
-        started, busy, own = time.perf_counter(), busy_seconds(), time.process_time()
+        """Runs some steps: mean seconds of a step, the last loss, and the share of the cores that others took."""
+        meter, loss = Meter(), float("nan")
         for _ in range(steps):
-            self._next()
-        seconds = time.perf_counter() - started
-        others = None if busy is None else (busy_seconds() or 0.0) - busy - (time.process_time() - own)
-        share = None if others is None else max(0.0, others / (seconds * available_cores()))
-        return {"seconds": seconds / steps, "others_rate": share}
+            loss = self._next()
+        return {"seconds": meter.seconds() / steps, "loss": loss, "others_rate": meter.others_rate()}
 
     def matrix_rate(self, dtype: str | None) -> float:
         """The matrix rate now, in operations per second; of float32 unless another type is given."""
@@ -196,12 +239,15 @@ class _Server:
 
         dtype = dtype or "float32"
         if dtype not in self._rates:
-            self._rates[dtype] = MatrixRate(dtype)
+            self._rates[dtype] = MatrixRate(dtype, device=self._device)
         return self._rates[dtype].flops_per_second()
 
     def describe(self, _: None) -> dict[str, Any]:
-        """Peak memory of this process so far, and what it runs on."""
-        return {"peak_bytes": peak_bytes(), "environment": environment(self._side, self._device)}
+        """What this process runs on, and its peak memory; None where it is not that of one step alone."""
+        return {
+            "peak_bytes": peak_bytes() if self._prepared == 1 else None,
+            "environment": {**environment(self._side, self._device), "jit_compile": jit_compile(self._side)},
+        }
 
     def _next(self) -> float:
         assert self._workload is not None
@@ -209,30 +255,11 @@ class _Server:
         return self._workload(self._number - 1)
 
 
-def busy_seconds() -> float | None:
-    """Time that all processes together have spent on all cores, in seconds; None where Linux does not say."""
-    try:
-        fields = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=9)[1:9]
-    except OSError:
-        return None
-    user, nice, system, _, _, interrupts, soft_interrupts, stolen = map(int, fields)
-    return (user + nice + system + interrupts + soft_interrupts + stolen) / os.sysconf("SC_CLK_TCK")
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has had resident."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 def environment(side: str, device: str) -> dict[str, Any]:
     """Device, threads and versions of a side's process."""
     described = describe_environment()
-    names = {"keras-hub": ("tensorflow", "keras", "keras-hub")}
-    is_torch = side not in _TENSORFLOW_SIDES
-    packages = ("torch", "transformers") if is_torch else names.get(side, ("minibert", "tensorflow", "keras", "numpy"))
     threads: Any = described["threads"]
-    if is_torch:
+    if side in _TORCH_SIDES:
         import torch
 
         threads = {"intra_op": torch.get_num_threads(), "inter_op": torch.get_num_interop_threads()}
@@ -241,51 +268,11 @@ def environment(side: str, device: str) -> dict[str, Any]:
         "processor": described["cpu"]["model"],
         "cores": available_cores(),
         "threads": threads,
-        "versions": {name: described["packages"].get(name) or _version(name) for name in packages},
-        "jit_compile": side in _OUR_SIDES and "elementwise groups only",
+        "versions": {name: package_version(name) for name in _PACKAGES[side]},
         **({"gpu": nvidia_gpus()} if device == "cuda" else {}),
     }
 
 
-def _version(name: str) -> str | None:
-    from importlib import metadata
-
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def claim_tensorflow_device(device: str) -> None:
-    """Leaves TensorFlow the wanted device only.
-
-    Raises:
-        DeviceError: It is not there.
-    """
-    from minibert.quiet import quiet_tensorflow
-
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    quiet_tensorflow()
-    import tensorflow as tf
-
-    if device == "cpu":
-        tf.config.set_visible_devices([], "GPU")
-    elif not tf.config.list_physical_devices("GPU") or tf.test.is_built_with_cuda() != (device == "cuda"):
-        raise DeviceError(f"--device {device}: TensorFlow {tf.__version__} sees no such device")
-
-
-def _require_torch_device(device: str) -> None:
-    import torch
-
-    there = torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
-    if not there:
-        raise DeviceError(f"--device {device}: PyTorch {torch.__version__} sees no such device")
-
-
-def nvidia_gpus() -> list[str]:
-    """Name, driver and clocks of each NVIDIA GPU, as its own tool gives them."""
-    command = ["nvidia-smi", "--query-gpu=name,driver_version,clocks.sm,clocks.mem", "--format=csv,noheader"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
-        return []
+def jit_compile(side: str) -> str | bool:
+    """What XLA compiles of a side's training step."""
+    return side in _OUR_SIDES and "elementwise groups only"

@@ -7,8 +7,9 @@ is a preset's: the size of its model, batch, sequence and vocabulary, without it
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -31,7 +32,9 @@ __all__ = [
     "PREPARED_BATCHES",
     "SHAPES",
     "STEPS",
+    "Bfloat16Step",
     "OurStep",
+    "Parts",
     "Workload",
     "batches_of",
     "classifier_batches",
@@ -41,10 +44,24 @@ __all__ = [
     "selected_rows",
     "shape_settings",
     "shape_token_ids",
+    "weights_by_part",
     "whole_labels",
 ]
 
-Workload = Callable[[int], float]
+Parts = dict[str, list[Any]]
+"""``encoder`` and ``head`` -> their weights."""
+
+
+class Workload(Protocol):
+    """A training step on prepared batches."""
+
+    def __call__(self, number: int) -> float:
+        """Runs a step, waits for it, and gives its mean loss."""
+        ...
+
+    def weights(self) -> Parts:
+        """Every weight as it is now, trained or not."""
+        ...
 
 
 def whole_labels(batch: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -66,44 +83,67 @@ def fetch(variable: Any) -> np.ndarray:
     return np.asarray(variable.value)
 
 
+def weights_by_part(model: Any, head: Iterable[Any]) -> Parts:
+    """A Keras model's weights: those of the head's layers, and all others as the encoder's."""
+    of_head = [weight for layer in head for weight in layer.weights]
+    known = {id(weight) for weight in of_head}
+    return {"encoder": [weight for weight in model.weights if id(weight) not in known], "head": of_head}
+
+
 class OurStep:
     """Our own training step as a workload, with everything that a run's step has.
 
     Args:
         settings: The shape.
         step: One of `STEPS`.
+        fingerprints: Whether the step also computes fingerprints.
+
+    Attributes:
+        model: The masked language model.
+        stage: The stage's name.
+        training_step: The step on the model, or on a classifier on its encoder.
+        batches: The prepared batches.
     """
 
-    def __init__(self, settings: RunSettings, step: str) -> None:
-        from minibert.model.encoder import build_masked_lm
+    def __init__(self, settings: RunSettings, step: str, *, fingerprints: bool = True) -> None:
+        from minibert.model.encoder import HEAD_NAME
+        from minibert.model.heads import ClassifierObjective, MaskedLMObjective
+        from minibert.stages import initial_classifier, initial_masked_lm
         from minibert.training.step import TrainingStep
 
-        model = build_masked_lm(
-            settings.model,
-            vocabulary_size=settings.masking.required_vocabulary_size,
-            sequence_length=settings.text.sequence_length,
-            seed=settings.seed,
+        self.model, is_masked_lm = initial_masked_lm(settings), step == "masked_lm"
+        trained: Any = self.model if is_masked_lm else initial_classifier(settings, self.model)
+        of_stage: Any = settings.pretrain if is_masked_lm else settings.finetune
+        objective: Any = (
+            MaskedLMObjective(trained, reduction=settings.pretrain.loss_reduction)
+            if is_masked_lm
+            else ClassifierObjective(trained, encoder_trainable=step == "unfrozen")
         )
-        trained = settings.pretrain if step == "masked_lm" else settings.finetune
+        self.stage = "pretrain" if is_masked_lm else step
         self.training_step = TrainingStep(
-            _objective(settings, step, model),
-            learning_rate=trained.learning_rate,
+            objective,
+            learning_rate=of_stage.learning_rate,
             seed=settings.seed,
-            stage="pretrain" if step == "masked_lm" else step,
-            embedding_second_moment=trained.embedding_second_moment,
+            stage=self.stage,
+            embedding_second_moment=of_stage.embedding_second_moment,
+            fingerprints=fingerprints,
         )
-        self.model, self.batches = model, batches_of(settings, step)
+        self.batches = batches_of(settings, step)
+        head = (HEAD_NAME,) if is_masked_lm else ("hidden", "logits")
+        self._weights = weights_by_part(trained, map(trained.get_layer, head))
 
     def __call__(self, number: int) -> float:
         result = self.training_step(number, self.batches[number % len(self.batches)])
         fetch(self.training_step.objective.variables[-1])
         return result.metrics["loss"] / result.metrics["count"]
 
+    def weights(self) -> Parts:
+        return self._weights
 
-def _objective(settings: RunSettings, step: str, model: Any) -> Any:
-    from minibert.model.heads import ClassifierObjective, MaskedLMObjective, build_classifier
 
-    if step == "masked_lm":
-        return MaskedLMObjective(model, reduction=settings.pretrain.loss_reduction)
-    classifier = build_classifier(model, settings.finetune, settings.model, seed=settings.seed)
-    return ClassifierObjective(classifier, encoder_trainable=step == "unfrozen")
+class Bfloat16Step(OurStep):
+    """Our own training step in mixed precision."""
+
+    def __init__(self, settings: RunSettings, step: str) -> None:
+        model = dataclasses.replace(settings.model, precision="mixed_bfloat16")
+        super().__init__(dataclasses.replace(settings, model=model), step)

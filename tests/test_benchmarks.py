@@ -1,50 +1,24 @@
-"""The benchmarks measure what they say: the same task on every side, and rows that say how they came about."""
+"""The benchmarks measure what they say: the same task on every side, and nothing that computes something else."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import importlib.util
-import json
-import subprocess
+import os
 import sys
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from minibert.errors import DeviceError
-
 ROOT = Path(__file__).parents[1]
 # Last, so that the package that is installed stays the one that is tested.
 sys.path.append(str(ROOT))
-arithmetic, peers, peers_picture, peers_table, workers, workloads = (
-    importlib.import_module(f"benchmarks.{name}")
-    for name in ("arithmetic", "peers", "peers_picture", "peers_table", "workers", "workloads")
+arithmetic, checks, meter, workers, workloads = (
+    importlib.import_module(f"benchmarks.{name}") for name in ("arithmetic", "checks", "meter", "workers", "workloads")
 )
-
-ROW_KEYS = {"shape", "step", "peer", "ratio", "ours_seconds", "peer_seconds", "peak_bytes", "matrix_rate_fraction"}
-SIDE = {"device": "cpu", "processor": "a processor", "cores": 2, "threads": None, "versions": {"keras": "3.15.1"}}
-FACTS: dict[str, Any] = {
-    "shape": "imdb",
-    "step": "masked_lm",
-    "peer": "notebook",
-    "masked_tokens": 780.0,
-    "ours_first_call_seconds": 5.0,
-    "peer_first_call_seconds": 4.0,
-    "peak_bytes": 1_200_000_000,
-    "peer_peak_bytes": 3_200_000_000,
-    "environment": {"ours": SIDE, "peer": SIDE},
-}
-
-
-def made_up_row() -> Any:
-    measured = peers_table.Measured(
-        ours=[0.2, 0.25, 0.3], theirs=[2.4, 2.5, 2.1], rates=[2.0e11, 2.2e11, 2.1e11], others=[0.02, None, 0.06]
-    )
-    return peers_table.make_row(measured, FACTS)
 
 
 # Arithmetic
@@ -68,8 +42,13 @@ def test_arithmetic_of_a_step_is_that_of_a_hand_count(step, rows, flops):
     assert arithmetic.step_flops(workloads.shape_settings("imdb"), step, rows=rows) == flops
 
 
-def test_matrix_rate_is_a_rate():
-    assert arithmetic.MatrixRate().flops_per_second() > 1e8
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_matrix_rate_is_a_rate(backend, monkeypatch):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"not run: {backend} is not installed (the extra `peers` has it)")
+    monkeypatch.setitem(arithmetic.MATRIX_SIZES, "cpu", 64)
+    for dtype in ("float32", "bfloat16"):
+        assert arithmetic.MatrixRate(dtype, backend=backend).flops_per_second() > 1e5
 
 
 # The same task on every side
@@ -120,6 +99,43 @@ def test_keras_hub_gets_the_selected_positions_up_to_its_count():
     assert (weight[rows, positions[rows, places]] == 1).all()
 
 
+def test_keras_hub_drops_out_no_attention_probabilities():
+    """Its rate of dropout is that of the attention, too, where no other side draws random numbers."""
+    tf, keras_hub = importlib.import_module("tensorflow"), importlib.import_module("keras_hub")
+    keras_hub_models = importlib.import_module("benchmarks.keras_hub_models")
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=20, num_layers=2, num_heads=2, hidden_dim=8, intermediate_dim=8, dropout=0.1,
+        max_sequence_length=6,
+    )  # fmt: skip
+    ids = tf.ones((3, 6), tf.int32)
+    inputs = {"token_ids": ids, "segment_ids": ids, "padding_mask": ids}
+
+    def drawn() -> list[int]:
+        """Axes of the random numbers that a training step draws."""
+        graph = tf.function(lambda: backbone(inputs, training=True), autograph=False).get_concrete_function().graph
+        return sorted(op.outputs[0].shape.rank for op in graph.get_operations() if "RandomUniform" in op.type)
+
+    assert drawn() == [3] * 5 + [4] * 2, "embeddings, attention and feed-forward of two blocks; the probabilities"
+    keras_hub_models.without_attention_dropout(backbone)
+    assert drawn() == [3] * 5
+
+
+def test_an_attention_that_still_drops_out_is_refused():
+    class Another:
+        """Has the names, but decides by something else."""
+
+        def __init__(self):
+            self._dropout, self._dropout_layer = 0.1, SimpleNamespace(rate=0.1)
+
+        def __call__(self, query, value, training):
+            return query * (0.5 if training else 1.0)
+
+    keras_hub_models = importlib.import_module("benchmarks.keras_hub_models")
+    layer = SimpleNamespace(name="layer 0", _self_attention_layer=Another())
+    with pytest.raises(RuntimeError, match="layer 0: attention without dropout is required, but it drops"):
+        keras_hub_models.without_attention_dropout(SimpleNamespace(hidden_dim=8, transformer_layers=[layer]))
+
+
 def test_pytorchs_losses_are_the_same_gathered_or_not(without_dropout):
     if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")):
         pytest.skip("not run: torch or transformers is not installed (the extra `peers` has them)")
@@ -142,111 +158,112 @@ def test_keras_hubs_loss_is_that_of_its_probabilities_at_the_selected_positions(
     assert step(0) == pytest.approx((losses * weight).sum() / weight.sum(), rel=1e-4)
 
 
-# Rows, table and picture
-
-
-def test_a_row_has_the_keys_that_others_read_and_the_figures_of_its_pairs():
-    row = dataclasses.asdict(made_up_row())
-    assert row.keys() >= ROW_KEYS
-    assert row["ratio"] == pytest.approx(10.0)
-    assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
-    assert (row["ours_seconds"], row["peer_seconds"]) == (0.25, 2.4)
-    assert row["matrix_rate_fraction"] == pytest.approx(row["flops"] / 2.1e11 / 0.25)
-    assert json.loads(json.dumps(row)) == row
-
-
-def test_what_was_not_run_says_why(monkeypatch, capsys):
-    monkeypatch.setattr(peers, "missing_module", lambda side: "torch")
-    assert peers.main(["--peer", "pytorch", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert [(row["shape"], row["ratio"], row["not_run"]) for row in rows] == [
-        ("imdb", None, "torch is not installed"),
-        ("amazon", None, "torch is not installed"),
-    ]
-    assert peers.main(["--peer", "pytorch"]) == 0
-    assert capsys.readouterr().out.count("not run: torch is not installed") == 2
-
-
-def test_table_and_picture_show_every_row():
-    rows = [
-        made_up_row(),
-        peers_table.Row(shape="imdb", step="masked_lm", peer="pytorch", not_run="torch is not installed"),
-    ]
-    table = peers_table.markdown(rows)
-    assert "| imdb | masked LM | notebook | **10.0×** (" in table
-    assert (
-        "float32 matrix rate 210 GFLOP/s; median of 3 interleaved pairs; other processes took up to 4% of the cores"
-        in table
-    )
-    drawn = peers_picture.picture([dataclasses.asdict(row) for row in rows], peers_table.STEP_NAMES)
-    svg = "{http://www.w3.org/2000/svg}"
-    tree = ElementTree.fromstring(drawn)
-    assert len(list(tree.iter(f"{svg}rect"))) == 1
-    assert any("torch is not installed" in (text.text or "") for text in tree.iter(f"{svg}text"))
-
-
-def test_quartiles_of_few_values():
-    assert peers_table.quartiles([2.0]) == (2.0, 2.0, 2.0)
-    assert peers_table.quartiles([1.0, 2.0, 3.0]) == (1.5, 2.0, 2.5)
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["frozen", "unfrozen"])
+def test_both_classifiers_move_what_they_train(step):
+    notebook_models = importlib.import_module("benchmarks.notebook_models")
+    settings = workloads.shape_settings("tiny")
+    for make in (workloads.OurStep, notebook_models.NotebookStep):
+        made = make(settings, step)
+        before = checks.weight_digests(made.weights())
+        losses = [made(number) for number in range(2 * workloads.PREPARED_BATCHES)]
+        moved = checks.moved_rates(before, checks.weight_digests(made.weights()))
+        checks.require_training(make.__name__, step, losses, moved)
+        assert (moved["encoder"] > 0) == (step == "unfrozen")
 
 
 # What does not count
 
 
-@pytest.mark.parametrize("losses", [[5.0, float("nan")], [5.0] * 8, [5.0] * 4 + [6.0] * 4])
-def test_a_step_that_does_not_train_gives_no_figures(losses):
-    with pytest.raises(workers.WorkerError, match=r"is required|are required"):
-        peers.require_training("notebook", "masked_lm", losses)
-
-
-def test_a_device_that_computes_something_else_gives_no_figures():
-    peers.require_same_losses("cuda", [7.0, 6.0], [7.0001, 6.0])
-    with pytest.raises(DeviceError, match=r"--device cuda: the CPU's loss 6\.000000 is required in step 1"):
-        peers.require_same_losses("cuda", [7.0, 6.01], [7.0, 6.0])
-    with pytest.raises(DeviceError):
-        peers.require_same_losses("cuda", [float("nan")], [7.0])
+BOTH, HEAD = {"encoder": 1.0, "head": 1.0}, {"encoder": 0.0, "head": 1.0}
+FALLING = [5.0] * 4 + [4.0] * 4
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("step", "losses", "moved", "message"),
     [
-        (["--pairs", "0"], "--pairs: 1 or more is required, but 0 came"),
-        (["--picture", "a.png"], "--picture: a name that ends in .svg is required, but 'a.png' came"),
+        ("masked_lm", [5.0, float("nan")], BOTH, "finite losses are required"),
+        ("masked_lm", [5.0] * 8, BOTH, "a loss that falls is required"),
+        ("masked_lm", [5.0] * 4 + [6.0] * 4, BOTH, "a loss that falls is required"),
+        ("masked_lm", FALLING, HEAD, "an encoder that is trained is required, but none of its weights changed"),
+        ("unfrozen", FALLING, HEAD, "an encoder that is trained is required, but none of its weights changed"),
+        ("frozen", FALLING, {"encoder": 0.5, "head": 1.0}, "a held encoder is required, but 50% of its weights"),
+        ("frozen", FALLING, {"encoder": 0.0, "head": 0.5}, "a head that is trained is required, but 50% of its"),
+        ("frozen", [float("inf")] * 8, HEAD, "finite losses are required"),
     ],
 )
-def test_wrong_arguments_are_named(arguments, message, capsys):
-    assert peers.main(arguments) == 2
-    assert message in capsys.readouterr().err
+def test_a_step_that_does_not_train_gives_no_figures(step, losses, moved, message):
+    with pytest.raises(checks.WrongLossError, match=rf"notebook: {step}: {message}"):
+        checks.require_training("notebook", step, losses, moved)
 
 
-# The whole command
+def test_a_step_that_trains_gives_figures():
+    checks.require_training("notebook", "masked_lm", FALLING, BOTH)
+    checks.require_training("notebook", "frozen", FALLING[::-1], HEAD)
+    checks.require_training("notebook", "unfrozen", FALLING[::-1], {"encoder": 0.2, "head": 1.0})
 
 
-def run_peers(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.peers", "--shape", "tiny", "--quick", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+def test_the_weights_that_moved_are_counted_by_part():
+    weights = {"encoder": [np.zeros((2, 3)), np.zeros(4)], "head": [np.float32(1.0)]}
+    before = checks.weight_digests(weights)
+    weights["encoder"][1][2] = 1e-30
+    assert checks.moved_rates(before, checks.weight_digests(weights)) == {"encoder": 0.5, "head": 0.0}
 
 
-@pytest.mark.slow
-def test_quick_run_measures_every_step_of_the_notebook(tmp_path):
-    done = run_peers("--json", "--pairs", "2", "--picture", str(tmp_path / "ratios.svg"))
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
-    assert [(row["step"], row["peer"], row["pairs"]) for row in rows] == [
-        (step, "notebook", 2) for step in workloads.STEPS
-    ]
-    assert all(row["ratio"] > 0 and row["peak_bytes"] > 1e8 and row["not_run"] is None for row in rows)
-    ElementTree.parse(tmp_path / "ratios.svg")
+def test_a_device_that_computes_something_else_gives_no_figures():
+    checks.require_same_losses("cuda", [7.0, 6.0], [7.0001, 6.0])
+    with pytest.raises(checks.WrongLossError, match=r"--device cuda: the CPU's loss 6\.000000 is required in step 1"):
+        checks.require_same_losses("cuda", [7.0, 6.01], [7.0, 6.0])
+    with pytest.raises(checks.WrongLossError):
+        checks.require_same_losses("cuda", [float("nan")], [7.0])
 
 
-@pytest.mark.slow
-def test_a_missing_device_is_named_and_fails_where_it_is_required():
-    tensorflow = importlib.import_module("tensorflow")
-    if tensorflow.config.list_physical_devices("GPU"):
-        pytest.skip("not run: there is a GPU")
-    done = run_peers("--device", "cuda", "--require-device")
-    assert done.returncode == DeviceError.exit_code
-    assert "--device cuda: TensorFlow" in done.stderr
-    done = run_peers("--device", "cuda")
-    assert done.returncode == 0
-    assert done.stdout.count("not run: --device cuda") == 3
+# Processes
+
+
+def test_a_process_answers_orders_and_names_what_it_cannot_do():
+    with workers.Child("a list", list, [1, 2, 2]) as child:
+        assert child.ask("count", 2) == 2
+        with pytest.raises(workers.WorkerError, match="a list: AttributeError: 'list' object has no attribute 'turn'"):
+            child.ask("turn")
+        assert child.ask("count", 1) == 1
+
+
+def test_a_process_that_dies_is_named():
+    with workers.Child("a side", os._exit, 3) as child, pytest.raises(workers.WorkerError) as raised:
+        child.ask("turn")
+    assert str(raised.value) == "a side: its process ended with code 3"
+    with pytest.raises(workers.WorkerError, match="_exit: its process ended before it gave a result"):
+        workers.run_apart(os._exit, 3)
+
+
+def test_a_silent_process_is_ended(monkeypatch):
+    monkeypatch.setattr(workers, "WAIT_SECONDS", 0.01)
+    with workers.Child("a side", list, [1]) as child:
+        with pytest.raises(workers.WorkerError, match=r"a side: no answer for 0\.01 s"):
+            child.ask("count", 1)  # it has hardly started
+        monkeypatch.setattr(workers, "WAIT_SECONDS", 60)
+        with pytest.raises(workers.WorkerError, match="a side: its process ended"):
+            child.ask("count", 1)
+
+
+def test_a_result_or_an_error_comes_out_of_a_process():
+    assert workers.run_apart(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        workers.run_apart(divmod, 7, 0)
+
+
+def test_a_processs_peak_is_not_that_of_the_one_that_started_it(monkeypatch, tmp_path):
+    held = np.ones(60_000_000)
+    assert meter.peak_bytes() > held.nbytes
+    assert workers.run_apart(meter.peak_bytes) < 0.6 * held.nbytes
+    monkeypatch.setattr(meter, "_STATUS", tmp_path / "elsewhere")
+    assert meter.peak_bytes() > held.nbytes
+
+
+def test_a_side_names_its_own_packages_alone():
+    assert list(workers.environment("notebook", "cpu")["versions"]) == ["tensorflow", "keras", "numpy", "keras-nlp"]
+    assert workers.environment("minibert", "cpu")["versions"].keys() > {"minibert", "tensorflow"}
+    assert workers.jit_compile("notebook") is False
+    assert workers.jit_compile("bfloat16") == "elementwise groups only"
+    assert workers.SIDES.keys() == workers._PACKAGES.keys()

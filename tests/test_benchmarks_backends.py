@@ -5,6 +5,7 @@ What is not installed is not run, and says so: such a test is reported as skippe
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -18,9 +19,30 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
-backends, backend_measuring, stored, workloads = (
-    importlib.import_module(f"benchmarks.{name}") for name in ("backends", "backend_measuring", "stored", "workloads")
+backends, backend_measuring, checks, stored, workers, workloads = (
+    importlib.import_module(f"benchmarks.{name}")
+    for name in ("backends", "backend_measuring", "checks", "stored", "workers", "workloads")
 )
+
+
+ROW = {
+    "backend": "jax",
+    "device": "cuda",
+    "device_name": "a GPU",
+    "shape": "large",
+    "precision": "bfloat16",
+    "compiled": False,
+    "seconds": 0.02,
+    "synchronized_seconds": 0.021,
+    "tokens": 16_384,
+    "peak_bytes": 1,
+    "matrix_rate_fraction": 0.5,
+    "matrix_flops_per_second": 7e14,
+    "first_call_seconds": 30.0,
+    "device_peak_bytes": 2 * 10**10,
+    "first_loss_distance": 1e-4,
+}
+UNDER = {"processor": "p", "cores": 2, "instruction_sets": [], "versions": {"jax": "1"}, "date": "d", "gpu": ["G"]}
 
 
 def run_backends(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -56,9 +78,9 @@ def test_another_loss_gives_no_figures():
     task = {"backend": "jax", "device": "cpu", "shape": "tiny", "precision": "float32"}
     loss = stored.Results(backends.FIRST_LOSSES, ("shape",)).find(shape="tiny")["loss"]
     assert backends.require_loss(task, loss * (1 + 5e-6)) == pytest.approx(5e-6, rel=1e-3)
-    with pytest.raises(backends.WrongLossError, match=r"a first loss within 1e-05 of 7\.66\d+ is required"):
+    with pytest.raises(checks.WrongLossError, match=r"a first loss within 1e-05 of 7\.66\d+ is required"):
         backends.require_loss(task, loss * (1 + 2e-5))
-    with pytest.raises(backends.WrongLossError):
+    with pytest.raises(checks.WrongLossError):
         backends.require_loss(task, float("nan"))
     assert backends.require_loss({**task, "precision": "bfloat16"}, loss * 1.001) == pytest.approx(1e-3)
 
@@ -81,10 +103,21 @@ def test_large_shape_is_bert_base_at_length_512():
     assert bfloat16.model.precision == "mixed_bfloat16"
 
 
-@pytest.mark.parametrize("losses", [[5.0, float("nan")], [5.0] * 4 + [6.0] * 4])
-def test_a_step_that_does_not_train_is_refused(losses):
-    with pytest.raises(backend_measuring.DeviceError, match="a finite loss that falls is required"):
-        backend_measuring.require_fall(losses)
+@pytest.mark.slow
+def test_the_step_on_tensorflow_is_the_packages_own_and_waits_at_the_end_only(monkeypatch):
+    backend_steps, step = (
+        importlib.import_module(name) for name in ("benchmarks.backend_steps", "minibert.training.step")
+    )
+    settings = workloads.shape_settings("tiny")
+    pretrain = dataclasses.replace(settings.pretrain, embedding_second_moment="word")
+    ours = workloads.OurStep(dataclasses.replace(settings, pretrain=pretrain), "masked_lm", fingerprints=False)
+    known = [ours(number) for number in range(5)]
+    made = backend_steps.BackendStep(settings)
+    monkeypatch.delattr(step.TrainingStep, "__call__")  # it fetches
+    assert made.run(0, 5) == pytest.approx(known, rel=1e-5)
+    made._on.updated().assign_add(np.full(made._on.updated().shape, np.nan, np.float32))
+    with pytest.raises(checks.WrongLossError, match="tensorflow: finite weights are required after step 6"):
+        made.run(5, 2)
 
 
 @pytest.mark.parametrize(
@@ -109,26 +142,22 @@ def test_a_missing_backend_is_said_and_fails_where_it_is_required(monkeypatch, c
     assert backends.main(["--backend", "jax", "--require-device"]) == backends.DeviceError.exit_code
 
 
+@pytest.mark.parametrize("error", [checks.WrongLossError("another loss"), workers.WorkerError("its process ended")])
+def test_what_fails_leaves_the_others_alone_and_the_command_fails(error, monkeypatch, capsys):
+    def measured(task, *, alone):
+        if task["shape"] == "imdb":
+            raise error
+        return {**ROW, "shape": task["shape"], "conditions": UNDER}
+
+    monkeypatch.setattr(backends, "measure_apart", measured)
+    assert backends.main(["--backend", "jax"]) == 1
+    out, err = capsys.readouterr()
+    assert f"failed: {error}" in err
+    assert "| jax | a GPU | amazon |" in out
+
+
 def test_kept_rows_are_printed_as_a_table(tmp_path, capsys):
-    row = {
-        "backend": "jax",
-        "device": "cuda",
-        "device_name": "a GPU",
-        "shape": "large",
-        "precision": "bfloat16",
-        "compiled": False,
-        "seconds": 0.02,
-        "synchronized_seconds": 0.021,
-        "tokens": 16_384,
-        "peak_bytes": 1,
-        "matrix_rate_fraction": 0.5,
-        "matrix_flops_per_second": 7e14,
-        "first_call_seconds": 30.0,
-        "device_peak_bytes": 2 * 10**10,
-        "first_loss_distance": 1e-4,
-    }
-    under = {"processor": "p", "cores": 2, "instruction_sets": [], "versions": {"jax": "1"}, "date": "d", "gpu": ["G"]}
-    stored.Results(tmp_path / "b.json", backends.KEYS).keep(row, under=under)
+    stored.Results(tmp_path / "b.json", backends.KEYS).keep(ROW, under=UNDER)
     assert backends.main(["--table", str(tmp_path / "b.json")]) == 0
     out = capsys.readouterr().out
     assert "| jax | a GPU | large | bfloat16 | **20.0 ms** | 21.0 ms | 819,200 | 0.50 of 700.00 TFLOP/s |" in out

@@ -53,6 +53,16 @@ def test_results_are_kept_one_by_one_and_found_again(tmp_path):
     assert stored.conditions_line(read.conditions_of(read.rows[:1])) == "a processor, 2 cores; keras 3; later."
 
 
+def test_conditions_name_the_commit_where_they_know_it():
+    under = {**CONDITIONS, "commit": "0123456789abcdef", "dirty": True}
+    line = "a processor, 2 cores; keras 3; now, commit 0123456789 with changes."
+    assert stored.conditions_line([under]) == line
+    assert stored.conditions_line([{**under, "dirty": False}]) == line.replace(" with changes", "")
+    assert stored.conditions_line([{**under, "commit": None, "dirty": False}, CONDITIONS]) == (
+        "a processor, 2 cores; keras 3; now."
+    )
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"rows": []}'])
 def test_a_file_that_holds_no_results_is_named(content, tmp_path):
     path = tmp_path / "growth.json"
@@ -62,10 +72,11 @@ def test_a_file_that_holds_no_results_is_named(content, tmp_path):
 
 
 def test_conditions_are_plain_values():
-    found = stored.conditions(gpu=["a GPU"])
+    found = stored.conditions("pytest", gpu=["a GPU"])
     assert json.loads(json.dumps(found)) == found
     assert found["cores"] >= 1
-    assert "numpy" in found["versions"]
+    assert {"numpy", "pytest"} <= found["versions"].keys()
+    assert found["dirty"] in (True, False)
     assert found["gpu"] == ["a GPU"]
 
 
@@ -101,12 +112,27 @@ def test_table_and_picture_have_expected_beside_fitted():
     assert "| blocks | 1 | 8 | 100 ms to 800 ms |" in table
     assert "| 1.00 | **1.00** (1.00) | 1: activations kept for the gradient | **1.00** |" in table
     assert "blocks 16: not run: took more than 900 s" in table
-    drawn = [(axis.title, growth.fitted(axis, found), found) for axis in growth.AXES
-             if (found := growth.points_of(axis, rows))]  # fmt: skip
-    tree = ElementTree.fromstring(growth.picture(drawn))
+    tree = ElementTree.fromstring(growth.picture(growth.drawn_axes(rows)))
     svg = "{http://www.w3.org/2000/svg}"
     assert len(list(tree.iter(f"{svg}circle"))) == 2 * (4 + 2)
     assert len(list(tree.iter(f"{svg}polyline"))) == 2 * 2 * 2
+
+
+def test_a_disturbed_time_is_marked_and_in_no_fit():
+    rows = [point("blocks", value, 0.1 * value) for value in (1, 2, 4)]
+    rows.append(point("blocks", 8, 99.0, others_rate=0.06))
+    (axis,) = (axis for axis in growth.AXES if axis.name == "blocks")
+    slopes = growth.fitted(axis, rows)
+    assert [slopes[name] for name in ("time", "time_expected", "cpu_time")] == pytest.approx([1.0] * 3)
+    assert slopes["memory"] == pytest.approx(1.0), "nobody else is in the memory of the process"
+    table = growth.markdown(rows)
+    assert "| 100 ms to 99.0 s† |" in table
+    assert "† Others took more than 5% of the cores meanwhile" in table
+    assert "†" not in growth.markdown(rows[:3])
+    assert growth.fitted(axis, rows[3:])["time"] is None
+    tree = ElementTree.fromstring(growth.picture(growth.drawn_axes(rows)))
+    circles = [circle.get("class") for circle in tree.iter("{http://www.w3.org/2000/svg}circle")]
+    assert circles == ["point"] * 3 + ["point disturbed"] + ["point"] * 4
 
 
 def test_memory_of_a_row_stands_beside_its_ids():
@@ -130,6 +156,10 @@ def test_only_what_is_missing_is_measured(tmp_path, monkeypatch, capsys):
     assert len(asked) == 5
     assert growth.main([*arguments, "--again", "blocks"]) == 0
     assert len(asked) == 10
+    results = stored.Results(tmp_path / "growth.json", ("axis", "value"))
+    results.keep(point("blocks", 4, 1.0, others_rate=0.5), under=CONDITIONS)
+    assert growth.main(arguments) == 0
+    assert asked[10:] == [4], "others took half of the cores"
     assert growth.main([*arguments, "--redraw"]) == 0
     assert "| blocks | 1 | 16 |" in capsys.readouterr().out
     ElementTree.parse(tmp_path / "growth.svg")
@@ -179,12 +209,36 @@ def test_the_notebooks_time_is_ours_times_the_ratios():
     trained = {"epochs": epochs, "steps": 100, "seconds": 12.0, "waiting_seconds": 0.5, "writing_seconds": 0.5}
     record = {"stages": {"encode": {"seconds": 3.0}, "pretrain": trained, "end_to_end": {"seconds": 4.0}}}
     ratios = {"masked_lm": 10.0, "frozen": 2.0, "unfrozen": 2.0, "evaluate": 1.5, "text": 3.0}
-    rows = whole_run.table_of(record, ratios)
+    rows = whole_run.table_of(record, ratios, {"pretrain": 0.4})
     assert [row["seconds"] for row in rows] == [3.0, 13.0, 4.0]
-    assert [row["notebook_seconds"] for row in rows] == [9.0, 103.0, 6.0]
-    assert "| **whole run** |  | 20.0 s | 10.0 s | 6.0 s | 0.5 s | 118.0 s | **5.9×** |" in whole_run.markdown(
+    assert [row["notebook_seconds"] for row in rows] == pytest.approx([9.0, 100.0 + 1.5 * 1.6, 6.0])
+    assert "| **whole run** |  | 20.0 s | 10.0 s | 6.0 s | 0.5 s | 117.4 s | **5.9×** |" in whole_run.markdown(
         rows, ratios
     )
+
+
+def test_step_ratios_are_read_from_kept_rows_and_from_printed_ones(tmp_path):
+    rows = [{"shape": "imdb", "peer": "notebook", "step": step, "ratio": 2.0} for step in whole_run.TRAINED.values()]
+    for content in (rows, {"conditions": [], "rows": rows}):
+        path = tmp_path / "peers.json"
+        path.write_text(json.dumps(content))
+        assert whole_run.step_ratios(path, "imdb") == dict.fromkeys(whole_run.TRAINED.values(), 2.0)
+
+
+def test_an_evaluation_ratio_is_required(tmp_path):
+    path = tmp_path / "classify.json"
+    path.write_text(json.dumps({"ratio": 1.5}))
+    assert whole_run.evaluation_ratio(path) == 1.5
+    path.write_text(json.dumps({"ratio": None}))
+    with pytest.raises(whole_run.SettingsError, match="there were too few reviews for it"):
+        whole_run.evaluation_ratio(path)
+
+
+def test_digests_are_timed_for_every_trained_stage():
+    settings = growth_points.shape_settings("tiny")
+    seconds = whole_run.digest_seconds(settings)
+    assert seconds.keys() == whole_run.TRAINED.keys()
+    assert min(seconds.values()) > 0
 
 
 def test_step_ratios_of_a_missing_step_are_required(tmp_path):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from minibert.batches import MaskedLMBatches
 from minibert.model.encoder import HEAD_NAME, cut_encoder
 from minibert.model.heads import (
     ClassifierObjective,
@@ -18,9 +22,11 @@ from minibert.model.heads import (
     pool,
     with_activations,
 )
+from minibert.settings import ModelSettings
+from minibert.training.step import TrainingStep
 from tests import oracles, small_models
 from tests.closeness import deviation
-from tests.small_models import WITH_PADDING_MASK, WITHOUT_DROPOUT, gradients, tensors
+from tests.small_models import LENGTH, VOCABULARY_SIZE, WITH_PADDING_MASK, WITHOUT_DROPOUT, gradients, tensors
 
 IDS = small_models.token_ids()
 
@@ -101,6 +107,106 @@ def test_activations_are_every_layers_output_in_forward_order():
     assert names[-1] == "encoder_1_ffn_layernormalization"
     assert [name[:9] for name in names[2:]] == ["encoder_0"] * 8 + ["encoder_1"] * 8
     assert np.array_equal(outputs[names[-1]], encoder(IDS[:3].astype("int32")))
+
+
+# The notebook's model in float64
+
+
+FLOAT64_SETTINGS = ModelSettings(hidden_size=16, heads=4, feed_forward_size=12, blocks=2, dropout_rate=0.0)
+
+
+def notebook_model(settings: ModelSettings) -> keras.Model:
+    """The notebooks' masked language model by Keras alone, in float64: nothing of it is ours."""
+    from keras import layers
+    from keras_nlp.layers import PositionEmbedding
+
+    token_ids, size = keras.Input((LENGTH,), dtype="int64"), settings.hidden_size
+    words = layers.Embedding(VOCABULARY_SIZE, size, name="word_embedding", dtype="float64")(token_ids)
+    hidden = words + PositionEmbedding(LENGTH, name="position_embedding", dtype="float64")(words)
+    for block in range(settings.blocks):
+        name = f"encoder_{block}"
+
+        def norm(part: str, inputs: Any, name: str = name) -> Any:
+            layer = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_{part}_layernormalization", dtype="float64")
+            return layer(inputs)
+
+        attention = layers.MultiHeadAttention(
+            settings.heads, size // settings.heads, name=f"{name}_multiheadattention", dtype="float64"
+        )
+        hidden = norm("att", hidden + attention(hidden, hidden, hidden))
+        inner = layers.Dense(settings.feed_forward_size, activation="relu", dtype="float64")
+        outer = layers.Dense(size, dtype="float64")
+        hidden = norm("ffn", hidden + keras.Sequential([inner, outer], name=f"{name}_ffn")(hidden))
+    head = layers.Dense(VOCABULARY_SIZE, activation="softmax", name="mlm_cls", dtype="float64")
+    return keras.Model(token_ids, head(hidden))
+
+
+def in_our_layout(ours: keras.Model, notebook: keras.Model, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of the notebook's trainable weights as those of ours, by path: attention's kernels become one."""
+    given = {id(variable): array for variable, array in zip(notebook.trainable_variables, arrays, strict=True)}
+    found = {}
+    for layer in filter(lambda layer: layer.trainable_variables, notebook.layers):
+        values = [given[id(variable)] for variable in layer.trainable_variables]
+        if isinstance(layer, keras.layers.MultiHeadAttention):
+            part = {tuple(v.path.split("/")[-2:]): given[id(v)] for v in layer.trainable_variables}
+            kernels, biases = ([part[name, kind] for name in ("query", "key", "value")] for kind in ("kernel", "bias"))
+            size = kernels[0].shape[0]
+            values = [np.stack(kernels, axis=1).reshape(size, -1), np.stack(biases).reshape(-1)]
+            values += [part["attention_output", "kernel"].reshape(size, size), part["attention_output", "bias"]]
+        for variable, value in zip(ours.get_layer(layer.name).trainable_variables, values, strict=True):
+            found[variable.path] = value
+    return found
+
+
+def float64_objective(notebook: keras.Model, batch: dict[str, np.ndarray]) -> tuple[float, list[np.ndarray]]:
+    """The notebooks' loss of a masked batch, by Keras' own cross-entropy, and its gradient by every weight."""
+    shape, size = batch["token_ids"].shape, batch["token_ids"].size
+    real, labels, weight = batch["sample_weight"] == 1, np.zeros(size, np.int64), np.zeros(size)
+    labels[batch["positions"][real]], weight[batch["positions"][real]] = batch["labels"][real], 1.0
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(reduction=None, dtype="float64")
+    variables = [variable.value for variable in notebook.trainable_variables]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(variables)
+        probabilities = notebook(batch["token_ids"], training=True)
+        losses = cross_entropy(labels.reshape(shape), probabilities, sample_weight=weight.reshape(shape))
+    assert losses.dtype == tf.float64
+    gradients = [tf.convert_to_tensor(found).numpy() for found in tape.gradient(losses, variables)]
+    return float(tf.reduce_sum(losses)), gradients
+
+
+@pytest.fixture(scope="module")
+def in_float64():
+    """The notebook's model in float64, ours, its objective and its step."""
+    notebook, ours = notebook_model(FLOAT64_SETTINGS), small_models.build(FLOAT64_SETTINGS)
+    objective = MaskedLMObjective(ours, reduction="sum")
+    return notebook, ours, objective, TrainingStep(objective, learning_rate=0.001, seed=0, stage="pretrain")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_loss_and_gradients_are_those_of_the_notebooks_model_in_float64(in_float64, seed):
+    notebook, ours, objective, step = in_float64
+    generator = np.random.Generator(np.random.PCG64(seed))
+    start = [1.0 if v.path.endswith("gamma") else 0.0 for v in notebook.trainable_variables]
+    weights = [
+        (mean + 0.3 * generator.standard_normal(tuple(variable.shape))).astype(np.float32)
+        for mean, variable in zip(start, notebook.trainable_variables, strict=True)
+    ]
+    for variable, value in zip(notebook.trainable_variables, weights, strict=True):
+        variable.assign(value.astype(np.float64))
+    values = in_our_layout(ours, notebook, weights)
+    assert sorted(values) == sorted(variable.path for variable in objective.variables)
+    for variable in objective.variables:
+        variable.assign(values[variable.path])
+    ids = generator.integers(0, VOCABULARY_SIZE - 1, (12, LENGTH)).astype(np.uint16)
+    batch = MaskedLMBatches(ids, seed=seed, masking=small_models.MASKING, batch_size=12).batch(0)
+
+    known, known_gradients = float64_objective(notebook, batch)
+
+    value, found = gradients(objective, batch)
+    assert deviation(value, known) < 1e-6
+    for name, gradient in in_our_layout(ours, notebook, known_gradients).items():
+        assert deviation(found[name], gradient) < 1e-5, name
+    assert deviation(step(0, batch).metrics["loss"], known) < 1e-6
 
 
 # Binary cross-entropy

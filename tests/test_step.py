@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -86,6 +90,47 @@ def test_it_is_traced_once_for_batches_of_all_sizes(run):
     assert len(everything["positions"]) > len(batches.batch(0)["positions"])
     run.step(3, everything)
     assert run.step.trace_count == 1
+
+
+XLA_COMPILATIONS = """
+import json, os, sys
+from pathlib import Path
+dump, checkout = sys.argv[1:]
+sys.path.append(checkout)
+os.environ["XLA_FLAGS"] = f"--xla_dump_to={dump} --xla_dump_hlo_as_text"
+from minibert.batches import MaskedLMBatches
+from minibert.model.heads import MaskedLMObjective
+from minibert.settings import MaskingSettings
+from minibert.training.step import TrainingStep
+from tests import small_models
+masking = MaskingSettings(vocabulary_size=small_models.VOCABULARY_SIZE, selection_rate=0.6)
+batches = MaskedLMBatches(small_models.token_ids(), seed=0, masking=masking, batch_size=16)
+step = TrainingStep(
+    MaskedLMObjective(small_models.build(), reduction="sum"), learning_rate=0.001, seed=0, stage="pretrain"
+)
+for number in range(8 * batches.steps_per_epoch):
+    batch = batches.batch(number)
+    step(number, batch)
+    compiled = len(list(Path(dump).glob("*.before_optimizations.txt")))
+    print(json.dumps([[batch["token_ids"].shape[0], batch["positions"].shape[0]], compiled]))
+"""
+"""The shape of each step's batch, and how many modules XLA has compiled so far: it writes each into a folder."""
+
+
+@pytest.mark.slow
+def test_xla_compiles_its_groups_once_for_a_shape(tmp_path):
+    """That the step is traced once says nothing about its compiled groups, which are compiled for each shape."""
+    command = [sys.executable, "-c", XLA_COMPILATIONS, str(tmp_path), str(Path(__file__).parents[1])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)  # XLA reads its flags once
+    assert done.returncode == 0, done.stderr
+    steps = [json.loads(line) for line in done.stdout.splitlines()]
+    shapes = [tuple(shape) for shape, _ in steps]
+    assert len(set(shapes)) > 2, "batches of two sizes, with one or two times 64 rows"
+    added = np.diff([0, *(compiled for _, compiled in steps)])
+    is_new = np.array([shape not in shapes[:number] for number, shape in enumerate(shapes)])
+    assert added[0] > 1
+    assert (added[~is_new] == 0).all()
+    assert (added <= added[0]).all(), "a shape takes no more than every group"
 
 
 def test_the_same_steps_give_the_same_bits(run):

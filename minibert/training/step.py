@@ -99,16 +99,32 @@ class TrainingStep:
             RepeatabilityError: The graph, as traced or as executed, has something that may not repeat; the
                 variables and the optimizer are as they were.
         """
-        self.trace(batch)
-        call = self._function if self._has_run else self._first_call
-        metrics, fingerprint = call(tf.constant(step, tf.int64), _tensors(batch))
-        self._has_run = True
+        metrics, fingerprint = self.begin(step, batch)
         values = {name: value.numpy() for name, value in metrics.items()}
         return StepResult(
             metrics={name: float(value) for name, value in values.items()},
             loss_bits=int(values["loss"].view(np.uint32)),
             fingerprint=fingerprint.numpy(),
         )
+
+    def begin(self, step: int, batch: Arrays) -> tuple[dict[str, Any], Any]:
+        """Updates the variables by one batch, and fetches nothing: a GPU may still be at it.
+
+        Args:
+            step: As in a call.
+            batch: As in a call.
+
+        Returns:
+            The metrics and the fingerprint of `StepResult`, as tensors.
+
+        Raises:
+            RepeatabilityError: As in a call.
+        """
+        self.trace(batch)
+        call = self._function if self._has_run else self._first_call
+        result: tuple[dict[str, Any], Any] = call(tf.constant(step, tf.int64), _tensors(batch))
+        self._has_run = True
+        return result
 
     def trace(self, batch: Arrays) -> None:
         """Traces the step for batches like this one, if it is not traced yet, and checks the graph.

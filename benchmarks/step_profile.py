@@ -1,0 +1,260 @@
+"""Where a masked-LM step's time goes, beside the least that its matrix products can take.
+
+    python -m benchmarks.step_profile                      both notebooks' shapes, and keeps the table
+    python -m benchmarks.step_profile --quick              tiny's shape in some seconds, kept nowhere
+    python -m benchmarks.step_profile --redraw             prints the table from what is kept
+
+The parts are functions of their own in one process, which run in turns with the whole step; each is made
+of the step's own code on arrays of the step's shapes:
+
+    head       loss and gradients from the encoder's selected rows on: the vocabulary projection
+    encoder    forward and backward, with dropout, up to those rows
+    Adam       the update of every weight from given gradients
+    rest       what the whole step takes beside: fingerprints, the selection of rows, gradients made dense,
+               calls, and what the parts' arrays push out of the caches
+
+A part's floor is its matrix products' arithmetic (`minibert.perf.flops`) at the rate at which the machine
+multiplies large matrices at the same time; Adam's is the memory traffic of its arrays, 7 times the weights (weight,
+two moments and gradient are read, and the first three written), at the rate of a copy.
+``results/step_profile.json`` keeps the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.devices import as_a_run
+from benchmarks.stored import RESULTS, Results, conditions, conditions_line
+from minibert.errors import MinibertError
+from minibert.perf.flops import step_flops
+from minibert.settings import RunSettings
+
+SHAPES, QUICK_SHAPES = ("imdb", "amazon"), ("tiny",)
+ROUNDS, QUICK_ROUNDS = 15, 3
+TURN_SECONDS = 0.4
+RESULT_KEYS = ("shape", "part")
+WHOLE, REST = "whole step", "rest"
+ADAM_TRAFFIC = 7
+"""Arrays of the weights' size that Adam reads or writes."""
+COPIED_ELEMENTS = 1 << 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Something to time.
+
+    Attributes:
+        name: As in the table.
+        run: Runs it once, and waits for it.
+        flops: Of its matrix products.
+        moved_bytes: Memory traffic that counts as its floor in place of arithmetic; 0: arithmetic.
+    """
+
+    name: str
+    run: Callable[[], Any]
+    flops: float = 0.0
+    moved_bytes: float = 0.0
+
+
+def parts_of(settings: RunSettings) -> list[Part]:
+    """The whole masked-LM step and its parts, each run once, so that it is compiled."""
+    import tensorflow as tf
+
+    from benchmarks.workloads import OurStep
+    from minibert.model.encoder import HEAD_NAME, cut_encoder
+    from minibert.model.heads import with_activations
+
+    ours = OurStep(settings, "masked_lm")
+    numbers = iter(range(1 << 40))
+    batch = {name: tf.constant(value) for name, value in ours.batches[0].items() if name != "example_ids"}
+    encoder, layer = cut_encoder(ours.model), ours.model.get_layer(HEAD_NAME)
+    weights = [variable.value for variable in ours.training_step.objective.variables]
+    gradients = [tf.fill(tf.shape(weight), 1e-3) for weight in weights]
+    rows = int(batch["positions"].shape[0])
+    generator = np.random.Generator(np.random.PCG64(0))
+    hidden = tf.constant(generator.standard_normal((rows, settings.model.hidden_size), dtype=np.float32))
+    head_flops = 3 * 2.0 * rows * settings.model.hidden_size * settings.masking.required_vocabulary_size
+    all_flops = step_flops(settings, "masked_lm", rows=rows)
+    found = [
+        Part(WHOLE, lambda: ours.training_step(next(numbers), ours.batches[0]), all_flops),
+        Part("head", _head(hidden, layer, batch), head_flops),
+        Part("encoder", _encoder(with_activations(encoder), encoder, batch, hidden), all_flops - head_flops),
+        Part("Adam", _adam(settings, ours.training_step.objective.variables, gradients), moved_bytes=_moved(weights)),
+    ]
+    for part in found:
+        part.run()
+        part.run()
+    return found
+
+
+def _head(hidden: Any, layer: Any, batch: Mapping[str, Any]) -> Callable[[], Any]:
+    import tensorflow as tf
+
+    from minibert.model.masked_lm_loss import masked_lm_loss
+
+    @tf.function(autograph=False)
+    def gradients() -> Any:
+        read = [hidden, layer.kernel.value, layer.bias.value]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(read)
+            loss = masked_lm_loss(*read, batch["labels"], batch["sample_weight"])
+        return tape.gradient(loss, read)
+
+    return lambda: [each[:1].numpy() for each in gradients()]
+
+
+def _encoder(activations: Any, encoder: Any, batch: Mapping[str, Any], upstream: Any) -> Callable[[], Any]:
+    import tensorflow as tf
+
+    from minibert.model.dropout import DropoutStream
+
+    @tf.function(autograph=False)
+    def gradients(step: Any) -> Any:
+        read = [variable.value for variable in encoder.trainable_variables]
+        with (
+            DropoutStream(seed=0, stage="pretrain", step=step),
+            tf.GradientTape(watch_accessed_variables=False) as tape,
+        ):
+            tape.watch(read)
+            last = activations(batch["token_ids"], training=True)[encoder.layers[-1].name]
+            chosen = tf.gather(tf.reshape(last, [-1, last.shape[-1]]), batch["positions"])
+        return [tf.convert_to_tensor(each) for each in tape.gradient(chosen, read, output_gradients=upstream)]
+
+    step = tf.constant(0, tf.int64)
+    return lambda: [each[:1].numpy() for each in gradients(step)]
+
+
+def _adam(settings: RunSettings, variables: Sequence[Any], gradients: Sequence[Any]) -> Callable[[], Any]:
+    """The update with a learning rate of 0, so that the whole step beside it goes on from its own weights."""
+    import tensorflow as tf
+
+    from minibert.training.adam import Adam
+
+    optimizer = Adam(0.0, name="profiled")
+    optimizer.build(variables)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def update() -> None:
+        optimizer.apply_with_squares(list(gradients), [None] * len(gradients), list(variables))
+
+    def run() -> Any:
+        update()
+        return variables[-1].numpy()
+
+    return run
+
+
+def _moved(weights: Sequence[Any]) -> float:
+    return ADAM_TRAFFIC * 4.0 * sum(int(np.prod(weight.shape)) for weight in weights)
+
+
+class _CopyRate:
+    """Bytes a second that a copy of a large array moves: what it reads and what it writes."""
+
+    def __init__(self) -> None:
+        self._from = np.ones(COPIED_ELEMENTS, np.float32)
+        self._to = np.zeros_like(self._from)
+
+    def bytes_per_second(self) -> float:
+        started = time.perf_counter()
+        np.copyto(self._to, self._from)
+        return 2.0 * self._from.nbytes / (time.perf_counter() - started)
+
+
+def measure(shape: str, *, rounds: int) -> list[dict[str, Any]]:
+    """Every part of a shape's step, in turns: rows with ``part``, ``seconds`` and ``floor_seconds``."""
+    from benchmarks.arithmetic import MatrixRate
+    from benchmarks.workloads import shape_settings
+
+    parts, matrix_rate, copy_rate = parts_of(shape_settings(shape)), MatrixRate(), _CopyRate()
+    repeats = {part.name: max(1, round(TURN_SECONDS / _seconds(part, 2))) for part in parts}
+    seconds: dict[str, list[float]] = {part.name: [] for part in parts}
+    products, copies = [], []
+    for number in range(rounds):
+        for part in parts if number % 2 == 0 else reversed(parts):
+            seconds[part.name].append(_seconds(part, repeats[part.name]))
+        products.append(matrix_rate.flops_per_second())
+        copies.append(copy_rate.bytes_per_second())
+    flops_per_second, bytes_per_second = statistics.median(products), statistics.median(copies)
+    taken = {name: statistics.median(values) for name, values in seconds.items()}
+    rows = [
+        {
+            "shape": shape,
+            "part": part.name,
+            "seconds": taken[part.name],
+            "floor_seconds": part.flops / flops_per_second + part.moved_bytes / bytes_per_second,
+            "flops_per_second": flops_per_second,
+            "bytes_per_second": bytes_per_second,
+            "rounds": rounds,
+        }
+        for part in parts
+    ]
+    rest = statistics.median(
+        whole - sum(others) for whole, *others in zip(*(seconds[part.name] for part in parts), strict=True)
+    )
+    return [*rows, {**rows[0], "part": REST, "seconds": rest, "floor_seconds": 0.0}]
+
+
+def _seconds(part: Part, repeats: int) -> float:
+    started = time.perf_counter()
+    for _ in range(repeats):
+        part.run()
+    return (time.perf_counter() - started) / repeats
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table: milliseconds, the share of the whole step, and the floor."""
+    lines = ["| shape | part | time | of the step | its floor |", "|---|---|---|---|---|"]
+    for row in rows:
+        whole = next(each["seconds"] for each in rows if each["shape"] == row["shape"] and each["part"] == WHOLE)
+        floor = f"{1e3 * row['floor_seconds']:.0f} ms" if row["floor_seconds"] else "-"
+        share = row["seconds"] / whole
+        lines.append(f"| {row['shape']} | {row['part']} | {1e3 * row['seconds']:.0f} ms | {share:.0%} | {floor} |")
+    return "\n".join(lines)
+
+
+def rates_line(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The machine's rates that the floors were taken from, as a sentence."""
+    return " ".join(
+        f"{row['shape']}: {row['flops_per_second'] / 1e9:.0f} GFLOP/s in large products, "
+        f"{row['bytes_per_second'] / 1e9:.0f} GB/s in copies."
+        for row in rows
+        if row["part"] == WHOLE
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.step_profile", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny's shape in a few rounds; nothing is kept")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing; print what is kept")
+    options = parser.parse_args(arguments)
+    as_a_run()
+    try:
+        if options.quick:
+            print(markdown([row for shape in QUICK_SHAPES for row in measure(shape, rounds=QUICK_ROUNDS)]))
+            return 0
+        results = Results(RESULTS / "step_profile.json", RESULT_KEYS)
+        for shape in () if options.redraw else SHAPES:
+            for row in measure(shape, rounds=ROUNDS):
+                results.keep(row, under=conditions())
+        print(f"{markdown(results.rows)}\n\n{rates_line(results.rows)}")
+        print(conditions_line(results.conditions_of(results.rows)))
+    except MinibertError as error:
+        print(f"benchmarks.step_profile: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""What a step waits for its batch: the batches of a run, and a wait that is the wait alone."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Last, so that the package that is installed stays the one that is tested.
+sys.path.append(str(ROOT))
+input_side, workloads = (importlib.import_module(f"benchmarks.{name}") for name in ("input_side", "workloads"))
+
+
+@pytest.mark.parametrize("step", workloads.STEPS)
+def test_every_turn_has_batches_of_its_own(step):
+    batches = input_side.batches_for(workloads.shape_settings("tiny"), step)
+    numbers = [number for number, _ in input_side.in_line(batches, 3, 6)]
+    assert numbers == [3, 4, 5]
+    assert batches.steps_per_epoch >= input_side.STEPS_OF_A_TURN
+
+
+def test_a_turn_parts_the_wait_from_the_step(monkeypatch):
+    clock = iter([0.0, 1.0, 3.0, 3.5, 5.5, 6.0, 9.0])
+    monkeypatch.setattr(input_side.time, "perf_counter", lambda: next(clock))
+    waited, stepped = input_side.turn(lambda number, batch: None, [(0, "a"), (1, "b"), (2, "c")])
+    assert (waited, stepped) == ([0.5, 0.5], [2.0, 3.0]), "the first batch is waited for in any case"
+
+
+def test_the_table_has_the_share_of_the_time():
+    row = {"shape": "imdb", "step": "masked_lm", "step_seconds": 0.2, "build_seconds": 0.004,
+           "prefetched_seconds": 0.0001, "waiting_rate": 0.0005, "waiting_rate_in_line": 0.02}  # fmt: skip
+    assert "| imdb | masked LM | 200.00 ms | 4.00 ms | 0.10 ms | **0.05%** | 2.00% |" in input_side.markdown([row])
+
+
+@pytest.mark.slow
+def test_every_step_of_a_shape_is_measured():
+    words = ["--shape", "tiny", "--turns", "2", "--steps", "3", "--json"]
+    command = [sys.executable, "-m", "benchmarks.input_side", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [(row["step"], row["steps"]) for row in rows] == [(step, 2 * 2) for step in workloads.STEPS]
+    for row in rows:
+        assert min(row["step_seconds"], row["build_seconds"]) > 0
+        assert 0 <= row["waiting_rate"] < 1

@@ -1,0 +1,274 @@
+"""The table of the peers: rows that say how they came about, kept as they come, and none lost by another's error."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from minibert.errors import ArtifactError, DeviceError
+
+ROOT = Path(__file__).parents[1]
+# Last, so that the package that is installed stays the one that is tested.
+sys.path.append(str(ROOT))
+checks, documents, peers, peers_picture, peers_table, stored, workers, workloads = (
+    importlib.import_module(f"benchmarks.{name}")
+    for name in ("checks", "documents", "peers", "peers_picture", "peers_table", "stored", "workers", "workloads")
+)
+
+ROW_KEYS = {"shape", "step", "peer", "ratio", "ours_seconds", "peer_seconds", "peak_bytes", "matrix_rate_fraction"}
+SIDE = {"device": "cpu", "processor": "a processor", "cores": 2, "threads": None, "versions": {"keras": "3.15.1"}}
+FACTS: dict[str, Any] = {
+    "shape": "imdb",
+    "step": "masked_lm",
+    "peer": "notebook",
+    "masked_tokens": 780.0,
+    "ours_first_call_seconds": 5.0,
+    "peer_first_call_seconds": 4.0,
+    "peak_bytes": 1_200_000_000,
+    "peer_peak_bytes": 3_200_000_000,
+    "environment": {"ours": SIDE, "peer": SIDE},
+}
+
+
+def made_up_row(**facts: Any) -> Any:
+    measured = peers_table.Measured(
+        ours=[0.2, 0.25, 0.3], theirs=[2.4, 2.5, 2.1], rates=[2.0e11, 2.2e11, 2.1e11], others=[0.02, None, 0.06]
+    )
+    return peers_table.make_row(measured, FACTS | facts)
+
+
+Outcome = Callable[[str, str, str], Any]
+
+
+@pytest.fixture
+def measuring(monkeypatch: pytest.MonkeyPatch) -> Callable[[Outcome], None]:
+    """Has a row come out as it is told, by shape, step and peer, without any process."""
+
+    @contextlib.contextmanager
+    def beside(peer: str, shape: str, rates: Any) -> Any:
+        yield SimpleNamespace(ours=SimpleNamespace(shape=shape), theirs=SimpleNamespace(side=peer))
+
+    def told(outcome: Outcome) -> None:
+        def measure_row(sides: Any, step: str, **_: Any) -> Any:
+            found = outcome(sides.ours.shape, step, sides.theirs.side)
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        monkeypatch.setattr(peers, "measure_row", measure_row)
+
+    monkeypatch.setattr(peers, "Worker", lambda *_: contextlib.nullcontext(object()))
+    monkeypatch.setattr(peers, "beside", beside)
+    monkeypatch.setattr(peers, "missing_module", lambda side: None)
+    return told
+
+
+def as_made_up(shape: str, step: str, peer: str) -> Any:
+    return made_up_row(shape=shape, step=step, peer=peer)
+
+
+# Rows, table and picture
+
+
+def test_a_row_has_the_keys_that_others_read_and_the_figures_of_its_pairs():
+    row = dataclasses.asdict(made_up_row())
+    assert row.keys() >= ROW_KEYS
+    assert row["ratio"] == pytest.approx(10.0)
+    assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+    assert (row["ours_seconds"], row["peer_seconds"]) == (0.25, 2.4)
+    assert row["matrix_rate_fraction"] == pytest.approx(row["flops"] / 2.1e11 / 0.25)
+    assert json.loads(json.dumps(row)) == row
+
+
+def test_table_and_picture_show_every_row():
+    rows = [
+        made_up_row(),
+        made_up_row(step="frozen", peak_bytes=None, peer_peak_bytes=None),
+        peers_table.Row(shape="imdb", step="masked_lm", peer="pytorch", not_run="torch is not installed"),
+        peers_table.Row(shape="imdb", step="masked_lm", peer="pytorch-full", failed="a | b"),
+    ]
+    table = peers_table.markdown(rows)
+    assert "| imdb | masked LM | notebook | **10.0×** (" in table
+    assert "| 1.20 GB | 3.20 GB |" in table
+    assert "| - | - |" in table, "a peak that is not that of the step alone is none"
+    assert "| imdb | masked LM | PyTorch, gathered | not run: torch is not installed |" in table
+    assert "| imdb | masked LM | PyTorch, all logits | failed: a / b |" in table
+    assert {line.count("|") for line in table.splitlines()} == {10}
+    assert peers_table.facts_line(rows) == (
+        "Device cpu, default threads; float32 matrix rate 210 GFLOP/s; median of 3 interleaved pairs; "
+        "other processes took up to 4% of the cores."
+    )
+    svg = "{http://www.w3.org/2000/svg}"
+    tree = ElementTree.fromstring(peers_picture.picture(rows))
+    texts = [text.text or "" for text in tree.iter(f"{svg}text")]
+    assert len(list(tree.iter(f"{svg}rect"))) == 2
+    assert "masked LM, PyTorch, gathered" in texts
+    assert "not run: torch is not installed" in texts
+
+
+def test_threads_that_were_chosen_are_said():
+    chosen = {**SIDE, "threads": {"intra_op": 1, "inter_op": 2}}
+    row = made_up_row(environment={"ours": chosen, "peer": SIDE})
+    assert "Device cpu, threads: intra-op 1; float32" in peers_table.facts_line([row])
+
+
+def test_every_peer_has_a_name():
+    assert peers.PEER_STEPS.keys() == peers_table.PEER_NAMES.keys()
+    assert peers.PEER_STEPS.keys() < workers.SIDES.keys()
+
+
+def test_quartiles_of_few_values():
+    assert peers_table.quartiles([2.0]) == (2.0, 2.0, 2.0)
+    assert peers_table.quartiles([1.0, 2.0, 3.0]) == (1.5, 2.0, 2.5)
+
+
+# What is missing, and what fails
+
+
+def test_what_was_not_run_says_why(monkeypatch, capsys):
+    monkeypatch.setattr(peers, "missing_module", lambda side: "torch")
+    assert peers.main(["--peer", "pytorch", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["shape"], row["ratio"], row["not_run"]) for row in rows] == [
+        ("imdb", None, "torch is not installed"),
+        ("amazon", None, "torch is not installed"),
+    ]
+    assert peers.main(["--peer", "pytorch"]) == 0
+    assert capsys.readouterr().out.count("not run: torch is not installed") == 2
+
+
+@pytest.mark.parametrize("error", [workers.WorkerError("notebook: killed"), checks.WrongLossError("another loss")])
+def test_a_row_that_fails_leaves_the_others_alone_and_the_command_fails(error, measuring, capsys):
+    measuring(lambda *row: error if row == ("imdb", "unfrozen", "notebook") else as_made_up(*row))
+    assert peers.main(["--peer", "notebook", "--peer", "keras-hub"]) == 1
+    out = capsys.readouterr().out
+    assert out.count("**10.0×**") == 7
+    assert f"| imdb | classifier, unfrozen | notebook | failed: {error} |" in out
+
+
+def test_a_peer_without_the_device_is_not_run_and_ends_everything_only_where_it_is_required(measuring, capsys):
+    missing = DeviceError("--device cuda: torch 2 sees no such device")
+    measuring(lambda *row: missing if row[2] == "pytorch" else as_made_up(*row))
+    arguments = ["--peer", "pytorch", "--peer", "keras-hub", "--device", "cuda"]
+    assert peers.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert (out.count("**10.0×**"), out.count("not run: --device cuda: torch 2")) == (2, 2)
+    assert peers.main([*arguments, "--require-device"]) == DeviceError.exit_code
+    assert "benchmarks.peers: --device cuda: torch 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--pairs", "0"], "--pairs: 1 or more is required, but 0 came"),
+        (["--picture", "a.png"], "--picture: a name that ends in .svg is required, but 'a.png' came"),
+        (["--redraw"], "--redraw: a file of results is required, but --keep named none"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message, capsys):
+    assert peers.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+# Kept
+
+
+def test_rows_are_kept_as_they_come_whatever_happens_later(measuring, tmp_path, monkeypatch):
+    kept = tmp_path / "results" / "peers.json"
+
+    def outcome(*row: str) -> Any:
+        if row[0] == "amazon":
+            raise KeyboardInterrupt
+        return as_made_up(*row)
+
+    measuring(outcome)
+    with pytest.raises(KeyboardInterrupt):
+        peers.main(["--peer", "keras-hub", "--keep", str(kept)])
+    results = stored.Results(kept, peers_table.KEYS)
+    assert [row["shape"] for row in results.rows] == ["imdb"]
+    (under,) = results.conditions_of(results.rows)
+    assert under.keys() >= {"date", "commit", "dirty", "processor", "cores", "threads", "versions"}
+    assert {"keras-hub", "keras"} <= under["versions"].keys()
+
+
+def test_kept_rows_are_printed_drawn_and_written_into_the_readme(measuring, tmp_path, monkeypatch, capsys):
+    kept, drawn = tmp_path / "peers.json", tmp_path / "peers.svg"
+    measuring(as_made_up)
+    arguments = ["--keep", str(kept), "--picture", str(drawn)]
+    assert peers.main(["--peer", "notebook", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert peers.main(["--redraw", *arguments]) == 0
+    assert capsys.readouterr().out == printed
+    assert len(list(ElementTree.parse(drawn).iter("{http://www.w3.org/2000/svg}rect"))) == 6
+    monkeypatch.setattr(documents, "RESULTS", tmp_path)
+    block = "<!-- peers: python -m benchmarks.documents -->\n{}<!-- end -->\n"
+    assert documents.filled(block.format("old\n")) == (block.format(printed), [])
+    monkeypatch.setattr(documents, "RESULTS", tmp_path / "none")
+    assert documents.filled(block.format("old\n")) == (block.format("old\n"), ["peers"])
+
+
+def test_what_is_measured_anew_takes_the_old_place_and_what_is_not_run_does_not(measuring, tmp_path):
+    kept = tmp_path / "peers.json"
+    arguments = ["--peer", "pytorch", "--keep", str(kept)]
+    measuring(as_made_up)
+    assert peers.main(arguments) == 0
+    measuring(
+        lambda *row: DeviceError("none") if row[0] == "imdb" else dataclasses.replace(as_made_up(*row), ratio=3.0)
+    )
+    assert peers.main(arguments) == 0
+    rows = stored.Results(kept, peers_table.KEYS).rows
+    assert [(row["shape"], row["ratio"]) for row in rows] == [("imdb", pytest.approx(10.0)), ("amazon", 3.0)]
+
+
+def test_a_file_that_cannot_be_written_is_named(measuring, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    measuring(as_made_up)
+    code = peers.main(["--peer", "keras-hub", "--keep", str(tmp_path / "file" / "peers.json")])
+    assert code == ArtifactError.exit_code
+    assert "it cannot be written" in capsys.readouterr().err
+
+
+# The whole command
+
+
+def run_peers(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.peers", "--shape", "tiny", "--quick", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+
+
+@pytest.mark.slow
+def test_quick_run_measures_every_step_of_the_notebook(tmp_path):
+    done = run_peers("--json", "--pairs", "2", "--picture", str(tmp_path / "ratios.svg"))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [(row["step"], row["peer"], row["pairs"]) for row in rows] == [
+        (step, "notebook", 2) for step in workloads.STEPS
+    ]
+    assert all(row["ratio"] > 0 and row["not_run"] is row["failed"] is None for row in rows)
+    assert rows[0]["peak_bytes"] > 1e8
+    assert [row["peak_bytes"] for row in rows[1:]] == [None, None], "the process has run another step before"
+    ElementTree.parse(tmp_path / "ratios.svg")
+
+
+@pytest.mark.slow
+def test_a_missing_device_is_named_and_fails_where_it_is_required():
+    tensorflow = importlib.import_module("tensorflow")
+    if tensorflow.config.list_physical_devices("GPU"):
+        pytest.skip("not run: there is a GPU")
+    done = run_peers("--device", "cuda", "--require-device")
+    assert done.returncode == DeviceError.exit_code
+    assert "--device cuda: TensorFlow" in done.stderr
+    done = run_peers("--device", "cuda")
+    assert done.returncode == 0
+    assert done.stdout.count("not run: --device cuda") == 3

@@ -1,0 +1,50 @@
+"""Where a step's time goes: the table, and one round of the measurement itself."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1]))
+step_profile, workloads = (importlib.import_module(f"benchmarks.{name}") for name in ("step_profile", "workloads"))
+
+
+def row(part: str, seconds: float, floor: float) -> dict[str, Any]:
+    rates = {"flops_per_second": 2e11, "bytes_per_second": 1e10, "rounds": 3}
+    return {"shape": "imdb", "part": part, "seconds": seconds, "floor_seconds": floor, **rates}
+
+
+ROWS = [row("whole step", 0.2, 0.1), row("head", 0.12, 0.08), row("rest", 0.01, 0.0)]
+
+
+def test_the_table_has_a_part_s_share_of_the_whole_step_and_its_floor() -> None:
+    assert step_profile.markdown(ROWS).splitlines()[2:] == [
+        "| imdb | whole step | 200 ms | 100% | 100 ms |",
+        "| imdb | head | 120 ms | 60% | 80 ms |",
+        "| imdb | rest | 10 ms | 5% | - |",
+    ]
+    assert step_profile.rates_line(ROWS) == "imdb: 200 GFLOP/s in large products, 10 GB/s in copies."
+
+
+@pytest.mark.slow
+def test_the_parts_are_timed_beside_the_whole_step_and_leave_its_weights_alone() -> None:
+    rows = {row["part"]: row for row in step_profile.measure("tiny", rounds=1)}
+    assert list(rows) == ["whole step", "head", "encoder", "Adam", "rest"]
+    assert all(rows[name]["seconds"] > 0 for name in ("whole step", "head", "encoder", "Adam"))
+    parts = sum(rows[name]["seconds"] for name in ("head", "encoder", "Adam", "rest"))
+    assert parts == pytest.approx(rows["whole step"]["seconds"])
+    assert rows["head"]["floor_seconds"] + rows["encoder"]["floor_seconds"] == pytest.approx(
+        rows["whole step"]["floor_seconds"]
+    )
+
+
+@pytest.mark.slow
+def test_the_update_that_is_timed_changes_no_weight() -> None:
+    (whole, *_, adam), (other, *_) = (step_profile.parts_of(workloads.shape_settings("tiny")) for _ in range(2))
+    for _ in range(3):
+        adam.run()
+    assert whole.run().metrics == other.run().metrics
