@@ -54,11 +54,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, wait: bool) -> Iterator[None]:
+def locked(path: Path, *, wait: bool) -> Iterator[bool]:
     """Lets one process at a time into the block; the lock is the file or the folder itself, so none is left behind.
 
     The system takes it back when the process ends, however that ends. Where the system has no such locks, as
-    some network file systems, the block runs without.
+    some network file systems, the block runs without, and is told so: it gets whether it holds the lock.
 
     Args:
         path: A folder, or a file, which is made if it is not there.
@@ -71,17 +71,18 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:
-        yield
+        yield False
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    is_held = True
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise ArtifactError(f"{path}: a place that no other process writes to is required, but one does") from None
         except OSError:
-            pass  # a file system without locks
-        yield
+            is_held = False  # a file system without locks
+        yield is_held
     finally:
         os.close(descriptor)
 

@@ -79,6 +79,14 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested tables by their whole path, such as ``pretrain.epochs``; an empty table has none."""
+    found: dict[str, Any] = {}
+    for name, value in nested.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
 def coerce(path: str, hint: Any, value: Any) -> Any:
     """Checks ``value`` against a field's type; an int is taken for a float, a list for a tuple."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -116,6 +124,16 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def is_line(text: str) -> bool:
+    """Whether a text is one printable line that says something."""
+    return text.isprintable() and bool(text.strip())
+
+
+def printable(text: str) -> str:
+    """A text for a terminal: control characters, line ends among them, as spaces. Texts come from anywhere."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def nearest(key: str, valid: list[str]) -> str:

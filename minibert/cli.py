@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _prepare_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser().parse_args(words)
+    if not os.environ.get("KERAS_BACKEND"):  # else ~/.keras/keras.json would choose
+        os.environ["KERAS_BACKEND"] = "tensorflow"
     quiet_tensorflow()
     keep_freed_memory()
     try:

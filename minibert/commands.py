@@ -14,6 +14,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from minibert.checked import printable
 from minibert.errors import CorpusError, DeviceError, SettingsError
 from minibert.mask_word import require_one_mask, shown_token
 from minibert.presets import PRESETS, describe_preset, preset, resolve_settings
@@ -43,9 +44,10 @@ def run(options: Namespace) -> int:
 
 
 def _require_backend() -> None:
+    """Refuses what a user has asked of Keras; unasked, the command line has asked for TensorFlow before."""
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if backend != "tensorflow":
-        raise DeviceError(f"KERAS_BACKEND: a run requires tensorflow, but {backend!r} came")
+        raise DeviceError(f"KERAS_BACKEND: tensorflow is required, but {backend!r} came")
 
 
 def has_started(options: Namespace) -> bool:
@@ -66,6 +68,7 @@ def fill_mask(options: Namespace) -> int:
     """``minibert fill-mask``: the likeliest words for ``[mask]``."""
     read_record(options.directory)
     require_one_mask("sentence", options.sentence)
+    _require_backend()
 
     from minibert import inference
 
@@ -73,10 +76,10 @@ def fill_mask(options: Namespace) -> int:
     if options.json:
         _print_json([{"token": p.token, "probability": float(p.probability), "sentence": p.sentence} for p in found])
         return 0
-    tokens = [_printable(shown_token(p.token)) for p in found]
+    tokens = [printable(shown_token(p.token)) for p in found]
     width = max(map(len, tokens), default=0)
     for token, p in zip(tokens, found, strict=True):
-        print(f"{p.probability:.4f}  {token:{width}}  {_printable(p.sentence)}")
+        print(f"{p.probability:.4f}  {token:{width}}  {printable(p.sentence)}")
     return 0
 
 
@@ -84,6 +87,7 @@ def classify(options: Namespace) -> int:
     """``minibert classify``: each text's class and probability."""
     texts = options.texts if options.file is None else _read_lines(options.file)
     read_record(options.directory)
+    _require_backend()
 
     from minibert import inference
     from minibert.progress import Progress
@@ -99,7 +103,7 @@ def classify(options: Namespace) -> int:
     width = max((len(c.class_name) for c in found), default=0)
     for text, c in zip(texts, found, strict=True):
         shown = text if len(text) <= 72 else f"{text[:71]}…"
-        print(f"{_printable(c.class_name):{width}}  {c.probability:.4f}  {_printable(shown)}")
+        print(f"{printable(c.class_name):{width}}  {c.probability:.4f}  {printable(shown)}")
     return 0
 
 
@@ -107,6 +111,7 @@ def evaluate(options: Namespace) -> int:
     """``minibert evaluate``: loss and accuracy of the raw-text model on labelled texts."""
     corpus = _corpus_settings(read_record(options.directory), options.set)
     _require_data(options.data)
+    _require_backend()
 
     from minibert import inference
     from minibert.progress import Progress
@@ -175,6 +180,8 @@ def verify(options: Namespace) -> int:
     for name, other in (("data", "against"), ("tolerance", "repeat")):
         if getattr(options, name) is not None and getattr(options, other) is not None:
             raise SettingsError(f"--{name}: a command without --{other} is required, but both came")
+    if options.against is None:
+        _require_backend()
 
     from minibert import verify as verification
     from minibert.progress import Progress
@@ -192,7 +199,7 @@ def verify(options: Namespace) -> int:
         _print_json(verdict.to_dict())
     else:
         for line in verdict.explanation:
-            print(_printable(line))
+            print(printable(line))
     return int(verdict.exit_code)
 
 
@@ -223,8 +230,3 @@ def _read_lines(path: Path) -> list[str]:
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
-
-
-def _printable(text: str) -> str:
-    """Texts come from anywhere: control characters must not reach a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)

@@ -46,7 +46,7 @@ def diagnose() -> dict[str, Any]:
     """
     failures = list(_import_failures("tensorflow", "keras"))
     environment = describe_environment()
-    findings = [*failures, *judge(environment), *_invisible_gpu(environment)]
+    findings = [*failures, *judge(environment), *_other_backend(environment), *_invisible_gpu(environment)]
     healthy = not any(finding.level == "error" for finding in findings)
     return {
         "healthy": healthy,
@@ -200,6 +200,15 @@ def _import_failures(*names: str) -> Iterator[Finding]:
         except Exception as error:  # noqa: BLE001 - a broken library raises what it likes; the doctor must still answer
             summary = " ".join(f"{type(error).__name__}: {error}".split())
             yield _error(f"import {name} fails: {summary[:300]}", f"pip install --force-reinstall {name}")
+
+
+def _other_backend(environment: dict[str, Any]) -> Iterator[Finding]:
+    """What Keras itself says, where no variable has told it: ``~/.keras/keras.json`` chooses then."""
+    keras = sys.modules.get("keras")
+    backend = "tensorflow" if keras is None else keras.backend.backend()
+    if backend != "tensorflow" and not environment["variables"].get("KERAS_BACKEND"):
+        yield _error(f"Keras is on {backend!r}, as ~/.keras/keras.json says: minibert's training step is TensorFlow's",
+                     "set KERAS_BACKEND=tensorflow, or name it there")  # fmt: skip
 
 
 def _invisible_gpu(environment: dict[str, Any]) -> Iterator[Finding]:

@@ -76,7 +76,7 @@ def describe_environment() -> dict[str, Any]:
             "machine": platform.machine(),
             "libc": " ".join(platform.libc_ver()).strip() or None,
         },
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
         "cpu": {"model": _cpu_model(), "cores": available_cores(), "instruction_sets": _instruction_sets()},
         "memory_bytes": _memory_bytes(),
         "threads": _threads(),
@@ -94,7 +94,8 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _version(name: str) -> str | None:
+def package_version(name: str) -> str | None:
+    """The version of a distribution; None where it is not installed."""
     from importlib import metadata  # costs more than everything else here: only when it is asked for
 
     if name == "minibert":  # may be used from a checkout, without being installed

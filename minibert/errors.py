@@ -48,6 +48,10 @@ class DivergenceError(MinibertError):
     """The training's loss is no longer a finite number."""
 
 
+class OutOfMemoryError(MinibertError):
+    """A batch needs more memory than its device has left."""
+
+
 class DeviceError(MinibertError):
     """A required device or backend is not there."""
 

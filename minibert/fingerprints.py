@@ -187,7 +187,7 @@ def read_trace(path: Path, *, steps: int | None = None) -> Trace:
         raise ArtifactError(f"{path}: a fingerprint trace is required, but {error.strerror or error}") from None
     try:
         header = _header(json.loads(line[:_MAXIMUM_HEADER_BYTES]) if separator else None)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: a fingerprint trace is required, but its first line is none: {error}") from None
     if header.encoded() != line + separator:
         raise ArtifactError(f"{path}: its first line was edited: it is not written as minibert writes it")

@@ -24,6 +24,7 @@ from minibert.checked import is_unicode, require
 from minibert.corpora.corpus import BATCH_ROWS, Corpus
 from minibert.corpora.opening import open_corpus
 from minibert.errors import ArtifactError, CorpusError, SettingsError
+from minibert.model.backend import require_tensorflow
 from minibert.progress import Progress
 from minibert.quiet import quiet_compiler
 from minibert.record import NAME, read_record, record_settings
@@ -31,6 +32,7 @@ from minibert.scoring import Score, score
 from minibert.settings import CorpusSettings, RunSettings
 from minibert.text import Vocabulary, encode, sample_ids
 from minibert.training.finetune import ClassifierForward
+from minibert.training.memory import within_memory
 from minibert.training.pretrain import Prediction, predict_masked
 
 _BATCH_SIZE = 32
@@ -62,13 +64,15 @@ def fill_mask(directory: Path | str, sentence: str, *, top_k: int = 5) -> list[P
     Raises:
         SettingsError: There is no ``[mask]``, or several; or ``top_k`` is below 1.
         ArtifactError: A file of the run is missing, damaged or changed.
+        DeviceError: Keras is on another backend than TensorFlow.
     """
     if top_k < 1:
         raise SettingsError(f"top_k: 1 or more is required, but {top_k} came")
     run = _FinishedRun(Path(directory))
     sample_ids(sentence, run.vocabulary, run.settings.text)
     model = run.model("masked_lm.keras")
-    return predict_masked(model, sentence, vocabulary=run.vocabulary, settings=run.settings, top_k=top_k)
+    with within_memory("fill-mask", 1):
+        return predict_masked(model, sentence, vocabulary=run.vocabulary, settings=run.settings, top_k=top_k)
 
 
 def classify(directory: Path | str, texts: Sequence[str], *, progress: Progress | None = None) -> list[Classification]:
@@ -82,6 +86,7 @@ def classify(directory: Path | str, texts: Sequence[str], *, progress: Progress 
     Raises:
         SettingsError: A text is empty or not text; the message gives its number.
         ArtifactError: A file of the run is missing, damaged or changed, or there is no classifier.
+        DeviceError: Keras is on another backend than TensorFlow.
     """
     require(not isinstance(texts, str), "texts", "a list of texts", texts)
     texts = list(texts)
@@ -96,7 +101,8 @@ def classify(directory: Path | str, texts: Sequence[str], *, progress: Progress 
     for start in range(0, len(texts), BATCH_ROWS):  # the ids of all texts may not fit in memory
         part = pa.array(texts[start : start + BATCH_ROWS], type=pa.string())
         ids = encode(part, run.vocabulary, run.settings.text)
-        logits = forward.logits(ids, batch_size=_BATCH_SIZE, advance=task.advance).astype(np.float64)
+        with within_memory("classify", _BATCH_SIZE):
+            logits = forward.logits(ids, batch_size=_BATCH_SIZE, advance=task.advance).astype(np.float64)
         # Of the likelier class: with |x| no logit is too large for exp, and none of the bits near 1 are lost.
         chosen = 1.0 / (1.0 + np.exp(-np.abs(logits)))
         found += [Classification(int(x > 0), names[int(x > 0)], float(p)) for x, p in zip(logits, chosen, strict=True)]
@@ -125,18 +131,20 @@ def evaluate(
     Raises:
         CorpusError: The data are not labelled texts, or their classes are not the run's.
         ArtifactError: A file of the run is missing, damaged or changed.
+        DeviceError: Keras is on another backend than TensorFlow.
     """
     run = _FinishedRun(Path(directory))
     names, settings = run.class_names(), corpus or run.settings.corpus
+    forward = ClassifierForward(run.model("classifier.keras"))  # one that is damaged is named before texts are read
     settings = dataclasses.replace(settings, train_examples=0, test_examples=0)
     texts = open_corpus(settings, seed=run.settings.seed, data=Path(data), for_evaluation=True, progress=progress)
     flipped = _labels_are_flipped(texts, names, data)
-    forward = ClassifierForward(run.model("classifier.keras"))
     task = (progress or Progress(quiet=True)).start("evaluate", texts.examples["test"])
     logits, labels = [], []
     for batch in texts.batches("test"):
         ids = encode(batch.texts, run.vocabulary, run.settings.text)
-        logits.append(forward.logits(ids, batch_size=_BATCH_SIZE))
+        with within_memory("evaluate", _BATCH_SIZE):
+            logits.append(forward.logits(ids, batch_size=_BATCH_SIZE))
         assert batch.labels is not None
         labels.append(1 - batch.labels if flipped else batch.labels)
         task.advance(len(batch.texts))
@@ -163,6 +171,7 @@ class _FinishedRun:
     """The files of a run directory, each checked before it is used."""
 
     def __init__(self, directory: Path) -> None:
+        require_tensorflow()
         self._directory, self._record = directory, read_record(directory)
         self.settings: RunSettings = record_settings(self._record, directory / NAME)
         self.vocabulary = Vocabulary.read(directory / "vocabulary.txt")

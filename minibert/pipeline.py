@@ -20,6 +20,7 @@ from minibert.artifacts import locked, remove_temporaries, replacing, sha256_of_
 from minibert.end_to_end import build_end_to_end, evaluate_raw_text
 from minibert.errors import ArtifactError
 from minibert.fingerprints import TraceHeader, TraceWriter, trace_name
+from minibert.model.backend import require_tensorflow
 from minibert.preparation import Prepared, Record, begin_record, prepare
 from minibert.progress import Progress
 from minibert.record import OTHER_TIMES, earlier_record, metrics_csv, read_record, write_record
@@ -29,6 +30,7 @@ from minibert.stages import finetuning, initial_classifier, initial_masked_lm, p
 from minibert.training.checkpoint import FOLDER, Checkpoint, remove_checkpoints, write_checkpoint
 from minibert.training.execution import require_repeatable_execution
 from minibert.training.loop import EpochTasks, Figures, Progression, Stage, stage_digests, train
+from minibert.training.memory import within_memory
 from minibert.training.restoration import VOCABULARY, restore
 from minibert.training.state import set_optimizer, set_weights, state_digest, weight_arrays
 
@@ -60,11 +62,13 @@ def run(
             run is not what it was.
         ResumeError: What the run computes has changed since, or nothing is left to go on from.
         RepeatabilityError: A training step could give different results when repeated.
+        DeviceError: Keras is on another backend than TensorFlow.
 
     Determinism:
         The result depends on settings, corpus and the recorded environment only. TensorFlow's op
         determinism is switched on for the process.
     """
+    require_tensorflow()  # before texts are read
     directory, shown = Path(directory), progress or Progress(quiet=True)
     if earlier_record(directory, resume=resume) is not None:
         with locked(directory, wait=False):
@@ -178,12 +182,12 @@ class _Run:
         """The raw-text model's figures on the raw test texts."""
         started, corpus = time.perf_counter(), self._prepared.corpus
         task = self._progress.start("end to end on raw test texts", corpus.examples["test"])
-        figures = require_repeatable_execution(
-            lambda: evaluate_raw_text(
-                model, corpus.batches("test"), batch_size=self._settings.finetune.batch_size, advance=task.advance
-            ),
-            "end to end",
-        )
+        batch_size = self._settings.finetune.batch_size
+        with within_memory("end to end", batch_size, "a smaller finetune.batch_size may help"):
+            figures = require_repeatable_execution(
+                lambda: evaluate_raw_text(model, corpus.batches("test"), batch_size=batch_size, advance=task.advance),
+                "end to end",
+            )
         task.finish()
         digest = state_digest(weight_arrays(model.get_layer("classifier").variables))
         return {**figures, "seconds": time.perf_counter() - started, "weights_sha256": digest}
@@ -203,9 +207,10 @@ class _Run:
             progression, trace_sha256 = Progression(**at.state["progression"]), at.trace_sha256
         task = EpochTasks(self._progress, stage, progression)
         with self._timed(stage.name, "building_seconds"):
-            stage.step.trace(stage.batches.batch(progression.step if progression.step < stage.steps else 0))
-        names = (stage.batches.batch(0), stage.step.fingerprint_names, stage.step.fingerprints_by_turns)
-        header, name = TraceHeader(stage.name, *map(tuple, names)), trace_name(stage.name)
+            batch = stage.batches.batch(progression.step if progression.step < stage.steps else 0)
+            stage.step.trace(batch)
+        tensors = (tuple(stage.step.fingerprint_names), tuple(stage.step.fingerprints_by_turns))
+        header, name = TraceHeader(stage.name, tuple(batch), *tensors), trace_name(stage.name)
         trace = self._open_trace(self._directory / name, header, steps=progression.step, sha256=trace_sha256)
         accounted = _trained_seconds(progression) + self._times_of(stage.name)["writing_seconds"]
         started = time.perf_counter()

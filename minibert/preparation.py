@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import minibert
-from minibert.checked import require
+from minibert.checked import is_unicode, require
 from minibert.corpora.corpus import Corpus
 from minibert.corpora.opening import open_corpus
 from minibert.environment import describe_environment
@@ -56,10 +57,13 @@ def prepare(settings: RunSettings, *, data: Path | str | None = None, progress: 
         progress: Shows how far it is.
 
     Raises:
-        SettingsError: A setting does not fit, the sample sentence has no single ``[mask]``, or ``data`` is empty.
+        SettingsError: A setting does not fit, the sample sentence has no single ``[mask]``, or ``data`` is empty or a
+            path that is not UTF-8.
         CorpusError: The data are not a corpus.
     """
     require(data is None or str(data) != "", "data", "a path that is not empty", data)
+    place = None if data is None else os.path.realpath(data)
+    require(place is None or is_unicode(place), "data", "a path in UTF-8", place)  # as run.json is
     started, path = time.perf_counter(), None if data is None else Path(data)
     corpus = open_corpus(settings.corpus, seed=settings.seed, data=path, progress=progress)
     reading_seconds = time.perf_counter() - started
@@ -73,7 +77,7 @@ def prepare(settings: RunSettings, *, data: Path | str | None = None, progress: 
     sample_ids(sentence, examples.vocabulary, settings.text, argument="pretrain.sample_sentence")
     times = {"seconds": time.perf_counter() - started, "reading_seconds": reading_seconds}
     record = begin_record(settings) | {
-        "data": None if path is None else str(path.resolve()),
+        "data": place,
         "corpus": {
             "name": corpus.name,
             "digest": corpus.digest,

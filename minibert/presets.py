@@ -100,7 +100,7 @@ def tiny() -> RunSettings:
     frozen validation accuracy near chance, unfrozen and end to end 0.87. On the same versions and kind
     of processor the bits are always the same.
 
-    Time: about a minute on two x86-64 cores, start-up included: measured.
+    Time: one to one and a half minutes on two x86-64 cores, start-up included: measured.
     """
     return RunSettings(
         preset="tiny",
@@ -160,7 +160,7 @@ def _apply_file(settings: RunSettings, file: Path) -> RunSettings:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{file}: a readable TOML file is required, but {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"{file}: TOML in UTF-8 is required, but {error}") from None
     merged: dict[str, Any] = settings.to_dict()
     for key, value in values.items():

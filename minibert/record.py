@@ -66,7 +66,7 @@ def read_record(directory: Path) -> dict[str, Any]:
         canonical_json(record).encode()  # half a character has no bytes, and so no digest
     except FileNotFoundError:
         raise ArtifactError(f"{path}: a run directory with a run.json is required, but there is none") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: JSON is required, but it cannot be read: {error}") from None
     if not isinstance(record, dict):
         raise ArtifactError(f"{path}: an object is required, but {type(record).__name__} came")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.artifacts import sha256_of_file
-from minibert.checked import canonical_json
+from minibert.checked import canonical_json, flat
 from minibert.errors import ArtifactError, ResumeError
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "tensorflow-metal", "keras", "keras-hub", "keras-nlp", "numpy")
@@ -85,7 +85,7 @@ def encoding_partings(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]
 
 
 def _deciding_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    return {n: v for n, v in _flat(settings).items() if not n.startswith("record.") and n != "preset"}
+    return {n: v for n, v in flat(settings).items() if not n.startswith("record.") and n != "preset"}
 
 
 def changed_code(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
@@ -108,7 +108,7 @@ def changed_environment(earlier: dict[str, Any], now: dict[str, Any]) -> Iterato
 def _deciding(environment: dict[str, Any]) -> dict[str, Any]:
     """The parts of an environment that may decide bits, by name."""
     variables = {k: v for k, v in environment.get("variables", {}).items() if k not in _HARMLESS and v is not None}
-    return {f"package {name}": environment["packages"].get(name) for name in _PACKAGES} | _flat(
+    return {f"package {name}": environment["packages"].get(name) for name in _PACKAGES} | flat(
         {
             "python": environment.get("python"),
             "machine": environment.get("platform", {}).get("machine"),
@@ -121,13 +121,3 @@ def _deciding(environment: dict[str, Any]) -> dict[str, Any]:
             "variables": variables,
         }
     )
-
-
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in nested.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

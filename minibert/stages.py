@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from minibert.model.backend import require_tensorflow
 from minibert.model.encoder import build_masked_lm
 from minibert.model.heads import build_classifier
 from minibert.preparation import Prepared
@@ -22,7 +23,12 @@ from minibert.training.pretrain import pretrain_stage
 
 
 def set_up_tensorflow() -> None:
-    """Switches TensorFlow's op determinism on for the process, and its compiler's notices off."""
+    """Switches TensorFlow's op determinism on for the process, and its compiler's notices off.
+
+    Raises:
+        DeviceError: Keras is on another backend than TensorFlow.
+    """
+    require_tensorflow()
     tf.config.experimental.enable_op_determinism()
     quiet_compiler(tf)
 

@@ -180,7 +180,8 @@ def test_a_lock_is_given_back_where_its_block_ends(tmp_path):
         with pytest.raises(ZeroDivisionError), locked(tmp_path, wait=False):
             raise ZeroDivisionError
     for name in ("a", "b"):  # each file is a lock of its own
-        with locked(tmp_path / name, wait=False), locked(tmp_path, wait=False):
+        with locked(tmp_path / name, wait=False) as is_held, locked(tmp_path, wait=False):
+            assert is_held
             assert (tmp_path / name).exists()
 
 
@@ -207,8 +208,8 @@ def test_a_system_without_locks_does_without(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", none_here)
-    with locked(tmp_path, wait=False), locked(tmp_path, wait=False):
-        pass
+    with locked(tmp_path, wait=False) as first, locked(tmp_path, wait=False) as second:
+        assert (first, second) == (False, False), "and who asks is told"
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    with locked(tmp_path, wait=False), locked(tmp_path, wait=True):
-        pass
+    with locked(tmp_path, wait=False) as first, locked(tmp_path, wait=True) as second:
+        assert (first, second) == (False, False)

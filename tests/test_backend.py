@@ -11,6 +11,7 @@ import tensorflow as tf
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from minibert.errors import DeviceError
 from minibert.model import backend
 from tests import oracles
 
@@ -115,3 +116,14 @@ def test_halves_are_the_lower_then_the_upper_16_bits():
     halves = backend.halves(tf.constant([0x0001_0002, 0xFFFF_0000], dtype=tf.uint32))
     assert halves.dtype == tf.uint16
     assert halves.numpy().tolist() == [2, 1, 0, 0xFFFF]
+
+
+def test_another_backend_than_the_training_steps_is_named(monkeypatch):
+    backend.require_tensorflow()
+    monkeypatch.setattr(backend, "BACKEND", "torch")
+    with pytest.raises(DeviceError) as caught:
+        backend.require_tensorflow()
+    assert str(caught.value) == (
+        "Keras' backend: tensorflow is required, but 'torch' came, from KERAS_BACKEND or ~/.keras/keras.json; "
+        "KERAS_BACKEND=tensorflow before Keras is imported asks for it"
+    )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from minibert.errors import ArtifactError, ResumeError
+from minibert.training import checkpoint as checkpoints
 from minibert.training.checkpoint import (
     FOLDER,
     Checkpoint,
@@ -167,6 +168,16 @@ def test_a_whole_one_under_another_step_or_stage_is_not_believed(tmp_path, part,
     path.rename(path.with_name(path.name.replace(part, other)))
     with pytest.raises(ResumeError, match="every one is damaged"):
         find_checkpoint(tmp_path)
+
+
+def test_a_whole_one_of_another_format_is_named_and_not_read(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path, checkpoint(1), kept=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_FORMAT", 1)
+        path = write_checkpoint(tmp_path, checkpoint(2), kept=2)
+    with pytest.raises(ResumeError) as caught:
+        find_checkpoint(tmp_path)
+    assert str(caught.value) == f"resume: a checkpoint of format 2 is required, but {path} is of another one"
 
 
 def test_all_damaged_is_an_error_that_names_them(tmp_path):

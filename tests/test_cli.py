@@ -273,6 +273,7 @@ def test_seed_of_the_settings_names_the_directory(
         (errors.ArtifactError("what"), 4),
         (errors.ResumeError("what"), 4),
         (errors.RepeatabilityError("what"), 5),
+        (errors.OutOfMemoryError("what"), 1),
         (errors.DeviceError("what"), 6),
     ],
 )
@@ -418,6 +419,40 @@ def test_wrong_words_exit_with_2(words: list[str], message: str, capsys: pytest.
         main(words)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+# Keras' backend
+
+
+@pytest.mark.parametrize("before", [None, "", "tensorflow"])
+def test_keras_is_asked_for_tensorflow_before_its_own_configuration_is(
+    before: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``~/.keras/keras.json`` may name another one, and Keras takes an empty variable for none."""
+    monkeypatch.delenv("KERAS_BACKEND") if before is None else monkeypatch.setenv("KERAS_BACKEND", before)
+    assert main(["presets"]) == 0
+    assert os.environ["KERAS_BACKEND"] == "tensorflow"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "tiny", "--out", "{}/out"],
+        ["fill-mask", "{}", "a [mask]"],
+        ["classify", "{}", "a text"],
+        ["evaluate", "{}", "--data", "{}"],
+        ["verify", "{}"],
+        ["verify", "{}", "--repeat", "2"],
+    ],
+)
+def test_another_backend_is_refused_before_it_is_imported(
+    words: list[str], finished: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    for name in ("inference", "running", "verify"):
+        monkeypatch.setitem(sys.modules, f"minibert.{name}", None)
+    assert main([word.format(finished) for word in words]) == 6
+    assert capsys.readouterr().err == "minibert: error: KERAS_BACKEND: tensorflow is required, but 'jax' came\n"
 
 
 # The other commands

@@ -97,6 +97,10 @@ def test_a_file_of_something_else_is_named(name: str, run: Path) -> None:
     assert_named(run, name, b"\x89PNG\r\n\x1a\n")
 
 
+def test_a_record_that_is_nested_without_end_is_named(run: Path) -> None:
+    assert_named(run, NAME, b"[" * 100_000 + b"\n")
+
+
 @settings(max_examples=40)
 @given(data=st.data())
 @pytest.mark.slow

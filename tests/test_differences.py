@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 
 from minibert.fingerprints import Trace, TraceHeader
+from minibert.verify.comparison import _stage_differences
 from minibert.verify.differences import (
     Deviation,
     Deviations,
@@ -147,6 +149,32 @@ def test_what_is_fingerprinted_by_turns_may_have_parted_before(step: int, before
     assert found.parting == Parting("frozen", step, "weight a", ("loss",), steps_before=before)
     assert found.unexplained_parting == Parting("frozen", step, "loss", steps_before=before)
     assert f"(parted at most {before} steps before)" in found.parting.place or before == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "parting"),
+    [
+        ({"val_loss": 2.0}, Parting("frozen", 4, "epoch 1: val_loss")),
+        ({"weights_sha256": "b"}, Parting("frozen", 4, "epoch 1: weights", steps_before=3)),
+        (
+            {"weights_sha256": "b", "val_loss": 2.0},
+            Parting("frozen", 4, "epoch 1: weights", ("epoch 1: val_loss",), steps_before=3),
+        ),
+        ({"optimizer_sha256": "c"}, Parting("frozen", 8, "final optimizer", steps_before=3)),
+    ],
+)
+def test_beside_equal_weights_an_epochs_figures_part_where_they_are_seen(
+    changed: dict[str, Any], parting: Parting
+) -> None:
+    """A tensor is fingerprinted by turns, but what two epochs end with says whether it parted before."""
+    rows = Trace(dataclasses.replace(HEADER, by_turns=("weight a",)), trace().rows)
+    records = [stage(), stage()]
+    for record in records:
+        record["epochs"][0]["weights_sha256"] = "a"
+    place = records[1] if "optimizer_sha256" in changed else records[1]["epochs"][0]
+    place.update(changed)
+    found, _ = _stage_differences([rows, rows], records, tolerances=TOLERANCES, steps_before=BEFORE)
+    assert [difference.parting for difference in found] == [parting]
 
 
 def test_a_batch_is_seen_at_once() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -168,9 +170,31 @@ def test_a_card_that_tensorflow_does_not_see_is_a_warning(monkeypatch: pytest.Mo
     assert [list(doctor._invisible_gpu(e)) for e in (hidden, seen, unknown)] == [[], [], []]
 
 
-def test_the_command_diagnoses_this_machine_and_keeps_tensorflow_quiet() -> None:
+def test_a_backend_that_keras_own_configuration_chose_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keras(backend: str) -> SimpleNamespace:
+        return SimpleNamespace(backend=SimpleNamespace(backend=lambda: backend))
+
+    monkeypatch.setattr(doctor, "_import_failures", lambda *_: ())
+    monkeypatch.setattr(doctor, "describe_environment", lambda: HEALTHY)
+    monkeypatch.setitem(sys.modules, "keras", keras("torch"))
+    diagnosis = doctor.diagnose()
+    found = next(
+        each for each in diagnosis["findings"] if "Keras is on 'torch', as ~/.keras/keras.json says" in each["finding"]
+    )
+    assert (found["level"], found["remedy"]) == ("error", "set KERAS_BACKEND=tensorflow, or name it there")
+    assert not diagnosis["healthy"]
+    asked = changed({("variables", "KERAS_BACKEND"): "torch"})  # which is a finding of its own
+    assert list(doctor._other_backend(asked)) == []
+    monkeypatch.setitem(sys.modules, "keras", keras("tensorflow"))
+    assert list(doctor._other_backend(HEALTHY)) == []
+
+
+def test_the_command_diagnoses_this_machine_and_keeps_tensorflow_quiet(tmp_path: Path) -> None:
+    """Whatever backend Keras is configured to: the command line asks for TensorFlow."""
+    (tmp_path / "keras.json").write_text(json.dumps({"backend": "jax"}), encoding="utf-8")
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": ""}
     words = [sys.executable, "-m", "minibert", "doctor", "--json"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
     diagnosis = json.loads(done.stdout)
     assert done.stderr == ""
     assert done.returncode == diagnosis["exit_code"] == 0

@@ -7,7 +7,9 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from minibert.errors import OutOfMemoryError
 from minibert.progress import Progress
 from minibert.scoring import score
 from minibert.settings import FinetuneSettings, RunSettings
@@ -77,3 +79,14 @@ def test_a_frozen_encoder_drops_out_if_the_settings_say_so_and_an_unfrozen_one_a
     without = score(ClassifierForward(classifier).logits(batch["token_ids"], batch_size=8), batch["labels"])
     loss = stage.step(0, batch).metrics["loss"]
     assert (loss != pytest.approx(without.loss * without.examples, rel=1e-5)) == drops
+
+
+def test_memory_that_runs_out_in_a_validation_names_it(classifier, monkeypatch):
+    def large(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    examples = (small_models.token_ids(), small_models.labels())
+    stage = finetune_stage(classifier, train=examples, validation=examples, settings=RUN, frozen=True)
+    monkeypatch.setattr(ClassifierForward, "logits", large)
+    with pytest.raises(OutOfMemoryError, match="frozen, validation: memory for a batch of 8 is required"):
+        stage.evaluate(1)

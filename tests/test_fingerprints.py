@@ -124,6 +124,7 @@ def damaged(header: object = None, **changes: object) -> bytes:
         (b"[]\n", "field 'format': 2 is required"),
         (b"\xff\xfe\n", ""),
         (b"not json\n", ""),
+        pytest.param(b"[" * 100_000 + b"\n", "", id="nested"),
         (damaged(format=1), "field 'format': 2 is required"),
         (damaged(stage=None), "field 'stage': a str is required"),
         (damaged(batch=3), "field 'batch': a list is required"),

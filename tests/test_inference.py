@@ -13,10 +13,19 @@ import keras
 import numpy as np
 import pyarrow as pa
 import pytest
+import tensorflow as tf
 
 from minibert import inference
 from minibert.artifacts import sha256_of_file
-from minibert.errors import ArtifactError, CorpusError, MinibertError, SettingsError
+from minibert.errors import (
+    ArtifactError,
+    CorpusError,
+    DeviceError,
+    MinibertError,
+    OutOfMemoryError,
+    SettingsError,
+)
+from minibert.model import backend
 from minibert.progress import Progress
 from minibert.record import read_record, record_settings, write_record
 from minibert.settings import CorpusSettings
@@ -293,3 +302,34 @@ def test_a_models_code_is_not_run(copy: Path) -> None:
     write_record(copy, record)
     with pytest.raises(ArtifactError, match=r"masked_lm.keras: a Keras model is required"):
         inference.fill_mask(copy, SENTENCE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_another_backend_is_refused(
+    command: str, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "BACKEND", "jax")
+    with pytest.raises(DeviceError, match="Keras' backend: tensorflow is required, but 'jax' came"):
+        use(small_run, command, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [("fill_mask", "fill-mask"), ("classify", "classify"), ("evaluate", "evaluate")]
+)
+def test_memory_that_runs_out_is_told(
+    command: str, said: str, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def large(*_: Any, **__: Any) -> Any:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(inference, "predict_masked", large)
+    monkeypatch.setattr(inference.ClassifierForward, "logits", large)
+    with pytest.raises(OutOfMemoryError, match=f"{said}: memory for a batch of (1|32) is required"):
+        use(small_run, command, tmp_path)
+
+
+def test_a_model_that_is_missing_is_named_before_texts_are_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (copy / "classifier.keras").unlink()
+    monkeypatch.setattr(inference, "open_corpus", None)
+    with pytest.raises(ArtifactError, match=r"classifier.keras: a finished run is required"):
+        inference.evaluate(copy, copy / "texts.csv")

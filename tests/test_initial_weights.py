@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibert.model.initial_weights import initial_weight, set_initial_weights, weight_path
+from minibert.model.initial_weights import initial_weight, set_initial_weights
 from tests import oracles, small_models, strategies
 from tests.chance import z_of_counts
 from tests.golden import make
@@ -56,15 +56,15 @@ def test_a_model_starts_from_its_streams():
     model = small_models.build(seed=3)
     for variable in model.weights:
         if "seed_generator" not in variable.path:
-            known = oracles.initial_weight_bits(3, weight_path(variable), variable.shape, small_models.SETTINGS.heads)
+            known = oracles.initial_weight_bits(3, variable.path, variable.shape, small_models.SETTINGS.heads)
             assert bits(variable.numpy()) == known, variable.path
 
 
 def test_every_call_gives_the_same_bits_and_every_seed_others():
     """Keras counts its layers up within a process; the paths, and so the bits, must not depend on it."""
     one, other = (small_models.build_classifier(seed=3) for _ in range(2))
-    assert [weight_path(v) for v in one.weights if "seed" not in v.path] == [
-        weight_path(v) for v in other.weights if "seed" not in v.path
+    assert [v.path for v in one.weights if "seed" not in v.path] == [
+        v.path for v in other.weights if "seed" not in v.path
     ]
     for left, right in zip(one.trainable_weights, other.trainable_weights, strict=True):
         assert bits(left.numpy()) == bits(right.numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from minibert.errors import DivergenceError
+from minibert.errors import DivergenceError, OutOfMemoryError
 from minibert.fingerprints import TraceHeader, TraceWriter, read_trace
 from minibert.progress import Progress
 from minibert.training.loop import EpochTasks, Figures, Progression, Stage, means, train
@@ -230,3 +232,21 @@ def test_every_epoch_is_a_task_of_its_own_and_a_resumed_one_shows_what_is_done()
     assert lines[0].startswith("pretrain 1/3: 2/4 (50%)")
     assert any(line.startswith("pretrain 1/3: done, 4/4") for line in lines)
     assert any(line.startswith("pretrain 2/3: 1/4") for line in lines)
+
+
+@pytest.mark.parametrize(("name", "setting"), [("pretrain", "pretrain"), ("frozen", "finetune")])
+def test_memory_that_runs_out_names_stage_step_batch_and_setting(name: str, setting: str) -> None:
+    class Large(Step):
+        def __call__(self, step: int, batch: dict[str, np.ndarray]) -> StepResult:
+            if step == 2:
+                raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+            return super().__call__(step, batch)
+
+    stage, _ = stage_of(Variable())
+    stage = dataclasses.replace(stage, name=name, step=Large(Variable()))
+    message = (
+        f"{name}, step 2: memory for a batch of 1 is required, but the device has too little left; "
+        f"a smaller {setting}.batch_size may help"
+    )
+    with pytest.raises(OutOfMemoryError, match=f"^{message}$"):
+        run(stage, Progression())

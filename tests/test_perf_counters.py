@@ -237,6 +237,7 @@ def test_a_reason_is_one_line(tmp_path: Path, reason: str) -> None:
     ("content", "message"),
     [
         ("not JSON\n", "line 1: a JSON object is required"),
+        pytest.param("[" * 100_000, "line 1: a JSON object is required", id="nested"),
         ("[]\n", "line 1: field 'workload' is required"),
         ('{"workload": "masking"}\n', "line 1: field 'versions' is required"),
         (json.dumps({**COUNTERS, "reason": ""}) + "\n", "field 'reason': a text is required"),

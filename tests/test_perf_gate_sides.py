@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from minibert.cli import main
 from minibert.errors import ArtifactError
-from minibert.perf import gate_commands, numeric, stored_base, table
+from minibert.perf import benchmark_files, gate_commands, numeric, stored_base, table
 from minibert.perf.benchmark_files import FILES, changed_files, in_tree, without_silent_passes
 from minibert.perf.decision import FASTER, MISSING, SAME, SLOWER
 from minibert.perf.gate import TIME_LIMIT_SECONDS
@@ -162,12 +163,29 @@ def test_a_change_of_what_is_timed_is_seen_and_a_base_without_a_gate_has_none(tm
     assert changed_files(own, in_tree(tmp_path / "base")) == FILES
 
 
+COUNTED_ALONE = {"__init__.py", "counters.py", "error_study/__init__.py"}
+"""What a worker imports and no time depends on."""
+
+
+def test_all_that_a_worker_times_with_is_looked_at() -> None:
+    code = (
+        "import sys\nfrom minibert.perf import worker\nworker.build('control')\n"
+        "print('\\n'.join(m.__file__ for n, m in sys.modules.items() if n.startswith('minibert.perf')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    package = Path(benchmark_files.__file__).parent
+    imported = {Path(line).relative_to(package).as_posix() for line in done.stdout.splitlines()}
+    gates = {"pair.py", "process.py"}  # which ask it
+    assert (imported - COUNTED_ALONE) | gates == set(FILES)
+
+
 def test_an_edited_benchmark_passes_with_a_reason_only() -> None:
     answers = [benchmark(verdict) for verdict in (SAME, FASTER, SLOWER)]
     changed = without_silent_passes(answers, ("shapes.py",), None)
     assert [each.decision.verdict for each in changed] == [MISSING, MISSING, SLOWER]
     assert "the benchmark is not the base's: shapes.py changed" in changed[0].decision.reason
     assert without_silent_passes(answers, ("shapes.py",), "a shape more") == answers
+    assert without_silent_passes(answers, ("shapes.py",), "") == changed, "an empty reason is none"
     assert without_silent_passes(answers, (), None) == answers
 
 

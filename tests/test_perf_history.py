@@ -9,7 +9,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from minibert.cli import main
 from minibert.errors import MinibertError, SettingsError
+from minibert.perf import since_when
 from minibert.perf.change_points import AFTER, BEFORE, find_change_points, noise_of, require_otava
 from minibert.perf.commit_order import in_commit_order
 from minibert.perf.history import read_history
@@ -283,6 +284,15 @@ def test_otava_is_asked_for_plain_lists_and_its_absence_is_named(monkeypatch):
 
 
 # Since when
+
+
+def test_names_that_two_parts_of_an_environment_share_are_both_looked_at() -> None:
+    before, after = (
+        SimpleNamespace(environment={"packages": {"numpy": "2.3"}, "cpu": {"name": cpu}, "gpu": {"name": "b"}})
+        for cpu in ("a", "c")
+    )
+    after.environment["packages"] = {"numpy": "2.4"}
+    assert since_when._environment_changes(before, after) == ["numpy 2.3 -> 2.4", "cpu.name a -> c"]
 
 
 def test_a_change_names_its_commits_its_times_and_what_else_changed(tmp_path):

@@ -20,9 +20,18 @@ import tensorflow as tf
 from minibert import pipeline
 from minibert.artifacts import locked, sha256_of_file
 from minibert.corpora.embedded import embedded_reviews
-from minibert.errors import ArtifactError, CorpusError, MinibertError, SettingsError
+from minibert.errors import (
+    ArtifactError,
+    CorpusError,
+    DeviceError,
+    MinibertError,
+    OutOfMemoryError,
+    SettingsError,
+)
+from minibert.model import backend
 from minibert.preparation import prepare, prepare_again
 from minibert.presets import preset
+from minibert.progress import Progress
 from minibert.record import OTHER_TIMES, read_record
 from minibert.report.comparison import why_not_compared
 from minibert.settings import RunSettings, replace_setting
@@ -272,7 +281,27 @@ def test_data_that_are_no_corpus_leave_no_folder(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("text\n")
     assert_refused(tmp_path / "run", CorpusError, "empty.csv", data=tmp_path / "empty.csv")
     assert_refused(tmp_path / "run", SettingsError, "data: a path that is not empty is required, but '' came", data="")
+    no_utf8 = tmp_path / "caf\udce9.csv"  # as the system gives a name that is not UTF-8; run.json is
+    message = r"data: a path in UTF-8 is required, but .*caf\\udce9.csv. came"
+    assert_refused(tmp_path / "run", SettingsError, message, data=no_utf8)
     assert not (tmp_path / "run").exists()
+
+
+def test_another_backend_is_refused_before_texts_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "BACKEND", "torch")
+    assert_refused(tmp_path / "run", DeviceError, "Keras' backend: tensorflow is required", data=tmp_path / "none.csv")
+
+
+def test_memory_that_runs_out_behind_the_last_stage_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def large(*_: Any, **__: Any) -> Any:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(pipeline, "evaluate_raw_text", large)
+    ending: Any = object.__new__(pipeline._Run)
+    ending._prepared, ending._settings, ending._progress = prepare(small()), small(), Progress(quiet=True)
+    message = "end to end: memory for a batch of 6 is required, .*; a smaller finetune.batch_size may help"
+    with pytest.raises(OutOfMemoryError, match=message):
+        ending._evaluate_raw_text(None)
 
 
 def test_a_folder_with_something_in_it_is_left_as_it_is(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def test_file_then_assignments_then_seed_override_the_preset(tmp_path: Path) -> 
         (b"[model]\nheads = 5\n", "model.heads: a divisor of model.hidden_size"),
         (b"[pretrain\n", "TOML in UTF-8 is required, but"),
         (b"preset = '\xff'\n", "TOML in UTF-8 is required, but"),
+        pytest.param(b"seed = " + b"[" * 100_000, "TOML in UTF-8 is required, but", id="nested"),
     ],
 )
 def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, content: bytes, message: str) -> None:

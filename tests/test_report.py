@@ -150,6 +150,14 @@ def test_a_run_that_is_not_finished_says_how_far_it_is() -> None:
     assert "no epoch has ended yet" in text
 
 
+def test_settings_of_one_name_in_two_tables_are_both_shown() -> None:
+    record = made_up_record()
+    record["settings"]["model"]["parts"] = {"first": {"size": 1234}, "second": {"size": 5678}}
+    text = Page(render_report(record)).text
+    assert "model.parts.first.size" in text
+    assert "model.parts.second.size" in text
+
+
 def test_the_time_is_all_accounted_for_by_stage_and_by_kind() -> None:
     record = made_up_record()
     encode, pretrain = times.seconds_by_kind(record, "encode"), times.seconds_by_kind(record, "pretrain")

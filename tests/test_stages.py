@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minibert import stages
+from minibert.errors import DeviceError
+from minibert.model import backend
 from minibert.preparation import Prepared, prepare
 from minibert.settings import replace_setting
 from minibert.stages import finetuning, fresh_stages, initial_classifier, initial_masked_lm
@@ -45,3 +48,11 @@ def test_the_classifier_is_not_trained_on_what_it_is_validated_on(frozen: bool) 
     (kept, _), (held_out, _) = found.examples.for_classifier()
     assert len(kept) + len(held_out) == 29
     assert sorted(trained.tolist()) == sorted(kept.tolist())
+
+
+def test_another_backend_is_refused_before_a_model_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = prepared()
+    monkeypatch.setattr(backend, "BACKEND", "jax")
+    monkeypatch.setattr(stages, "initial_masked_lm", None)
+    with pytest.raises(DeviceError, match="Keras' backend: tensorflow is required, but 'jax' came"):
+        next(fresh_stages(found))

@@ -14,6 +14,7 @@ made it so, and so is one that unpacks to far more than texts do.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import mmap
 import os
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from minibert.artifacts import locked
 from minibert.corpora.corpus import BATCH_ROWS, Split, TextBatch, content_digest, text_array
 from minibert.corpora.download import file_digest
 from minibert.corpora.imdb_layout import (
@@ -46,6 +48,7 @@ HIGHEST_RATIO = 100
 """Bytes that one byte of an archive may unpack to: texts have about 4, what is made to fill a disk up to 1,000."""
 
 _SCHEMA = pa.schema([("text", pa.string()), ("label", pa.int8())])
+_PART = ".part"
 _PROGRESS_REVIEWS = 500
 _ABOUT_THE_NEXT = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
                    tarfile.SOLARIS_XHDTYPE)  # fmt: skip
@@ -71,15 +74,25 @@ def open_archive(path: Path, cache: Path, class_names: tuple[str, str], *, progr
         raise CorpusError(f"{path}: cannot be read: {error.strerror}") from None
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        for cached in sorted(cache.glob(f"{key}-*.arrow")):
-            reader = _checked_reader(cached, class_names)
-            if reader is not None:
-                return reader
-            cached.unlink()
-        return _sort_into(cache, key, path, class_names, progress)
+        with locked(cache, wait=True) as is_alone:  # one process at a time reads an archive; the next finds it cached
+            if is_alone:
+                _remove_parts(cache)
+            for cached in sorted(cache.glob(f"{key}-*.arrow")):
+                reader = _checked_reader(cached, class_names)
+                if reader is not None:
+                    return reader
+                cached.unlink(missing_ok=True)
+            return _sort_into(cache, key, path, class_names, progress)
     except OSError as error:
         raise CorpusError(f"{cache}: cannot be written: {error.strerror or error}; MINIBERT_CACHE names "
                           "another folder") from None  # fmt: skip
+
+
+def _remove_parts(cache: Path) -> None:
+    """Removes what killed processes left, where this one may: a folder that is read-only can still be read."""
+    for part in cache.glob(f"imdb-*{_PART}"):
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _checked_reader(cached: Path, class_names: tuple[str, str]) -> _Reader | None:
@@ -107,7 +120,7 @@ def _arrow_reader(cached: Path) -> _Reader:
 
 def _sort_into(cache: Path, key: str, path: Path, class_names: tuple[str, str], progress: Any) -> _Reader:
     """Reads the archive and leaves its sorted reviews in the cache folder."""
-    handle, name = tempfile.mkstemp(prefix=f"{key}.", suffix=".part", dir=cache)
+    handle, name = tempfile.mkstemp(prefix=f"{key}.", suffix=_PART, dir=cache)
     os.close(handle)
     part = Path(name)
     try:

@@ -15,11 +15,26 @@ import keras
 import numpy as np
 from keras import ops
 
+from minibert.errors import DeviceError
+
 BACKEND = keras.backend.backend()
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
+
+
+def require_tensorflow() -> None:
+    """Refuses to train or to load on another backend than the training step's.
+
+    Raises:
+        DeviceError: Keras was imported with another one.
+    """
+    if BACKEND != "tensorflow":
+        raise DeviceError(
+            f"Keras' backend: tensorflow is required, but {BACKEND!r} came, from KERAS_BACKEND or ~/.keras/keras.json; "
+            "KERAS_BACKEND=tensorflow before Keras is imported asks for it"
+        )
 
 
 def matmul(a: Any, b: Any, *, transpose_a: bool = False, transpose_b: bool = False) -> Any:

@@ -61,10 +61,5 @@ def set_initial_weights(model: Any, seed: int, *, heads: int) -> None:
     """Sets every weight of a Keras model from its stream; seeds of Keras' own generators stay."""
     for variable in model.weights:
         if "seed_generator" not in variable.path:
-            value = initial_weight(seed, weight_path(variable), tuple(variable.shape), heads=heads)
+            value = initial_weight(seed, variable.path, tuple(variable.shape), heads=heads)
             variable.assign(value)
-
-
-def weight_path(variable: Any) -> str:
-    """A variable's name within its model, ``encoder_0_ffn/dense/kernel`` for example."""
-    return variable.path

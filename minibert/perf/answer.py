@@ -99,7 +99,7 @@ class NumericAnswer:
         explanation: Lines for a person.
         stage: Where the runs part; likewise ``step`` and ``tensor``.
         largest_deviation: Of a loss, relative.
-        allowed: Why other bits, or runs that cannot be compared, are meant.
+        allowed: Why other bits, or runs that cannot be compared, are meant; without a reason they are not.
         one_environment: Whether both sides ran on the same versions, where only the code can change a bit.
     """
 
@@ -117,7 +117,7 @@ class NumericAnswer:
         """The verdict on the whole that it asks for; None: it passes."""
         if self.verdict == FAILED:
             return FAILED
-        if self.allowed is not None:
+        if self.allowed:
             return None
         if self.verdict == "different" or (self.verdict == "numeric" and self.one_environment):
             return "different"

@@ -6,6 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
+from minibert.checked import is_line
 from minibert.perf.history_commands import register_history
 
 
@@ -42,9 +43,10 @@ def _add_gate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--allow-different",
         metavar="REASON",
+        type=_reason,
         help="other bits, or another tiny run, are meant; why goes into the answer",
     )
-    parser.add_argument("--allow-changed-benchmarks", metavar="REASON",
+    parser.add_argument("--allow-changed-benchmarks", metavar="REASON", type=_reason,
                         help="the benchmarks are changed on purpose; why goes into the answer")  # fmt: skip
     parser.add_argument("--save", metavar="FILE", type=Path, help="also write the answer as JSON to a file")
     shown = parser.add_mutually_exclusive_group()
@@ -57,7 +59,7 @@ def _add_gate(commands: argparse._SubParsersAction) -> None:
 def _add_accept(commands: argparse._SubParsersAction) -> None:
     text = "accept the counters of the working tree as they are now"
     parser = commands.add_parser("accept", help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
-    parser.add_argument("--reason", metavar="TEXT", required=True, help="why they changed, in one line")
+    parser.add_argument("--reason", metavar="TEXT", type=_reason, required=True, help="why they changed, in one line")
     parser.add_argument("--benchmark", metavar="NAME", nargs="+", action="extend", help="default: all of them")
     parser.set_defaults(command=_accept)
 
@@ -72,6 +74,12 @@ def _accept(options: argparse.Namespace) -> int:
     from minibert.perf.gate_commands import accept
 
     return accept(options)
+
+
+def _reason(text: str) -> str:
+    if not is_line(text):  # an unset variable of a CI job gives none, and no reason must let anything pass
+        raise argparse.ArgumentTypeError(f"one printable line that says why is required, but {text!r} came")
+    return text.strip()
 
 
 def _rate(text: str) -> float:

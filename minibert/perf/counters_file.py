@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from minibert.artifacts import write_bytes
+from minibert.checked import is_line
 from minibert.errors import ArtifactError, SettingsError
 from minibert.perf.counters import KEYS, NUMBERS, Counters, differences, with_peaks_of
 
@@ -58,13 +59,12 @@ def accept(path: Path, measured: Iterable[Counters], *, reason: str) -> list[str
         A line for each that changed.
 
     Raises:
-        SettingsError: The reason is empty, or longer than a line.
+        SettingsError: The reason says nothing, or is more than a line.
         ArtifactError: The file is not one of ours, or cannot be written.
     """
-    reason = reason.strip()
-    if not reason or not reason.isprintable():
+    if not is_line(reason):
         raise SettingsError(f"--reason: one line that says why is required, but {reason!r} came")
-    known, said = read_counters(path), []
+    known, reason, said = read_counters(path), reason.strip(), []
     for counters in measured:
         key = (counters["workload"], counters["versions"])
         old = known.get(key, counters)
@@ -83,7 +83,7 @@ def accept(path: Path, measured: Iterable[Counters], *, reason: str) -> list[str
 def _parsed(line: str, where: str) -> Counters:
     try:
         counters = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{where}: a JSON object is required, but {error}") from None
     missing = [key for key in (*KEYS, "reason") if not isinstance(counters, dict) or key not in counters]
     if missing:

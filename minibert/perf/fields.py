@@ -94,7 +94,7 @@ class Fields:
             raise self.error(name, "an ISO 8601 time", text) from None
 
     def counters(self, name: str) -> dict[str, Any] | None:
-        """Exact counters, or null: what is compared later are numbers of things, and operators' numbers by name.
+        """Exact counters, or null: what is compared later are numbers, and those of operators and devices by name.
 
         A counter that is missing is none: minibert has had others before, and will.
         """
@@ -104,10 +104,11 @@ class Fields:
         counters = self.fields(name)
         for counter in NUMBERS:
             counters.count(counter)
-        operators = Fields(counters.optional("operators", dict, {}), self.where, counters.full("operators"))
-        for operator in operators.values:
-            if operators.count(operator) is None:
-                raise operators.error(operator, "an integer", None)
+        for group in ("operators", "device_peaks"):
+            named = Fields(counters.optional(group, dict, {}), self.where, counters.full(group))
+            for key in named.values:
+                if named.count(key) is None:
+                    raise named.error(key, "an integer", None)
         return dict(found)
 
     def require_plain(self, name: str, value: Any) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from minibert.artifacts import write_bytes
-from minibert.errors import MinibertError, SettingsError
+from minibert.errors import ArtifactError, MinibertError, SettingsError
 from minibert.perf import counters_file, table
 from minibert.perf.answer import BenchmarkAnswer, GateAnswer, NumericAnswer
 from minibert.perf.benchmark_files import changed_files, in_tree, without_silent_passes
@@ -39,12 +39,14 @@ from minibert.progress import Progress
 
 
 def gate(options: Namespace) -> int:
-    """Compares, prints, and gives the verdict's exit code."""
+    """Compares, prints, saves, and gives the verdict's exit code."""
     if options.list:
         for name in BUILDERS:
             print(f"{name}{' (default)' if name in DEFAULT else ''}")
         return 0
     names = chosen_names(options.benchmark)
+    if options.save is not None:
+        _require_place(options.save)
     _require_extra()
     if options.base_result is not None:
         from minibert.perf.stored_base import compare_with_result
@@ -54,20 +56,21 @@ def gate(options: Namespace) -> int:
         answer = _compare(options, names)
     content = answer.to_dict()
     text = json.dumps(content, indent=2, allow_nan=False)
-    if options.save is not None:
-        write_bytes(options.save, f"{text}\n".encode())
     if options.json:
         print(text)
     elif options.markdown:
         print(table.as_markdown(content))
     else:
         print("\n".join(table.as_lines(content)))
+    if options.save is not None:  # behind what is printed: minutes of measuring are not lost to a full disk
+        write_bytes(options.save, f"{text}\n".encode())
     return answer.exit_code
 
 
 def accept(options: Namespace) -> int:
     """Counts every workload of the working tree once, and writes what changed with the reason."""
     names, root = chosen_names(options.benchmark or list(BUILDERS)), checkout_root(Path.cwd())
+    counters_file.read_counters(root / counters_file.FILE)  # one that cannot be read is named before all is counted
     with tempfile.TemporaryDirectory(prefix="minibert-perf-") as folder:
         side = working_side(root, Path(folder) / "head")
         counted = []
@@ -217,6 +220,19 @@ def _dropped(base: Side, names: list[str]) -> list[BenchmarkAnswer]:
         )
         for name in gone
     ]
+
+
+def _require_place(file: Path) -> None:
+    """Refuses a file that could not be written, as far as that can be seen before anything is measured.
+
+    Raises:
+        ArtifactError: It is a folder, or its folder is not there or read-only.
+    """
+    if file.is_dir():  # as the empty path is, of an unset variable
+        raise ArtifactError(f"--save: a file is required, but {file} is a folder")
+    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
+        came = "is read-only for this user" if file.parent.is_dir() else "is not there"
+        raise ArtifactError(f"--save: a folder to write to is required, but {file.parent} {came}")
 
 
 def _require_extra() -> None:

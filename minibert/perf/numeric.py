@@ -12,6 +12,7 @@ from pathlib import Path
 from minibert.errors import ArtifactError
 from minibert.perf.answer import NumericAnswer
 from minibert.perf.decision import FAILED
+from minibert.perf.process import SHARED_GPU
 from minibert.perf.trees import Side
 
 SETTINGS = ("pretrain.epochs=1", "finetune.frozen_epochs=1", "finetune.unfrozen_epochs=1")
@@ -59,7 +60,7 @@ def compare_bits(base: Side, head: Side, folder: Path) -> NumericAnswer:
 
 def _start(side: Side, out: Path, folder: Path) -> subprocess.Popen[str]:
     words = [str(side.python), "-m", "minibert", "run", "tiny", "--quiet", "--out", str(out), "--set", *SETTINGS]
-    environment = {**os.environ, "PYTHONPATH": str(side.tree)}
+    environment = {**SHARED_GPU, **os.environ, "PYTHONPATH": str(side.tree)}
     # A file, not a pipe: nobody reads while the other side's run is waited for.
     with _errors(out).open("w", encoding="utf-8") as errors:
         return subprocess.Popen(

@@ -14,9 +14,11 @@ from typing import Any
 
 from minibert.errors import MinibertError
 
-START_SECONDS = 120.0
 ORDER_SECONDS = 600.0
 _TAIL_LINES = 3
+SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+"""Variables of both sides' processes, where a user has not set them: TensorFlow takes all of a GPU's memory when it
+starts, and leaves none for the other side."""
 
 START = """
 import importlib.util, os, sys
@@ -62,7 +64,7 @@ class Worker:
         self.side = side
         self._folder = tempfile.TemporaryDirectory(prefix="minibert-worker-")
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  as long as it lives
-        environment = {**os.environ, "PYTHONPATH": str(tree), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment = {**SHARED_GPU, **os.environ, "PYTHONPATH": str(tree), "TF_CPP_MIN_LOG_LEVEL": "3"}
         words = command or [str(python), "-c", START, str(tree), str(perf)]
         try:
             self._process = subprocess.Popen(

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from minibert.checked import nearest
+from minibert.checked import flat, nearest
 from minibert.errors import ArtifactError, SettingsError
 from minibert.perf.change_points import (
     AFTER,
@@ -195,15 +195,10 @@ def _counter_changes(points: Sequence[Point]) -> list[CounterChange]:
 
 
 def _environment_changes(before: Point, after: Point) -> list[str]:
-    """What differs in the environment of two points: ``numpy 2.3.1 -> 2.4.0``."""
-    old, new = _flat(before.environment), _flat(after.environment)
-    return [f"{name} {old.get(name)} -> {new.get(name)}" for name in {**old, **new} if old.get(name) != new.get(name)]
-
-
-def _flat(environment: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(environment, dict):
-        return {path: environment}
-    return {name: value for key, part in environment.items() for name, value in _flat(part, key).items()}
+    """What differs in the environment of two points: ``numpy 2.3.1 -> 2.4.0``, ``cpu.cores 2 -> 4``."""
+    old, new = flat(before.environment), flat(after.environment)
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return [f"{name.removeprefix('packages.')} {old.get(name)} -> {new.get(name)}" for name in names]
 
 
 def _require_known(wanted: Sequence[str], known: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from minibert.perf.counters import count, peaks_of
+from minibert.perf.counters import count, installed_version, peaks_of
 from minibert.perf.neighbours import busy_seconds
 from minibert.perf.workloads import CONTROL, WARM_UP_STEPS, build
 
@@ -116,7 +116,7 @@ class Server:
     def describe(self) -> dict[str, Any]:
         """Versions, device and peak memory of this process."""
         return {
-            "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONED}},
+            "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in VERSIONED}},
             "device": _device(),
             "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             * (1 if sys.platform == "darwin" else 1024),
@@ -165,15 +165,6 @@ def _as_in_a_run() -> None:
         from minibert.allocator import keep_freed_memory
 
         keep_freed_memory()
-
-
-def _version(name: str) -> str | None:
-    from importlib import metadata
-
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _device() -> str:

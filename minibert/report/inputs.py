@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from minibert.checked import flat
 from minibert.presets import PRESETS
 from minibert.report import figures
 from minibert.report.markup import Content, Markup, element, escape, facts, section, table
@@ -47,9 +48,9 @@ def _texts(number: int, counts: list[int] | None, names: list[str] | None) -> st
 
 def settings(record: dict[str, Any]) -> Markup:
     """Every setting, those that differ from the preset's marked."""
-    values = _flat(record["settings"])
+    values = flat(record["settings"])
     name = str(record["settings"].get("preset"))
-    usual = _flat(PRESETS[name]().to_dict()) if name in PRESETS else {}
+    usual = flat(PRESETS[name]().to_dict()) if name in PRESETS else {}
     changed = {key for key, value in usual.items() if key in values and key not in _NO_RECIPE and values[key] != value}
     note = f"No setting differs from the preset {name}."
     if changed:
@@ -67,13 +68,6 @@ def settings(record: dict[str, Any]) -> Markup:
     rows = [[element("code", key), element("code", _plain(value))] for key, value in values.items()]
     return section("Settings", element("p", note), table(("setting", "this run", "preset"), marked) if marked else None,
                    _folded("Every setting", table(("setting", "value"), rows)))  # fmt: skip
-
-
-def _flat(values: dict[str, Any], stage: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{key}.") if isinstance(value, dict) else {f"{stage}{key}": value}
-    return found
 
 
 def _plain(value: Any) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from minibert.checked import printable
 from minibert.mask_word import shown_token
 from minibert.report.comparison import (
     ONE_DRAW,
@@ -46,7 +47,7 @@ def _corpus(record: dict[str, Any]) -> Iterator[str]:
         classes = (
             "; no labels" if names is None else "; classes " + ", ".join(f"{i} = {n}" for i, n in enumerate(names))
         )
-        yield _plain(f"  texts: {texts} ({found.get('name')}{classes})")
+        yield printable(f"  texts: {texts} ({found.get('name')}{classes})")
 
 
 def _figures(record: dict[str, Any]) -> Iterator[str]:
@@ -70,12 +71,7 @@ def _figures(record: dict[str, Any]) -> Iterator[str]:
     predictions = (epochs_of(record, "pretrain") or [{}])[-1].get("predictions") or []
     if predictions:
         words = ", ".join(f"{shown_token(p['token'])} {p['probability']:.3f}" for p in predictions)
-        yield _plain(f"  [mask]: {words}")
-
-
-def _plain(line: str) -> str:
-    """Words and names are a corpus': control characters must not reach a terminal."""
-    return "".join(c if c.isprintable() else " " for c in line)
+        yield printable(f"  [mask]: {words}")
 
 
 def _last_of_each(rows: list[Comparison]) -> list[Comparison]:

@@ -94,7 +94,8 @@ def find_checkpoint(directory: Path) -> Found:
     """Finds the newest checkpoint that is whole; nothing is changed.
 
     Raises:
-        ResumeError: There are checkpoints, and all are damaged; the message names them.
+        ResumeError: There are checkpoints, and all are damaged, or the newest whole one is of another format, that of
+            another version of minibert; the message names them.
     """
     damaged: list[Path] = []
     for path in reversed(_files(directory)):
@@ -165,7 +166,9 @@ def _read(path: Path) -> Checkpoint | None:
             return None
         with safe_open(path, framework="numpy") as file:
             fields = json.loads((file.metadata() or {})["minibert"])
-        found = Checkpoint(arrays=load(content), **{n: v for n, v in fields.items() if n != "format"})
+        if fields.pop("format") != _FORMAT:
+            raise ResumeError(f"resume: a checkpoint of format {_FORMAT} is required, but {path} is of another one")
+        found = Checkpoint(arrays=load(content), **fields)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
     named = (int(match[1]), match[2], int(match[3]))

@@ -15,6 +15,7 @@ from minibert.progress import Progress
 from minibert.scoring import score
 from minibert.settings import RunSettings
 from minibert.training.loop import Figures, Stage
+from minibert.training.memory import within_memory
 from minibert.training.step import TrainingStep
 
 
@@ -85,7 +86,8 @@ def finetune_stage(
     def evaluate(epoch: int) -> Figures:
         token_ids, labels = validation
         task = shown.start(f"{name} {epoch}/{epochs}, validation", len(token_ids))
-        logits = forward.logits(token_ids, batch_size=finetune.batch_size, advance=task.advance)
+        with within_memory(f"{name}, validation", finetune.batch_size, "a smaller finetune.batch_size may help"):
+            logits = forward.logits(token_ids, batch_size=finetune.batch_size, advance=task.advance)
         found = score(logits, labels)
         task.advance(0, loss=found.loss, accuracy=found.accuracy)
         task.finish()

@@ -20,6 +20,7 @@ from minibert.fingerprints import TraceWriter
 from minibert.progress import Progress
 from minibert.settings import TRAINING_STAGES
 from minibert.training.execution import require_repeatable_execution
+from minibert.training.memory import within_memory
 from minibert.training.state import optimizer_arrays, state_digest, weight_arrays
 from minibert.training.step import TrainingStep
 
@@ -116,7 +117,9 @@ def train(
 
 def _one_step(stage: Stage, progression: Progression, trace: TraceWriter | None, step: int, batch: Arrays) -> None:
     started = time.perf_counter()
-    result = stage.step(step, batch)
+    remedy = f"a smaller {'pretrain' if stage.name == 'pretrain' else 'finetune'}.batch_size may help"
+    with within_memory(f"{stage.name}, step {step}", len(batch["token_ids"]), remedy):
+        result = stage.step(step, batch)
     if trace is not None:  # of a step that diverges too: where it parted from a run that did not
         trace.append(step, loss_bits=result.loss_bits, batch=batch, fingerprint=result.fingerprint)
     if not math.isfinite(result.metrics["loss"]):
@@ -133,8 +136,7 @@ def _one_step(stage: Stage, progression: Progression, trace: TraceWriter | None,
 def _end_epoch(stage: Stage, progression: Progression) -> None:
     epoch = len(progression.epochs) + 1
     where, started = f"{stage.name}, epoch {epoch}", time.perf_counter()
-    weights = weight_arrays(stage.variables)
-    _require_finite(where, {f"weight {name}": array for name, array in weights.items()})
+    digest = finite_digest(where, stage.variables)
     figures: Figures = {
         "epoch": epoch,
         **means(progression.sums),
@@ -142,13 +144,28 @@ def _end_epoch(stage: Stage, progression: Progression) -> None:
         "count": int(progression.sums["count"]),
         "seconds": progression.seconds,
         **require_repeatable_execution(lambda: stage.evaluate(epoch), f"evaluation of {stage.name}"),
-        "weights_sha256": state_digest(weights),
+        "weights_sha256": digest,
     }
     _require_finite(where, {name: value for name, value in figures.items() if isinstance(value, float)})
     _require_finite(where, {"prediction": [found["probability"] for found in figures.get("predictions", [])]})
     figures["evaluation_seconds"] = time.perf_counter() - started
     progression.epochs.append(figures)
     progression.sums, progression.seconds = {}, 0.0
+
+
+def finite_digest(where: str, variables: list[Any]) -> str:
+    """SHA-256 of weights that are all numbers.
+
+    Args:
+        where: For the message.
+        variables: The weights.
+
+    Raises:
+        DivergenceError: One is not finite.
+    """
+    weights = weight_arrays(variables)
+    _require_finite(where, {f"weight {name}": array for name, array in weights.items()})
+    return state_digest(weights)
 
 
 def _require_finite(where: str, values: dict[str, Any]) -> None:

@@ -149,10 +149,11 @@ def _stage_differences(
     stage = traces[0].header.stage
     rows, deviations = trace_differences(*traces, tolerances=tolerances, steps_before=steps_before)
     figures, largest = epoch_differences(stage, *records, tolerances=tolerances, steps_before=steps_before)
+    if any(trace.header.by_turns for trace in traces):  # weights that an epoch's end finds equal did not part before
+        rows = [difference.seen_late() for difference in rows]
+        figures = [difference.seen_late() if difference.is_of_state else difference for difference in figures]
     # An epoch's figures at step n come after the row of step n - 1 and before that of step n.
     ordered = sorted([*figures, *rows], key=lambda difference: difference.parting.step)
-    if any(trace.header.by_turns for trace in traces):
-        ordered = [difference.seen_late() for difference in ordered]
     return ordered, deviations.or_larger(largest)
 
 

@@ -22,6 +22,7 @@ _LOSSES = ("loss", "val_loss")
 _ACCURACIES = ("accuracy", "val_accuracy")
 _OF_TRAINING = ("epoch", "loss", "accuracy", "steps", "count")
 _KINDS = ("batch", "activation", "loss", "gradient", "weight")
+_STATE = ("weights", "optimizer")
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -45,6 +46,11 @@ class Difference:
         tensor, *also = self.unexplained
         late = 0 if tensor.startswith("batch ") else self.parting.steps_before
         return replace(self.parting, tensor=tensor, also=tuple(also), steps_before=late)
+
+    @property
+    def is_of_state(self) -> bool:
+        """Whether digests of weights or optimizer part: an epoch's figures beside equal ones are of equal weights."""
+        return any(name.endswith(_STATE) for name in (self.parting.tensor, *self.parting.also))
 
     def seen_late(self) -> Difference:
         """The same in a stage with tensors that are fingerprinted by turns; a batch is seen at once."""
@@ -183,7 +189,7 @@ def epoch_differences(
             parting = Parting(stage, steps, labels[0], labels[1:])
             found.append(Difference(parting, tuple(label + name for name in unexplained)))
         deviations = deviations.or_larger(_named_deviations(largest, f"{stage}, epoch {number}: "))
-    names = [n for n in ("weights", "optimizer") if first.get(f"{n}_sha256") != second.get(f"{n}_sha256")]
+    names = [n for n in _STATE if first.get(f"{n}_sha256") != second.get(f"{n}_sha256")]
     if names:
         labels = tuple(f"final {name}" for name in names)
         found.append(Difference(Parting(stage, int(first["steps"]), labels[0], labels[1:])))
