@@ -31,7 +31,7 @@ from minibert.progress import Progress
 
 RULES = Rules(fewest_pairs=4, most_pairs=10)
 ROOT = Path(__file__).parents[1]
-DRAWN = 300
+DRAWN = 150
 HEADER = {"kind": "minibert perf error study", "format": 1, "neighbour": "none", "steps": 5, "products": {"0": 0}}
 
 
