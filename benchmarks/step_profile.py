@@ -87,7 +87,7 @@ def parts_of(settings: RunSettings) -> list[Part]:
         Part(WHOLE, lambda: ours.training_step(next(numbers), ours.batches[0]), all_flops),
         Part("head", _head(hidden, layer, batch), head_flops),
         Part("encoder", _encoder(with_activations(encoder), encoder, batch, hidden), all_flops - head_flops),
-        Part("Adam", _adam(settings, ours.training_step.objective.variables, gradients), moved_bytes=_moved(weights)),
+        Part("Adam", _adam(ours.training_step.objective.variables, gradients), moved_bytes=_moved(weights)),
     ]
     for part in found:
         part.run()
@@ -132,7 +132,7 @@ def _encoder(activations: Any, encoder: Any, batch: Mapping[str, Any], upstream:
     return lambda: [each[:1].numpy() for each in gradients(step)]
 
 
-def _adam(settings: RunSettings, variables: Sequence[Any], gradients: Sequence[Any]) -> Callable[[], Any]:
+def _adam(variables: Sequence[Any], gradients: Sequence[Any]) -> Callable[[], Any]:
     """The update with a learning rate of 0, so that the whole step beside it goes on from its own weights."""
     import tensorflow as tf
 

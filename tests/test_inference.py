@@ -17,14 +17,7 @@ import tensorflow as tf
 
 from minibert import inference
 from minibert.artifacts import sha256_of_file
-from minibert.errors import (
-    ArtifactError,
-    CorpusError,
-    DeviceError,
-    MinibertError,
-    OutOfMemoryError,
-    SettingsError,
-)
+from minibert.errors import ArtifactError, CorpusError, DeviceError, MinibertError, OutOfMemoryError, SettingsError
 from minibert.model import backend
 from minibert.progress import Progress
 from minibert.record import read_record, record_settings, write_record

@@ -20,14 +20,7 @@ import tensorflow as tf
 from minibert import pipeline
 from minibert.artifacts import locked, sha256_of_file
 from minibert.corpora.embedded import embedded_reviews
-from minibert.errors import (
-    ArtifactError,
-    CorpusError,
-    DeviceError,
-    MinibertError,
-    OutOfMemoryError,
-    SettingsError,
-)
+from minibert.errors import ArtifactError, CorpusError, DeviceError, MinibertError, OutOfMemoryError, SettingsError
 from minibert.model import backend
 from minibert.preparation import prepare, prepare_again
 from minibert.presets import preset

@@ -34,7 +34,7 @@ def count(name: str, subject: dict[str, Any], device_peaks: dict[str, int] | Non
     graph, flops = subject.get("graph"), subject.get("flops")
     found: Counters = {
         "workload": name,
-        "versions": versions(installed_version),
+        "versions": versions(_installed),
         "traces": subject.get("traces") or 0,
         "operators": _operators(graph),
         "flops": None if flops is None else round(flops),
@@ -127,7 +127,7 @@ def _forward_flops(model: Any, ids: Any) -> int | None:
     return None if profile is None else int(profile.total_float_ops)
 
 
-def installed_version(name: str) -> str | None:
+def _installed(name: str) -> str | None:
     """The version of a distribution; None where it is not installed.
 
     Not `minibert.environment`'s: a worker runs this file in the package of a base, which may have no such function.

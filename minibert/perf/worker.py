@@ -14,18 +14,15 @@ import contextlib
 import gc
 import json
 import os
-import platform
-import resource
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from minibert.perf.counters import count, installed_version, peaks_of
+from minibert.perf.counters import count, peaks_of
 from minibert.perf.neighbours import busy_seconds
 from minibert.perf.workloads import CONTROL, WARM_UP_STEPS, build
 
-VERSIONED = ("tensorflow", "keras", "numpy", "pyarrow")
 COUNTED_STEPS = 2
 _CANNOT = (ImportError, AttributeError, TypeError, KeyError)
 """What a side raises that lacks something a workload calls."""
@@ -114,13 +111,8 @@ class Server:
         return count(name, self._workloads[name].subject(), peaks)
 
     def describe(self) -> dict[str, Any]:
-        """Versions, device and peak memory of this process."""
-        return {
-            "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in VERSIONED}},
-            "device": _device(),
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            * (1 if sys.platform == "darwin" else 1024),
-        }
+        """The device of this process."""
+        return {"device": _device()}
 
     def _steps(self, name: str, count: int) -> None:
         for _ in range(count):
