@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.arithmetic import MatrixRate, step_flops
-from benchmarks.backends import LARGE, require_loss
+from benchmarks.backends import LARGE, require_loss, require_start
 from benchmarks.checks import require_fall
 from benchmarks.devices import claim_tensorflow_device, nvidia_gpus, require_torch_device
 from benchmarks.meter import peak_bytes
@@ -32,14 +32,15 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         WrongLossError: The first loss is another, or the step does not train.
     """
     backend, device = task["backend"], task["device"]
-    device_name = require_device(backend, device)
+    device_name = set_up(task)
     settings = settings_of(task)
-    from benchmarks.backend_steps import BackendStep, first_loss
+    from benchmarks.backend_steps import BackendStep, first_loss, start_digests
 
     under = {"backend": backend, "gpu": nvidia_gpus() if device == "cuda" else []}
     if task.get("only_loss"):
-        return {"loss": first_loss(settings), "conditions": conditions(**under)}
+        return {"loss": first_loss(settings), "start": start_digests(settings), "conditions": conditions(**under)}
     step = BackendStep(settings, compiled=task["compiled"])
+    require_start(task, start_digests(settings, step.weights()))
     started = time.perf_counter()
     losses = step.run(0, 1)
     first_call_seconds = time.perf_counter() - started
@@ -52,7 +53,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     rows = selected_rows(masked_lm_batches(settings))
     flops = step_flops(settings, "masked_lm", rows=rows)
     return {
-        **{name: task[name] for name in ("backend", "shape", "precision", "compiled", "device")},
+        **{name: task[name] for name in ("backend", "shape", "precision", "compiled", "deterministic", "device")},
         "device_name": device_name,
         **timed,
         "first_call_seconds": first_call_seconds,
@@ -68,6 +69,29 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         "jit_compile": {"jax": "whole step", "tensorflow": "elementwise groups"}.get(backend, task["compiled"]),
         "conditions": conditions(**under),
     }
+
+
+def set_up(task: dict[str, Any]) -> str:
+    """What a backend is told after its import: the precision of its products, and determinism. Gives the device's name.
+
+    Raises:
+        DeviceError: Backend or device are missing; or the backend has no such precision.
+    """
+    backend, precision, deterministic = task["backend"], task["precision"], task.get("deterministic", False)
+    if precision == "tensorfloat32" and (backend == "tensorflow" or task["device"] != "cuda"):
+        raise DeviceError(f"--precision tensorfloat32: jax or torch on cuda is required, but {backend} on "
+                          f"{task['device']} came")  # fmt: skip
+    name = require_device(backend, task["device"])
+    if backend == "torch":
+        import torch
+
+        torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
+        torch.use_deterministic_algorithms(deterministic)
+    elif backend == "tensorflow" and deterministic:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    return name
 
 
 def settings_of(task: dict[str, Any]) -> RunSettings:

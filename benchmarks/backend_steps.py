@@ -13,6 +13,7 @@ depends on Keras' backend, which is chosen by ``KERAS_BACKEND`` before Keras is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -25,6 +26,7 @@ from minibert.model.dropout import DropoutStream
 from minibert.model.encoder import build_masked_lm
 from minibert.model.heads import MaskedLMObjective
 from minibert.settings import RunSettings
+from minibert.training.state import state_digest, weight_arrays
 
 READ_BY_STEP = ("token_ids", "positions", "labels", "sample_weight")
 STAGE = "pretrain"
@@ -43,38 +45,95 @@ def of_equal_shape(batches: list[Arrays]) -> list[Arrays]:
 
 
 class BackendStep:
-    """The step on Keras' backend, on prepared batches that are on the device already.
+    """The step on Keras' backend.
 
     Args:
         settings: The shape, the precision and the seed.
         compiled: PyTorch only: through ``torch.compile``.
+
+    Attributes:
+        parameters: Number of the model's weights.
     """
 
     def __init__(self, settings: RunSettings, *, compiled: bool = False) -> None:
         model = _model(settings)
         self.parameters = model.count_params()
-        batches = of_equal_shape(masked_lm_batches(settings))
-        self._counts = [float(batch["sample_weight"].sum()) for batch in batches]
-        self._on: Any = _STEPS[keras.backend.backend()](settings, model, batches, compiled)
+        self._settings = settings
+        self._prepared: list[tuple[Any, float]] = []
+        self._on: Any = _STEPS[keras.backend.backend()](settings, model, compiled)
 
     def run(self, first: int, steps: int) -> list[float]:
-        """Runs steps without waiting between them, then waits: the mean loss of a selected token in each.
+        """Runs steps on prepared batches, which are on the device already, without waiting between them; then waits.
 
         It has waited when the losses and an updated variable have been fetched.
+
+        Returns:
+            The mean loss of a selected token in each step.
 
         Raises:
             WrongLossError: A weight is not a finite number afterwards.
         """
-        numbers = range(first, first + steps)
-        sums = [self._on.update(number, number % len(self._counts)) for number in numbers]
-        losses = [
-            float(_fetched(value)) / self._counts[n % len(self._counts)] for n, value in zip(numbers, sums, strict=True)
-        ]
-        if not np.isfinite(_fetched(self._on.updated()).astype(np.float32)).all():
-            raise WrongLossError(
-                f"{keras.backend.backend()}: finite weights are required after step {first + steps - 1}"
-            )
+        if not self._prepared:
+            batches = of_equal_shape(masked_lm_batches(self._settings))
+            self._prepared = [(self.put(batch), float(batch["sample_weight"].sum())) for batch in batches]
+        prepared = [(number, *self._prepared[number % len(self._prepared)]) for number in range(first, first + steps)]
+        sums = [self.begin(number, batch) for number, batch, _ in prepared]
+        losses = mean_losses(sums, [count for *_, count in prepared])
+        self.require_finite(first + steps - 1)
         return losses
+
+    def put(self, batch: Arrays) -> dict[str, Any]:
+        """What the step reads of a batch, on the device."""
+        return {name: self._on.put(batch[name]) for name in READ_BY_STEP}
+
+    def begin(self, number: int, batch: dict[str, Any]) -> Any:
+        """Starts a step and does not wait: the sum of the losses, on the device.
+
+        Args:
+            number: The step's, which dropout depends on.
+            batch: From `put`.
+        """
+        return self._on.update(number, batch)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Every weight as it is now, by its path."""
+        return {path: _fetched(value) for path, value in self._on.weights()}
+
+    def optimizer_state(self) -> dict[str, np.ndarray]:
+        """Every variable of the optimizer by number and path."""
+        return {f"{n:04d}/{path}": _fetched(value) for n, (path, value) in enumerate(self._on.optimizer_state())}
+
+    def require_finite(self, number: int) -> None:
+        """Waits for the last weight.
+
+        Args:
+            number: The last step's, for the message.
+
+        Raises:
+            WrongLossError: It is not a finite number.
+        """
+        if not np.isfinite(_fetched(self._on.updated()).astype(np.float32)).all():
+            raise WrongLossError(f"{keras.backend.backend()}: finite weights are required after step {number}")
+
+
+def mean_losses(sums: list[Any], counts: list[float]) -> list[float]:
+    """Waits for steps that `BackendStep.begin` has started: the mean loss of a selected token in each."""
+    return [_number(value) / count for value, count in zip(sums, counts, strict=True)]
+
+
+def start_digests(settings: RunSettings, weights: dict[str, np.ndarray] | None = None) -> dict[str, str]:
+    """SHA-256 of the prepared batches and of the initial weights, which no backend and no device may change.
+
+    Args:
+        settings: The shape and the seed.
+        weights: A new model's, by path; None: of one made for it.
+    """
+    batches = {
+        f"{n}/{name}": array for n, batch in enumerate(masked_lm_batches(settings)) for name, array in batch.items()
+    }
+    if weights is None:
+        weights = weight_arrays(_objective(settings, _model(settings)).variables)
+    return {"batches": state_digest(batches), "weights": state_digest(weights)}
 
 
 def first_loss(settings: RunSettings) -> float:
@@ -88,11 +147,15 @@ def first_loss(settings: RunSettings) -> float:
         with DropoutStream(seed=settings.seed, stage=STAGE, step=tf.constant(0, tf.int64)):
             return objective(tensors)[1]["loss"]
 
-    return float(_fetched(tf.function(loss, autograph=False)())) / float(batch["sample_weight"].sum())
+    return _number(tf.function(loss, autograph=False)()) / float(batch["sample_weight"].sum())
 
 
 def _fetched(tensor: Any) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(tensor))
+
+
+def _number(tensor: Any) -> float:
+    return float(_fetched(tensor))
 
 
 def _model(settings: RunSettings) -> Any:
@@ -118,12 +181,12 @@ def _optimizer(settings: RunSettings, variables: list[Any]) -> Any:
 class _JaxStep:
     """One compiled function of (weights, optimizer's state, step, batch); the first two are donated."""
 
-    def __init__(self, settings: RunSettings, model: Any, batches: list[Arrays], compiled: bool) -> None:
+    def __init__(self, settings: RunSettings, model: Any, compiled: bool) -> None:
         import jax
 
         objective = _objective(settings, model)
-        variables = objective.variables
-        optimizer = _optimizer(settings, variables)
+        self._variables = variables = objective.variables
+        self._optimizer = optimizer = _optimizer(settings, variables)
 
         def loss_of(weights: list[Any], number: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
             with (
@@ -139,25 +202,45 @@ class _JaxStep:
             return weights, state, loss
 
         self._run = jax.jit(update, donate_argnums=(0, 1))
-        self._batches = [jax.device_put(batch) for batch in batches]
+        self.put = jax.device_put
         # Copies, since what is donated is gone: the model keeps its own.
         self._weights = [jax.numpy.array(variable.value) for variable in variables]
         self._state = [jax.numpy.array(variable.value) for variable in optimizer.variables]
 
-    def update(self, number: int, place: int) -> Any:
-        self._weights, self._state, loss = self._run(
-            self._weights, self._state, np.uint32(number), self._batches[place]
-        )
+    def update(self, number: int, batch: dict[str, Any]) -> Any:
+        self._weights, self._state, loss = self._run(self._weights, self._state, np.uint32(number), batch)
         return loss
 
     def updated(self) -> Any:
         return self._weights[-1]
 
+    def weights(self) -> Iterator[tuple[str, Any]]:
+        return zip((variable.path for variable in self._variables), self._weights, strict=True)
 
-class _TorchStep:
+    def optimizer_state(self) -> Iterator[tuple[str, Any]]:
+        return zip((variable.path for variable in self._optimizer.variables), self._state, strict=True)
+
+
+class _Variables:
+    """What is trained and updated are Keras' variables."""
+
+    _variables: list[Any]
+    _optimizer: Any
+
+    def updated(self) -> Any:
+        return self._variables[-1].value
+
+    def weights(self) -> Iterator[tuple[str, Any]]:
+        return ((variable.path, variable.value) for variable in self._variables)
+
+    def optimizer_state(self) -> Iterator[tuple[str, Any]]:
+        return ((variable.path, variable.value) for variable in self._optimizer.variables)
+
+
+class _TorchStep(_Variables):
     """Autograd, and Keras' Adam on the gradients."""
 
-    def __init__(self, settings: RunSettings, model: Any, batches: list[Arrays], compiled: bool) -> None:
+    def __init__(self, settings: RunSettings, model: Any, compiled: bool) -> None:
         import torch
 
         objective = _objective(settings, model)
@@ -173,27 +256,23 @@ class _TorchStep:
         if compiled:  # Keras calls every layer through one function, which is compiled anew for each
             torch._dynamo.config.recompile_limit = 1_024
         self._losses = torch.compile(losses, dynamic=False) if compiled else losses
-        tensor = keras.ops.convert_to_tensor
-        self._batches = [{name: tensor(array) for name, array in batch.items()} for batch in batches]
+        self.put = tensor = keras.ops.convert_to_tensor
         self._number = lambda number: tensor(number, dtype="int64")  # a plain integer would be compiled in
 
-    def update(self, number: int, place: int) -> Any:
+    def update(self, number: int, batch: dict[str, Any]) -> Any:
         for variable in self._variables:
             variable.value.grad = None
-        value, loss = self._losses(self._number(number), self._batches[place])
+        value, loss = self._losses(self._number(number), batch)
         value.backward()
         with self._no_gradient():
             self._optimizer.apply([variable.value.grad for variable in self._variables], self._variables)
         return loss
 
-    def updated(self) -> Any:
-        return self._variables[-1].value
 
-
-class _TensorFlowStep:
+class _TensorFlowStep(_Variables):
     """The package's own step, without fingerprints, which the others do not have either, and not waited for."""
 
-    def __init__(self, settings: RunSettings, model: Any, batches: list[Arrays], compiled: bool) -> None:
+    def __init__(self, settings: RunSettings, model: Any, compiled: bool) -> None:
         from minibert.training.step import TrainingStep
 
         self._step = TrainingStep(
@@ -204,15 +283,12 @@ class _TensorFlowStep:
             embedding_second_moment="word",
             fingerprints=False,
         )
-        tensor = keras.ops.convert_to_tensor
-        self._batches = [{name: tensor(array) for name, array in batch.items()} for batch in batches]
+        self._variables, self._optimizer = self._step.objective.variables, self._step.optimizer
+        self.put = keras.ops.convert_to_tensor
 
-    def update(self, number: int, place: int) -> Any:
-        metrics, _ = self._step.begin(number, self._batches[place])
+    def update(self, number: int, batch: dict[str, Any]) -> Any:
+        metrics, _ = self._step.begin(number, batch)
         return metrics["loss"]
-
-    def updated(self) -> Any:
-        return self._step.objective.variables[-1].value
 
 
 _STEPS = {"jax": _JaxStep, "torch": _TorchStep, "tensorflow": _TensorFlowStep}

@@ -42,7 +42,9 @@ PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 LOSS_TOLERANCES = {"float32": 1e-5, "tensorfloat32": 1e-3, "bfloat16": 1e-2}
 """Relative distance that the first loss may have from TensorFlow's in float32 on the CPU."""
 FIRST_LOSSES = RESULTS / "first_losses.json"
-KEYS = ("backend", "device_name", "shape", "precision", "compiled")
+KEYS = ("backend", "device_name", "shape", "precision", "compiled", "deterministic")
+JAX_DETERMINISM = "--xla_gpu_deterministic_ops=true"
+"""XLA then refuses operations that sum in any order, and takes no product by how fast it happened to be."""
 TURNS = 15
 
 
@@ -60,24 +62,31 @@ def measure_apart(task: dict[str, Any], *, alone: bool = False) -> dict[str, Any
 
 
 def _measure_here(task: dict[str, Any]) -> dict[str, Any]:
-    choose_backend(task["backend"], task["device"], task["precision"])
-    warnings.filterwarnings("ignore", message="Explicitly requested dtype int64")  # JAX' ids are int32 by default
+    choose_backend(task)
     from benchmarks import backend_measuring
 
     return backend_measuring.measure(task)
 
 
-def choose_backend(backend: str, device: str, precision: str) -> None:
-    """Sets what Keras and its backends read when they are imported."""
+def choose_backend(task: dict[str, Any]) -> None:
+    """Sets what Keras and its backends read when they are imported; called once, in a fresh process."""
+    backend, device, deterministic = task["backend"], task["device"], task.get("deterministic", False)
     os.environ["KERAS_BACKEND"] = backend
+    warnings.filterwarnings("ignore", message="Explicitly requested dtype int64")  # JAX' ids are int32 by default
     if backend == "tensorflow":
         quiet_tensorflow()
     elif backend == "jax":
         os.environ["JAX_PLATFORMS"] = device
         named = {"float32": "highest", "tensorfloat32": "tensorfloat32", "bfloat16": "tensorfloat32"}
-        os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = named[precision] if device != "cpu" else "highest"
+        os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = named[task["precision"]] if device != "cpu" else "highest"
+        if task.get("shares_device"):
+            os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+        if deterministic:
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {JAX_DETERMINISM}".strip()
     elif backend == "torch":
         os.environ["KERAS_TORCH_DEVICE"] = {"metal": "mps"}.get(device, device)
+        if deterministic:
+            os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 
 
 def require_loss(task: dict[str, Any], loss: float) -> float | None:
@@ -98,6 +107,22 @@ def require_loss(task: dict[str, Any], loss: float) -> float | None:
     return distance
 
 
+def require_start(task: dict[str, Any], start: dict[str, str]) -> None:
+    """Batches and initial weights are the stored ones, bit for bit; where none are stored, any will do.
+
+    Raises:
+        WrongLossError: They are not.
+    """
+    stored = Results(FIRST_LOSSES, ("shape",)).find(shape=task["shape"]) or {}
+    for name, digest in start.items():
+        wanted = stored.get("start", {}).get(name, digest)
+        if digest != wanted:
+            raise WrongLossError(
+                f"{task['backend']} on {task['device']}, shape {task['shape']}: {name} of SHA-256 {wanted[:16]}... are "
+                f"required, but {digest[:16]}... came"
+            )
+
+
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as a table."""
     head = (
@@ -111,7 +136,7 @@ def _line(row: dict[str, Any]) -> str:
     distance = row["first_loss_distance"]
     memory = row["device_peak_bytes"] or row["peak_bytes"]
     cells = (
-        row["backend"] + (", torch.compile" if row["compiled"] else ""),
+        named(row),
         row["device_name"],
         row["shape"],
         row["precision"],
@@ -124,6 +149,12 @@ def _line(row: dict[str, Any]) -> str:
         "not compared" if distance is None else f"{distance:.0e}",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def named(row: dict[str, Any]) -> str:
+    """A row's backend and how it is used."""
+    more = {"torch.compile": row["compiled"], "deterministic": row["deterministic"]}
+    return ", ".join([row["backend"], *(name for name, is_so in more.items() if is_so)])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -145,6 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--require-device", action="store_true", help="fail where the device is missing")
     parser.add_argument("--precision", choices=PRECISIONS, action="append", help="may be repeated (default: float32)")
     parser.add_argument("--compile", action="store_true", help="PyTorch through torch.compile")
+    parser.add_argument("--deterministic", action="store_true", help="with the backend's own switch for it")
     parser.add_argument("--turns", type=int, default=TURNS, metavar="N", help=f"turns of steps (default: {TURNS})")
     parser.add_argument("--json", action="store_true", help="print a list of rows instead of the table")
     parser.add_argument("--keep", type=Path, metavar="FILE.json", help="also add the rows to a file of results")
@@ -162,7 +194,8 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     tasks = [
         {"backend": backend, "shape": shape, "precision": precision, "device": options.device,
-         "compiled": options.compile and backend == "torch", "turns": options.turns}
+         "compiled": options.compile and backend == "torch", "deterministic": options.deterministic,
+         "turns": options.turns}
         for backend in options.backend or (["tensorflow"] if options.write_losses else [])
         for shape in options.shape or ("imdb", "amazon")
         for precision in options.precision or ("float32",)
@@ -199,7 +232,8 @@ def _write_losses(tasks: Sequence[dict[str, Any]]) -> int:
             {**task, "backend": "tensorflow", "device": "cpu", "only_loss": True}, alone=len(tasks) == 1
         )
         Results(FIRST_LOSSES, ("shape",)).keep(
-            {"shape": task["shape"], "loss": found["loss"], "step": 0}, under=found["conditions"]
+            {"shape": task["shape"], "loss": found["loss"], "step": 0, "start": found["start"]},
+            under=found["conditions"],
         )
         print(f"{task['shape']}: {found['loss']:.7f}")
     return 0

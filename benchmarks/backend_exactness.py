@@ -1,0 +1,298 @@
+"""Are the bits the same in every fresh process on another backend or device? If not, where do two of them part?
+
+    python -m benchmarks.backend_exactness --backend jax --backend torch --device cuda --require-device
+    python -m benchmarks.backend_exactness --backend jax --shape tiny --processes 2 --steps 2 --turns 0
+    python -m benchmarks.backend_exactness --table benchmarks/results/backend_exactness.json
+
+Every process takes some masked-LM steps, one at a time, and gives digests: of the batches and the initial weights, which
+must be those of every other device and backend; and of the loss and of each weight after each step. The processes run
+side by side, so that each is the others' busy neighbour. That is done as the backend comes, and with its own switch for
+determinism (``xla_gpu_deterministic_ops``, ``torch.use_deterministic_algorithms``).
+
+What the switch costs is measured in two processes, one of which steps while the other waits, in turns A B B A: the median of
+the paired ratios, with the middle half of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.backends import BACKENDS, LARGE, PRECISIONS, choose_backend, require_loss, require_start
+from benchmarks.checks import WrongLossError
+from benchmarks.devices import DEVICES
+from benchmarks.stored import Results, conditions_line
+from benchmarks.workers import Child, WorkerError, run_apart
+from benchmarks.workloads import SHAPES
+from minibert.errors import DeviceError, MinibertError, SettingsError
+
+KEYS = ("backend", "device_name", "shape", "precision", "deterministic")
+PROCESSES, STEPS, TURNS = 20, 20, 8
+TURN_SECONDS = 0.3
+"""A turn is as many steps as take about this long."""
+
+Digests = dict[str, str]
+
+
+def run_of(task: dict[str, Any]) -> dict[str, Any]:
+    """What one process computes, run in a fresh one.
+
+    Returns:
+        ``start``: from `benchmarks.backend_steps.start_digests`; ``steps``: for each step the loss in hexadecimal and the digest
+        of each weight, in the model's order; ``optimizer``: one digest at the end; ``losses``; ``device_name`` and
+        ``conditions``.
+
+    Raises:
+        DeviceError: Backend or device are missing.
+        WrongLossError: The start or the first loss are others than TensorFlow's on the CPU.
+    """
+    choose_backend(task)
+    from benchmarks.backend_measuring import set_up, settings_of
+    from benchmarks.devices import nvidia_gpus
+    from benchmarks.stored import conditions
+    from minibert.training.state import state_digest
+
+    device_name, settings = set_up(task), settings_of(task)
+    from benchmarks.backend_steps import BackendStep, start_digests
+
+    step, steps, losses = BackendStep(settings), [], []
+    start = start_digests(settings, step.weights())
+    require_start(task, start)
+    for number in range(task["steps"]):
+        losses += step.run(number, 1)
+        weights = {name: state_digest({name: array}) for name, array in step.weights().items()}
+        steps.append({"loss": losses[-1].hex(), "weights": weights})
+    return {
+        "start": start,
+        "steps": steps,
+        "optimizer": state_digest(step.optimizer_state()),
+        "losses": losses,
+        "first_loss_distance": require_loss(task, losses[0]),
+        "device_name": device_name,
+        "conditions": conditions(backend=task["backend"], gpu=nvidia_gpus() if task["device"] == "cuda" else []),
+    }
+
+
+def compared(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How many processes agree with the first, and where the others part from it.
+
+    Returns:
+        ``same_losses``, ``same_weights`` and ``same_state`` (losses, weights and optimizer): how many agree
+        with the first process, itself included. ``different``: how many different ends there are. ``parts_at``: the first step,
+        from 0, in which any process has another loss or weight, None if there is none; ``parts_in``: ``loss``, or the names of
+        the weights that differ there. ``loss_deviation``: the largest relative distance of two processes' losses of one step.
+    """
+    first = runs[0]
+    at = min((n for run in runs[1:] for n in [_parting(first["steps"], run["steps"])] if n is not None), default=None)
+    inside: list[str] = []
+    if at is not None:
+        here = first["steps"][at]
+        names = {name for run in runs for name, digest in run["steps"][at]["weights"].items()
+                 if digest != here["weights"][name]}  # fmt: skip
+        inside = (["loss"] if any(run["steps"][at]["loss"] != here["loss"] for run in runs) else []) + [
+            name for name in here["weights"] if name in names
+        ]
+    ends = [
+        (*(step["loss"] for step in run["steps"]), *run["steps"][-1]["weights"].values(), run["optimizer"])
+        for run in runs
+    ]
+    return {
+        "processes": len(runs),
+        "steps": len(first["steps"]),
+        "same_losses": sum([s["loss"] for s in run["steps"]] == [s["loss"] for s in first["steps"]] for run in runs),
+        "same_weights": sum(run["steps"][-1]["weights"] == first["steps"][-1]["weights"] for run in runs),
+        "same_state": sum(end == ends[0] for end in ends),
+        "different": len(set(ends)),
+        "parts_at": at,
+        "parts_in": inside,
+        "loss_deviation": deviation([run["losses"] for run in runs]),
+        "losses": first["losses"],
+        "start": first["start"],
+    }  # fmt: skip
+
+
+def deviation(losses: Sequence[Sequence[float]]) -> float:
+    """The largest relative distance that losses of the same step have from one another."""
+    values = np.array(losses)
+    return float(((values.max(0) - values.min(0)) / np.abs(values).min(0)).max())
+
+
+def _parting(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> int | None:
+    return next((number for number, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), None)
+
+
+class Stepping:
+    """A process that steps when it is asked: the orders of `benchmarks.workers.Child`."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        choose_backend(task)
+        from benchmarks.backend_measuring import set_up, settings_of
+
+        set_up(task)
+        from benchmarks.backend_steps import BackendStep
+
+        self._step = BackendStep(settings_of(task))
+        self._step.run(0, 4)
+
+    def turn(self, steps: int) -> float:
+        """Seconds of a step, waited for at the end."""
+        started = time.perf_counter()
+        self._step.run(0, steps)
+        return (time.perf_counter() - started) / steps
+
+
+def cost_of_switch(task: dict[str, Any], turns: int) -> dict[str, Any]:
+    """The step's time with the backend's switch for determinism over that without it: paired turns, A B B A."""
+    tasks = [{**task, "deterministic": is_on, "shares_device": True} for is_on in (False, True)]
+    with Child("without", Stepping, tasks[0]) as without, Child("with", Stepping, tasks[1]) as switched:
+        steps = max(1, round(TURN_SECONDS / without.ask("turn", 3)))
+        switched.ask("turn", steps)
+        pairs = []
+        for turn in range(turns):
+            order = (without, switched) if turn % 2 == 0 else (switched, without)
+            seconds = [side.ask("turn", steps) for side in order]
+            pairs.append(seconds if turn % 2 == 0 else seconds[::-1])
+    ratios = [b / a for a, b in pairs]
+    low, high = np.quantile(ratios, [0.25, 0.75]).tolist()
+    return {"cost": statistics.median(ratios) - 1, "cost_low": low - 1, "cost_high": high - 1,
+            "seconds": statistics.median(a for a, _ in pairs), "turns": turns}  # fmt: skip
+
+
+def measure(task: dict[str, Any], *, processes: int, side_by_side: int, turns: int) -> dict[str, Any]:
+    """One row: fresh processes, compared; with ``turns`` also what the switch costs.
+
+    Raises:
+        DeviceError: Backend or device are missing.
+        WorkerError: A process ended.
+        WrongLossError: A first loss is another than TensorFlow's on the CPU.
+    """
+    task = {**task, "shares_device": True}
+    with ThreadPoolExecutor(side_by_side) as pool:
+        runs = list(pool.map(lambda _: run_apart(run_of, task), range(processes)))
+    named = {name: task[name] for name in ("backend", "device", "shape", "precision", "deterministic")}
+    shared = {name: runs[0][name] for name in ("device_name", "first_loss_distance", "conditions")}
+    costs = cost_of_switch(task, turns) if turns and task["deterministic"] else {}
+    return {**named, **shared, **compared(runs), **costs}
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as a table."""
+    head = (
+        "| backend | device | shape | its switch | same losses, weights and optimizer | different ends "
+        "| two first differ in | their losses by | and from TensorFlow's on the CPU by | the switch costs |"
+        "\n|---|---|---|---|---|---|---|---|---|---|"
+    )
+    reference = {
+        row["shape"]: row["losses"] for row in rows if (row["backend"], row["device"]) == ("tensorflow", "cpu")
+    }
+    return "\n".join([head, *(_line(row, reference.get(row["shape"])) for row in rows)])
+
+
+def _line(row: dict[str, Any], reference: Sequence[float] | None = None) -> str:
+    """A row of the table.
+
+    Args:
+        row: From `measure`.
+        reference: The losses of TensorFlow's steps on the CPU, of as many steps or more.
+    """
+    more = len(row["parts_in"]) - 1
+    where = f"step {row['parts_at'] + 1}: {row['parts_in'][0]}" if row["parts_in"] else "nothing"
+    cost = f"{row['cost']:+.1%} ({row['cost_low']:+.1%} to {row['cost_high']:+.1%})" if "cost" in row else ""
+    named_shape = row["shape"] + ("" if row["precision"] == "float32" else f", {row['precision']}")
+    distance = None if reference is None else deviation([row["losses"], reference[: row["steps"]]])
+    cells = (
+        row["backend"], row["device_name"], named_shape, "on" if row["deterministic"] else "off",
+        f"**{row['same_state']} of {row['processes']}**, {row['steps']} steps", str(row["different"]),
+        where + (f" and {more} more" if more > 0 else ""),
+        _by(row["loss_deviation"]), _by(distance), cost,
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _by(distance: float | None) -> str:
+    return "not compared" if distance is None else f"{distance:.0e}" if distance else "nothing"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code: 1 if the switch is on and processes differ all the same."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except MinibertError as error:
+        print(f"benchmarks.backend_exactness: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.backend_exactness", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--backend", choices=BACKENDS, action="append", help="Keras' backend; may be repeated")
+    parser.add_argument("--shape", choices=(*SHAPES, LARGE), action="append",
+                        help="may be repeated (default: imdb, amazon)")  # fmt: skip
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to train (default: cpu)")
+    parser.add_argument("--require-device", action="store_true", help="fail where the device is missing")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="default: float32")
+    parser.add_argument("--processes", type=int, default=PROCESSES, metavar="N", help=f"default: {PROCESSES}")
+    parser.add_argument("--side-by-side", type=int, default=PROCESSES, metavar="N", help="at the same time, at most")
+    parser.add_argument("--steps", type=int, default=STEPS, metavar="N", help=f"in each process (default: {STEPS})")
+    parser.add_argument("--turns", type=int, default=TURNS, metavar="N",
+                        help=f"pairs of turns for the switch's cost; 0: do not measure it (default: {TURNS})")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print a list of rows instead of the table")
+    parser.add_argument("--keep", type=Path, metavar="FILE.json", help="also add the rows to a file of results")
+    parser.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file of results as a table")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    for name, least in {"processes": 2, "side_by_side": 1, "steps": 1, "turns": 0}.items():
+        if getattr(options, name) < least:
+            given = f"--{name.replace('_', '-')}"
+            raise SettingsError(f"{given}: {least} or more is required, but {getattr(options, name)} came")
+    if options.table:
+        stored = Results(options.table, KEYS)
+        print(markdown(stored.rows), "", conditions_line(stored.conditions_of(stored.rows)), sep="\n")
+        return 0
+    if not options.backend:
+        raise SettingsError(f"--backend: one of {', '.join(BACKENDS)} is required, but none came")
+    tasks = [
+        {"backend": backend, "shape": shape, "precision": options.precision, "device": options.device,
+         "deterministic": deterministic, "compiled": False, "steps": options.steps}
+        for backend in options.backend
+        for shape in options.shape or ("imdb", "amazon")
+        for deterministic in (False, True)
+    ]  # fmt: skip
+    rows, failed = [], 0
+    for task in tasks:
+        try:
+            row = measure(task, processes=options.processes, side_by_side=options.side_by_side, turns=options.turns)
+        except DeviceError as error:
+            if options.require_device:
+                raise
+            print(f"not run: {error}", file=sys.stderr)
+            continue
+        except (WorkerError, WrongLossError) as error:
+            print(f"failed: {error}", file=sys.stderr)
+            failed = error.exit_code
+            continue
+        under = row.pop("conditions")
+        rows.append(row)
+        print(_line(row), file=sys.stderr, flush=True)
+        if options.keep:
+            Results(options.keep, KEYS).keep(row, under=under)
+    print(json.dumps(rows, indent=2) if options.json else markdown(rows))
+    agree = all(row["same_state"] == row["processes"] for row in rows if row["deterministic"])
+    return failed or (0 if agree else 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""The same masked-LM pretraining on real reviews, on another backend or device: how far do its losses go apart?
+
+    python -m benchmarks.backend_run --data imdb.parquet --backend tensorflow --steps 1563 --keep runs.json
+    python -m benchmarks.backend_run --data imdb.parquet --backend jax --device cuda --precision bfloat16 --keep runs.json
+    python -m benchmarks.backend_run --table benchmarks/results/backend_run.json
+    python -m benchmarks.backend_run --redraw benchmarks/results/backend_run.json
+
+It is notebook 1's pretraining: vocabulary, order, masks, initial weights and dropout are the same bits everywhere, so only
+the rounding of the arithmetic differs. Adam's second moment is by word, since no other backend has it by occurrence. The
+first row in float32 of TensorFlow on the CPU is what the others are compared with. Needs no TensorFlow unless that is the
+backend; see `benchmarks.backends`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.backends import BACKENDS, PRECISIONS, choose_backend, named
+from benchmarks.devices import DEVICES
+from benchmarks.line_picture import Line, Panel, line_picture
+from benchmarks.stored import Results, conditions_line
+from benchmarks.workers import run_apart
+from minibert.artifacts import write_bytes
+from minibert.batches import ROW_MULTIPLE, Arrays
+from minibert.errors import MinibertError, SettingsError
+
+KEYS = ("backend", "device_name", "precision", "deterministic")
+SETTINGS = ("corpus.class_names=negative,positive", "pretrain.embedding_second_moment=word")
+SMOOTHED_STEPS = 25
+FIRST_STEPS = 200
+"""Of so many steps every loss is kept, as it is."""
+WAITED_STEPS = 100
+"""Losses are fetched after so many steps: the device is not held up between them."""
+WIDE_ROWS = 8 * ROW_MULTIPLE
+
+
+def with_equal_rows(batch: Arrays, multiple: int = WIDE_ROWS) -> Arrays:
+    """The batch with more rows of weight 0, up to a multiple: JAX compiles a step anew for every number of them."""
+    names = ("positions", "labels", "sample_weight")
+    more = -len(batch["positions"]) % multiple
+    return {name: np.pad(array, (0, more)) if name in names else array for name, array in batch.items()}
+
+
+def run_of(task: dict[str, Any]) -> dict[str, Any]:
+    """One row, in a fresh process.
+
+    Raises:
+        DeviceError: Backend or device are missing.
+        CorpusError: The data are no reviews.
+        WrongLossError: A weight is not a finite number at the end.
+    """
+    choose_backend(task)
+    from benchmarks.backend_measuring import set_up
+    from benchmarks.devices import nvidia_gpus
+    from benchmarks.stored import conditions
+    from minibert.batches import MaskedLMBatches, Prefetch
+    from minibert.preparation import prepare
+    from minibert.presets import preset
+    from minibert.settings import replace_setting
+    from minibert.training.state import state_digest
+
+    device_name, settings = set_up(task), preset(task.get("preset", "imdb"))
+    precision = "mixed_bfloat16" if task["precision"] == "bfloat16" else "float32"
+    for assignment in (*SETTINGS, *task["set"], f"model.precision={precision}"):
+        settings = replace_setting(settings, assignment)
+    prepared = prepare(settings, data=task["data"])
+    settings = prepared.settings
+    from benchmarks.backend_steps import BackendStep, mean_losses
+
+    batches = MaskedLMBatches(
+        prepared.examples.token_ids,
+        seed=settings.seed,
+        masking=settings.masking,
+        batch_size=settings.pretrain.batch_size,
+    )
+    in_all = settings.pretrain.epochs * batches.steps_per_epoch
+    steps = min(task["steps"] or in_all, in_all)
+    step, losses, started = BackendStep(settings, compiled=task["compiled"]), [], time.perf_counter()
+    sums: list[Any] = []
+    counts: list[float] = []
+    for number, batch in Prefetch(lambda n: with_equal_rows(batches.batch(n)), 0, steps):
+        sums.append(step.begin(number, step.put(batch)))
+        counts.append(float(batch["sample_weight"].sum()))
+        if len(sums) == WAITED_STEPS or number + 1 == steps:
+            losses += mean_losses(sums, counts)
+            sums, counts = [], []
+            print(f"{task['backend']}: step {number + 1} of {steps}, loss {losses[-1]:.4f}, "
+                  f"{time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
+    step.require_finite(steps - 1)
+    seconds = time.perf_counter() - started
+    epochs = [losses[n : n + batches.steps_per_epoch] for n in range(0, steps, batches.steps_per_epoch)]
+    return {
+        **{name: task[name] for name in ("backend", "device", "precision", "compiled", "deterministic")},
+        "device_name": device_name,
+        "steps": steps,
+        "steps_per_epoch": batches.steps_per_epoch,
+        "seconds": seconds,
+        "first_losses": losses[:FIRST_STEPS],
+        "losses": [round(statistics.fmean(losses[n : n + SMOOTHED_STEPS]), 6) for n in range(0, steps, SMOOTHED_STEPS)],
+        "epochs": [statistics.fmean(epoch) for epoch in epochs if len(epoch) == batches.steps_per_epoch],
+        "inputs": {name: prepared.record["corpus"][name] for name in ("digest", "vocabulary_sha256", "ids_sha256")},
+        "weights_sha256": state_digest(step.weights()),
+        "conditions": conditions(
+            backend=task["backend"],
+            gpu=nvidia_gpus() if task["device"] == "cuda" else [],
+            settings=[*SETTINGS, *task["set"]],
+        ),
+    }
+
+
+def reference_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first row of TensorFlow in float32 on the CPU; None if there is none."""
+    wanted = ("tensorflow", "cpu", "float32")
+    return next((row for row in rows if (row["backend"], row["device"], row["precision"]) == wanted), None)
+
+
+def deviations(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
+    """The largest relative distance of a row's losses from the reference's, over the steps that both have.
+
+    Returns:
+        ``first``, ``ten`` and ``first_steps``: of the first step, 10 and `FIRST_STEPS` steps; ``smoothed``: of the means of
+        `SMOOTHED_STEPS` steps, all through.
+
+    Raises:
+        SettingsError: They are runs on other inputs.
+    """
+    if row["inputs"] != reference["inputs"]:
+        raise SettingsError(f"runs on the same ids are required, but {row['inputs']} and {reference['inputs']} came")
+    count = min(len(row["first_losses"]), len(reference["first_losses"]))
+    of_each = np.abs(np.array(row["first_losses"][:count]) / np.array(reference["first_losses"][:count]) - 1)
+    whole = min(row["steps"], reference["steps"]) // SMOOTHED_STEPS
+    smoothed = np.abs(np.array(row["losses"][:whole]) / np.array(reference["losses"][:whole]) - 1)
+    return {"first": float(of_each[0]), "ten": float(of_each[:10].max()), "first_steps": float(of_each.max()),
+            "smoothed": float(smoothed.max()) if whole else math.nan}  # fmt: skip
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as a table."""
+    reference = reference_of(rows)
+    head = (
+        "| backend | device | precision | loss of each epoch | off by: first step | 10 steps "
+        f"| {FIRST_STEPS} steps | means of {SMOOTHED_STEPS} steps, all through | steps/s |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    lines = [head]
+    for row in rows:
+        if reference is None or row is reference:
+            distances = ["reference" if row is reference else "not compared", "", "", ""]
+        else:
+            found = deviations(row, reference)
+            distances = [f"{found[name]:.0e}" for name in ("first", "ten", "first_steps")] + [
+                f"{found['smoothed']:.2%}"
+            ]
+        epochs = ", ".join(f"{loss:.4f}" for loss in row["epochs"]) or f"none whole ({row['steps']} steps)"
+        cells = (
+            named(row),
+            row["device_name"],
+            row["precision"],
+            epochs,
+            *distances,
+            f"{row['steps'] / row['seconds']:.1f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def picture(rows: Sequence[dict[str, Any]]) -> str:
+    """The losses of all runs, and how far they are from the reference's."""
+
+    def lines(values: Any) -> list[Line]:
+        return [
+            Line(
+                f"{named(row)}, {row['precision']}",
+                [((n + 0.5) * SMOOTHED_STEPS, y) for n, y in enumerate(values(row))],
+            )
+            for row in rows
+        ]
+
+    panels = [Panel("masked LM", "step", "loss", lines(lambda row: row["losses"]))]
+    return line_picture("The same run on another backend and device", panels)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except MinibertError as error:
+        print(f"benchmarks.backend_run: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.backend_run", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--data", metavar="FILE", help="the reviews, as a table")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="tensorflow", help="Keras' backend (default: tensorflow)"
+    )
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to train (default: cpu)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="default: float32")
+    parser.add_argument("--compile", action="store_true", help="PyTorch through torch.compile")
+    parser.add_argument("--deterministic", action="store_true", help="with the backend's own switch for it")
+    parser.add_argument("--steps", type=int, metavar="N", help="the first N steps only")
+    parser.add_argument("--set", action="append", default=[], metavar="stage.field=value", help="changes the run")
+    parser.add_argument("--json", action="store_true", help="print the row instead of the table")
+    parser.add_argument("--keep", type=Path, metavar="FILE.json", help="also add the row to a file of results")
+    parser.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file of results as a table")
+    parser.add_argument("--redraw", type=Path, metavar="FILE.json", help="only draw a file of results, beside it")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.steps is not None and options.steps < 1:
+        raise SettingsError(f"--steps: 1 or more is required, but {options.steps} came")
+    stored = Results(options.table or options.redraw or options.keep, KEYS) if (
+        options.table or options.redraw or options.keep) else None  # fmt: skip
+    if options.redraw and stored:
+        write_bytes(options.redraw.with_suffix(".svg"), picture(stored.rows).encode())
+        return 0
+    if not options.table:
+        if not options.data:
+            raise SettingsError("--data: a table of reviews is required, but none came")
+        task = {"backend": options.backend, "device": options.device, "precision": options.precision,
+                "deterministic": options.deterministic, "compiled": options.compile and options.backend == "torch",
+                "data": options.data, "set": options.set, "steps": options.steps}  # fmt: skip
+        row = run_apart(run_of, task)
+        under = row.pop("conditions")
+        if options.json:
+            print(json.dumps(row, indent=2))
+            return 0
+        if stored is None:
+            print(markdown([row]))
+            return 0
+        stored.keep(row, under=under)
+    assert stored is not None
+    print(markdown(stored.rows), "", conditions_line(stored.conditions_of(stored.rows)), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
