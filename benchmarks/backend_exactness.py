@@ -4,13 +4,13 @@
     python -m benchmarks.backend_exactness --backend jax --shape tiny --processes 2 --steps 2 --turns 0
     python -m benchmarks.backend_exactness --table benchmarks/results/backend_exactness.json
 
-Every process takes some masked-LM steps, one at a time, and gives digests: of the batches and the initial weights, which
-must be those of every other device and backend; and of the loss and of each weight after each step. The processes run
-side by side, so that each is the others' busy neighbour. That is done as the backend comes, and with its own switch for
-determinism (``xla_gpu_deterministic_ops``, ``torch.use_deterministic_algorithms``).
+Every process takes some masked-LM steps, one at a time, and gives digests: of the batches and the initial weights,
+which must be those of every other device and backend; and of the loss and of each weight after each step. The
+processes run side by side, so that each is the others' busy neighbour. That is done as the backend comes, and with
+its own switch for determinism (``xla_gpu_deterministic_ops``, ``torch.use_deterministic_algorithms``).
 
-What the switch costs is measured in two processes, one of which steps while the other waits, in turns A B B A: the median of
-the paired ratios, with the middle half of them.
+What the switch costs is measured in two processes, one of which steps while the other waits, in turns A B B A: the
+median of the paired ratios, with the middle half of them.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def run_of(task: dict[str, Any]) -> dict[str, Any]:
     """What one process computes, run in a fresh one.
 
     Returns:
-        ``start``: from `benchmarks.backend_steps.start_digests`; ``steps``: for each step the loss in hexadecimal and the digest
-        of each weight, in the model's order; ``optimizer``: one digest at the end; ``losses``; ``device_name`` and
-        ``conditions``.
+        ``start``: from `benchmarks.backend_steps.start_digests`; ``steps``: for each step the loss in hexadecimal and
+        the digest of each weight, in the model's order; ``optimizer``: one digest at the end; ``losses``;
+        ``device_name`` and ``conditions``.
 
     Raises:
         DeviceError: Backend or device are missing.
@@ -87,9 +87,10 @@ def compared(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     Returns:
         ``same_losses``, ``same_weights`` and ``same_state`` (losses, weights and optimizer): how many agree
-        with the first process, itself included. ``different``: how many different ends there are. ``parts_at``: the first step,
-        from 0, in which any process has another loss or weight, None if there is none; ``parts_in``: ``loss``, or the names of
-        the weights that differ there. ``loss_deviation``: the largest relative distance of two processes' losses of one step.
+        with the first process, itself included. ``different``: how many different ends there are. ``parts_at``: the
+        first step, from 0, in which any process has another loss or weight, None if there is none; ``parts_in``:
+        ``loss``, and the names of the weights that differ there. ``loss_deviation``: the largest relative distance
+        of two processes' losses of one step.
     """
     first = runs[0]
     at = min((n for run in runs[1:] for n in [_parting(first["steps"], run["steps"])] if n is not None), default=None)
@@ -121,8 +122,8 @@ def compared(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def deviation(losses: Sequence[Sequence[float]]) -> float:
-    """The largest relative distance that losses of the same step have from one another."""
-    values = np.array(losses)
+    """The largest relative distance that losses of the same step have from one another, of the steps that all have."""
+    values = np.array([one[: min(map(len, losses))] for one in losses])
     return float(((values.max(0) - values.min(0)) / np.abs(values).min(0)).max())
 
 
@@ -202,13 +203,13 @@ def _line(row: dict[str, Any], reference: Sequence[float] | None = None) -> str:
 
     Args:
         row: From `measure`.
-        reference: The losses of TensorFlow's steps on the CPU, of as many steps or more.
+        reference: The losses of TensorFlow's steps on the CPU.
     """
     more = len(row["parts_in"]) - 1
     where = f"step {row['parts_at'] + 1}: {row['parts_in'][0]}" if row["parts_in"] else "nothing"
     cost = f"{row['cost']:+.1%} ({row['cost_low']:+.1%} to {row['cost_high']:+.1%})" if "cost" in row else ""
     named_shape = row["shape"] + ("" if row["precision"] == "float32" else f", {row['precision']}")
-    distance = None if reference is None else deviation([row["losses"], reference[: row["steps"]]])
+    distance = None if reference is None else deviation([row["losses"], reference])
     cells = (
         row["backend"], row["device_name"], named_shape, "on" if row["deterministic"] else "off",
         f"**{row['same_state']} of {row['processes']}**, {row['steps']} steps", str(row["different"]),
@@ -246,7 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--side-by-side", type=int, default=PROCESSES, metavar="N", help="at the same time, at most")
     parser.add_argument("--steps", type=int, default=STEPS, metavar="N", help=f"in each process (default: {STEPS})")
     parser.add_argument("--turns", type=int, default=TURNS, metavar="N",
-                        help=f"pairs of turns for the switch's cost; 0: do not measure it (default: {TURNS})")  # fmt: skip
+                        help=f"pairs of turns for the switch's cost; 0: none of it (default: {TURNS})")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print a list of rows instead of the table")
     parser.add_argument("--keep", type=Path, metavar="FILE.json", help="also add the rows to a file of results")
     parser.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file of results as a table")

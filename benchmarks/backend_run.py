@@ -1,14 +1,14 @@
 """The same masked-LM pretraining on real reviews, on another backend or device: how far do its losses go apart?
 
     python -m benchmarks.backend_run --data imdb.parquet --backend tensorflow --steps 1563 --keep runs.json
-    python -m benchmarks.backend_run --data imdb.parquet --backend jax --device cuda --precision bfloat16 --keep runs.json
+    python -m benchmarks.backend_run --data imdb.parquet --backend jax --device cuda --keep runs.json
     python -m benchmarks.backend_run --table benchmarks/results/backend_run.json
     python -m benchmarks.backend_run --redraw benchmarks/results/backend_run.json
 
-It is notebook 1's pretraining: vocabulary, order, masks, initial weights and dropout are the same bits everywhere, so only
-the rounding of the arithmetic differs. Adam's second moment is by word, since no other backend has it by occurrence. The
-first row in float32 of TensorFlow on the CPU is what the others are compared with. Needs no TensorFlow unless that is the
-backend; see `benchmarks.backends`.
+It is notebook 1's pretraining: vocabulary, order, masks, initial weights and dropout are the same bits everywhere, so
+only the rounding of the arithmetic differs. Adam's second moment is by word, since no other backend has it by
+occurrence. The first row in float32 of TensorFlow on the CPU is what the others are compared with. Needs no
+TensorFlow unless that is the backend; see `benchmarks.backends`.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ def deviations(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, floa
     """The largest relative distance of a row's losses from the reference's, over the steps that both have.
 
     Returns:
-        ``first``, ``ten`` and ``first_steps``: of the first step, 10 and `FIRST_STEPS` steps; ``smoothed``: of the means of
-        `SMOOTHED_STEPS` steps, all through.
+        ``first``, ``ten`` and ``first_steps``: of the first step, 10 and `FIRST_STEPS` steps; ``smoothed``: of the
+        means of `SMOOTHED_STEPS` steps, all through.
 
     Raises:
         SettingsError: They are runs on other inputs.
@@ -149,7 +149,8 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     reference = reference_of(rows)
     head = (
         "| backend | device | precision | loss of each epoch | off by: first step | 10 steps "
-        f"| {FIRST_STEPS} steps | means of {SMOOTHED_STEPS} steps, all through | steps/s |\n|---|---|---|---|---|---|---|---|---|"
+        f"| {FIRST_STEPS} steps | means of {SMOOTHED_STEPS} steps, all through | steps/s |"
+        "\n|---|---|---|---|---|---|---|---|---|"
     )
     lines = [head]
     for row in rows:
@@ -174,19 +175,15 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def picture(rows: Sequence[dict[str, Any]]) -> str:
-    """The losses of all runs, and how far they are from the reference's."""
-
-    def lines(values: Any) -> list[Line]:
-        return [
-            Line(
-                f"{named(row)}, {row['precision']}",
-                [((n + 0.5) * SMOOTHED_STEPS, y) for n, y in enumerate(values(row))],
-            )
-            for row in rows
-        ]
-
-    panels = [Panel("masked LM", "step", "loss", lines(lambda row: row["losses"]))]
-    return line_picture("The same run on another backend and device", panels)
+    """The losses of all runs."""
+    lines = [
+        Line(
+            f"{named(row)}, {row['precision']}",
+            [((n + 0.5) * SMOOTHED_STEPS, loss) for n, loss in enumerate(row["losses"])],
+        )
+        for row in rows
+    ]
+    return line_picture("The same run on another backend and device", [Panel("masked LM", "step", "loss", lines)])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -223,8 +220,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     if options.steps is not None and options.steps < 1:
         raise SettingsError(f"--steps: 1 or more is required, but {options.steps} came")
-    stored = Results(options.table or options.redraw or options.keep, KEYS) if (
-        options.table or options.redraw or options.keep) else None  # fmt: skip
+    path = options.table or options.redraw or options.keep
+    stored = Results(path, KEYS) if path else None
     if options.redraw and stored:
         write_bytes(options.redraw.with_suffix(".svg"), picture(stored.rows).encode())
         return 0

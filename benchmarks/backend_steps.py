@@ -13,6 +13,7 @@ depends on Keras' backend, which is chosen by ``KERAS_BACKEND`` before Keras is 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -256,6 +257,9 @@ class _TorchStep(_Variables):
         if compiled:  # Keras calls every layer through one function, which is compiled anew for each
             torch._dynamo.config.recompile_limit = 1_024
         self._losses = torch.compile(losses, dynamic=False) if compiled else losses
+        # Keras' own objects on PyTorch hold a step's activations in cycles: many steps' would fill the device.
+        gc.collect()
+        gc.freeze()
         self.put = tensor = keras.ops.convert_to_tensor
         self._number = lambda number: tensor(number, dtype="int64")  # a plain integer would be compiled in
 
@@ -266,6 +270,8 @@ class _TorchStep(_Variables):
         value.backward()
         with self._no_gradient():
             self._optimizer.apply([variable.value.grad for variable in self._variables], self._variables)
+        del value
+        gc.collect()
         return loss
 
 

@@ -32,6 +32,7 @@ ROW = {
     "shape": "large",
     "precision": "bfloat16",
     "compiled": False,
+    "deterministic": False,
     "seconds": 0.02,
     "synchronized_seconds": 0.021,
     "tokens": 16_384,
@@ -83,6 +84,39 @@ def test_another_loss_gives_no_figures():
     with pytest.raises(checks.WrongLossError):
         backends.require_loss(task, float("nan"))
     assert backends.require_loss({**task, "precision": "bfloat16"}, loss * 1.001) == pytest.approx(1e-3)
+
+
+def test_other_batches_or_weights_give_no_figures():
+    task = {"backend": "jax", "device": "cpu", "shape": "tiny"}
+    backend_steps = importlib.import_module("benchmarks.backend_steps")
+    start = backend_steps.start_digests(workloads.shape_settings("tiny"))
+    backends.require_start(task, start)
+    wanted = start["weights"][:16]
+    with pytest.raises(checks.WrongLossError, match=rf"weights of SHA-256 {wanted}\.\.\. are required, but 0+\.\.\."):
+        backends.require_start(task, {**start, "weights": "0" * 64})
+
+
+@pytest.mark.parametrize(("backend", "device"), [("tensorflow", "cuda"), ("torch", "cpu")])
+def test_tensorfloat32_is_refused_where_it_is_float32(backend, device):
+    task = {"backend": backend, "device": device, "precision": "tensorfloat32"}
+    with pytest.raises(backends.DeviceError, match=f"jax or torch on cuda is required, but {backend} on {device} came"):
+        backend_measuring.set_up(task)
+
+
+def test_a_backends_own_switch_is_set_before_it_is_imported(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"XLA_FLAGS": "--xla_a=1"})
+    task = {"backend": "jax", "device": "cuda", "precision": "tensorfloat32", "deterministic": True}
+    backends.choose_backend({**task, "shares_device": True})
+    assert os.environ == {
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cuda",
+        "JAX_DEFAULT_MATMUL_PRECISION": "tensorfloat32",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "XLA_FLAGS": "--xla_a=1 --xla_gpu_deterministic_ops=true",
+    }
+    monkeypatch.setattr(os, "environ", {})
+    backends.choose_backend({**task, "backend": "torch"})
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 def test_padding_rows_have_no_weight():
@@ -160,5 +194,6 @@ def test_kept_rows_are_printed_as_a_table(tmp_path, capsys):
     stored.Results(tmp_path / "b.json", backends.KEYS).keep(ROW, under=UNDER)
     assert backends.main(["--table", str(tmp_path / "b.json")]) == 0
     out = capsys.readouterr().out
+    assert backends.named({**ROW, "compiled": True, "deterministic": True}) == "jax, torch.compile, deterministic"
     assert "| jax | a GPU | large | bfloat16 | **20.0 ms** | 21.0 ms | 819,200 | 0.50 of 700.00 TFLOP/s |" in out
     assert "p, 2 cores, G; jax 1; d." in out

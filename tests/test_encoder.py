@@ -185,3 +185,11 @@ def test_the_notebooks_next_cells_run_in_a_fresh_process(saved_run, imports):
     assert imports in cells
     done = subprocess.run([sys.executable, "-c", cells, *saved_run], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_words_gradient_is_added_up_in_float32_whatever_the_precision():
+    model = build_masked_lm(ModelSettings(precision="mixed_bfloat16"), vocabulary_size=50, sequence_length=8, seed=0)
+    dtypes = {layer.name: layer.compute_dtype for layer in model.layers}
+    assert {dtypes[name] for name in ("word_embedding", "position_embedding", "embedding")} == {"float32"}
+    assert dtypes["encoder_0_multiheadattention"] == dtypes["encoder_0_att_residual"] == "bfloat16"
+    assert model.get_layer("encoder_0_ffn_layernormalization").output.dtype == "bfloat16"

@@ -48,9 +48,10 @@ def build_masked_lm(settings: ModelSettings, *, vocabulary_size: int, sequence_l
 
     dtype = keras.DTypePolicy(settings.precision)
     token_ids = keras.Input((sequence_length,), dtype="int64", name="token_ids")
-    words = layers.Embedding(vocabulary_size, settings.hidden_size, name="word_embedding", dtype=dtype)(token_ids)
-    positions = PositionEmbedding(sequence_length, name="position_embedding", dtype=dtype)(words)
-    hidden = layers.Add(name="embedding", dtype=dtype)([words, positions])
+    # In float32 whatever the precision: a gradient adds up every place of a word, thousands of them for padding.
+    words = layers.Embedding(vocabulary_size, settings.hidden_size, name="word_embedding", dtype="float32")(token_ids)
+    positions = PositionEmbedding(sequence_length, name="position_embedding", dtype="float32")(words)
+    hidden = layers.Add(name="embedding", dtype="float32")([words, positions])
     padding_mask = NotPadding(name="not_padding")(token_ids) if settings.padding_mask else None
     for block in range(settings.blocks):
         hidden = _block(hidden, padding_mask, settings, block, dtype)

@@ -1,0 +1,127 @@
+"""The same run on another backend or device: its losses beside TensorFlow's on the CPU."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minibert.batches import ROW_MULTIPLE
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))
+backend_run, stored = (importlib.import_module(f"benchmarks.{name}") for name in ("backend_run", "stored"))
+
+UNDER = {"processor": "p", "cores": 2, "instruction_sets": [], "versions": {"jax": "1"}, "date": "d", "gpu": ["G"]}
+INPUTS = {"digest": "d", "vocabulary_sha256": "v", "ids_sha256": "i"}
+
+
+def made_up_row(losses=(10.0, 9.0, 8.0), **changes):
+    row = {
+        "backend": "tensorflow",
+        "device": "cpu",
+        "device_name": "a CPU",
+        "precision": "float32",
+        "compiled": False,
+        "deterministic": False,
+        "steps": 3 * backend_run.SMOOTHED_STEPS,
+        "seconds": 5.0,
+        "first_losses": list(losses),
+        "losses": list(losses),
+        "epochs": [9.0],
+        "inputs": INPUTS,
+    }
+    return {**row, **changes}
+
+
+def test_deviations_are_relative_and_of_the_same_steps():
+    other = made_up_row((10.001, 9.0, 8.08, 1.0), steps=4 * backend_run.SMOOTHED_STEPS)
+    found = backend_run.deviations(other, made_up_row())
+    assert found == pytest.approx({"first": 1e-4, "ten": 1e-2, "first_steps": 1e-2, "smoothed": 1e-2})
+    assert set(backend_run.deviations(made_up_row(), made_up_row()).values()) == {0.0}
+
+
+def test_runs_on_other_inputs_are_not_compared():
+    with pytest.raises(backend_run.SettingsError, match="runs on the same ids are required"):
+        backend_run.deviations(made_up_row(inputs={**INPUTS, "ids_sha256": "other"}), made_up_row())
+
+
+def test_table_says_what_it_compares_with():
+    jax = made_up_row((10.0, 9.0, 8.08), backend="jax", device="cuda", device_name="a GPU", epochs=[])
+    _, _, first, second = backend_run.markdown([made_up_row(), jax]).splitlines()
+    assert first == "| tensorflow | a CPU | float32 | 9.0000 | reference |  |  |  | 15.0 |"
+    assert second == "| jax | a GPU | float32 | none whole (75 steps) | 0e+00 | 1e-02 | 1e-02 | 1.00% | 15.0 |"
+    assert "not compared" in backend_run.markdown([jax])
+
+
+def test_more_rows_have_no_weight():
+    batch = {
+        "token_ids": np.ones((2, 8), np.int32),
+        "positions": np.arange(ROW_MULTIPLE, dtype=np.int32),
+        "labels": np.ones(ROW_MULTIPLE, np.int32),
+        "sample_weight": np.ones(ROW_MULTIPLE, np.float32),
+    }
+    wide = backend_run.with_equal_rows(batch, 3 * ROW_MULTIPLE)
+    assert {name: len(array) for name, array in wide.items()} == {
+        "token_ids": 2,
+        **dict.fromkeys(("positions", "labels", "sample_weight"), 3 * ROW_MULTIPLE),
+    }
+    assert wide["sample_weight"].sum() == ROW_MULTIPLE
+    assert backend_run.with_equal_rows(wide, ROW_MULTIPLE)["labels"].shape == wide["labels"].shape
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--data: a table of reviews is required, but none came"),
+        (["--data", "x.csv", "--steps", "0"], "--steps: 1 or more is required, but 0 came"),
+        (["--data", "no.csv", "--backend", "tensorflow"], "no.csv"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message, capsys):
+    assert backend_run.main(arguments) != 0
+    assert message in capsys.readouterr().err
+
+
+def test_kept_rows_are_drawn(tmp_path, capsys):
+    results = stored.Results(tmp_path / "runs.json", backend_run.KEYS)
+    results.keep(made_up_row(), under=UNDER)
+    results.keep(made_up_row((10.0, 9.5, 8.5), backend="jax", device_name="a GPU"), under=UNDER)
+    assert backend_run.main(["--redraw", str(results.path)]) == 0
+    picture = (tmp_path / "runs.svg").read_text()
+    assert "masked LM, tensorflow, float32: from 10 to 8." in picture
+    assert "masked LM, jax, float32: from 10 to 8.5." in picture
+    assert backend_run.main(["--table", str(results.path)]) == 0
+    assert "1 of 1" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_losses_are_the_runs_own(tmp_path):
+    """Without the padding rows, fetched one by one: the package's step on the same batches."""
+    table = tmp_path / "reviews.csv"
+    texts = [f"{word} film with a {other} end" for word in ("good", "bad", "long") for other in ("sad", "happy", "odd")]
+    table.write_text("review,sentiment\n" + "".join(f"{text},{number % 2}\n" for number, text in enumerate(texts * 8)))
+    arguments = ["--data", str(table), "--steps", "4", "--json", "--set", "text.sequence_length=8"]
+    more = ["--set", "model.hidden_size=16", "--set", "model.heads=2", "--set", "corpus.split_column="]
+    command = [sys.executable, "-m", "benchmarks.backend_run", *arguments, *more]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    from minibert.preparation import prepare
+    from minibert.presets import preset
+    from minibert.settings import replace_setting
+    from minibert.stages import fresh_stages
+
+    settings = preset("imdb")
+    for assignment in [*backend_run.SETTINGS, *(value for value in arguments + more if "=" in value)]:
+        settings = replace_setting(settings, assignment)
+    stage = next(fresh_stages(prepare(settings, data=table)))
+    metrics = [stage.step(number, stage.batches.batch(number)).metrics for number in range(4)]
+    assert row["first_losses"] == pytest.approx([one["loss"] / one["count"] for one in metrics], rel=1e-5)
+    assert row["steps"] == 4
