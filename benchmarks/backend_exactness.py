@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.backends import BACKENDS, LARGE, PRECISIONS, choose_backend, require_loss, require_start
+from benchmarks.backends import BACKENDS, LARGE, PRECISIONS, apart, choose_backend, require_loss, require_start
 from benchmarks.checks import WrongLossError
 from benchmarks.devices import DEVICES
 from benchmarks.stored import Results, conditions_line
@@ -214,13 +214,9 @@ def _line(row: dict[str, Any], reference: Sequence[float] | None = None) -> str:
         row["backend"], row["device_name"], named_shape, "on" if row["deterministic"] else "off",
         f"**{row['same_state']} of {row['processes']}**, {row['steps']} steps", str(row["different"]),
         where + (f" and {more} more" if more > 0 else ""),
-        _by(row["loss_deviation"]), _by(distance), cost,
+        apart(row["loss_deviation"]), apart(distance), cost,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
-
-
-def _by(distance: float | None) -> str:
-    return "not compared" if distance is None else f"{distance:.0e}" if distance else "nothing"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

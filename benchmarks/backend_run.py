@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.backends import BACKENDS, PRECISIONS, choose_backend, named
+from benchmarks.backends import BACKENDS, PRECISIONS, apart, choose_backend, named
 from benchmarks.devices import DEVICES
 from benchmarks.line_picture import Line, Panel, line_picture
 from benchmarks.stored import Results, conditions_line
@@ -158,9 +158,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             distances = ["reference" if row is reference else "not compared", "", "", ""]
         else:
             found = deviations(row, reference)
-            distances = [f"{found[name]:.0e}" for name in ("first", "ten", "first_steps")] + [
-                f"{found['smoothed']:.2%}"
-            ]
+            distances = [apart(found[name]) for name in ("first", "ten", "first_steps")] + [f"{found['smoothed']:.2%}"]
         epochs = ", ".join(f"{loss:.4f}" for loss in row["epochs"]) or f"none whole ({row['steps']} steps)"
         cells = (
             named(row),

@@ -146,7 +146,7 @@ def _line(row: dict[str, Any]) -> str:
         f"{row['matrix_rate_fraction']:.2f} of {row['matrix_flops_per_second'] / 1e12:,.2f} TFLOP/s",
         f"{row['first_call_seconds']:.1f} s",
         f"{memory / 1e9:.2f} GB" + (" of the device" if row["device_peak_bytes"] else ""),
-        "not compared" if distance is None else f"{distance:.0e}",
+        apart(distance),
     )
     return f"| {' | '.join(cells)} |"
 
@@ -155,6 +155,11 @@ def named(row: dict[str, Any]) -> str:
     """A row's backend and how it is used."""
     more = {"torch.compile": row["compiled"], "deterministic": row["deterministic"]}
     return ", ".join([row["backend"], *(name for name, is_so in more.items() if is_so)])
+
+
+def apart(distance: float | None) -> str:
+    """A relative distance as text; None is one that was not measured."""
+    return "not compared" if distance is None else f"{distance:.0e}" if distance else "nothing"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -59,6 +59,22 @@ def backends() -> str | None:
     return f"{markdown(results.rows)}\n\n{_under(results)}" if results.rows else None
 
 
+def processes() -> str | None:
+    """The rows of `benchmarks.backend_exactness`."""
+    from benchmarks.backend_exactness import KEYS, markdown
+
+    results = Results(RESULTS / "backend_exactness.json", KEYS)
+    return f"{markdown(results.rows)}\n\n{_under(results)}" if results.rows else None
+
+
+def elsewhere() -> str | None:
+    """The runs of `benchmarks.backend_run`."""
+    from benchmarks.backend_run import KEYS, markdown
+
+    results = Results(RESULTS / "backend_run.json", KEYS)
+    return f"{markdown(results.rows)}\n\n{_under(results)}" if results.rows else None
+
+
 def peers() -> str | None:
     """The rows of `benchmarks.peers`."""
     from benchmarks.peers_table import KEYS, kept_text
@@ -79,6 +95,8 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "speed": speed,
     "losses": losses,
     "backends": backends,
+    "processes": processes,
+    "elsewhere": elsewhere,
     "peers": peers,
     "profile": profile,
 }

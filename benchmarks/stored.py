@@ -112,10 +112,10 @@ class Results:
 
 
 def conditions_line(found: Sequence[Mapping[str, Any]]) -> str:
-    """Conditions as a sentence for under a table."""
+    """Conditions as a sentence for under a table; a GPU's clocks, which change all the time, are only in the file."""
     sentences = []
     for one in found:
-        device = "".join(f", {gpu}" for gpu in one.get("gpu", []))
+        device = "".join(f", {', driver '.join(gpu.split(', ')[:2])}" for gpu in one.get("gpu", []))
         versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
         sets = f" ({', '.join(one['instruction_sets'])})" if one["instruction_sets"] else ""
         sentences.append(

@@ -56,7 +56,7 @@ def test_table_says_what_it_compares_with():
     jax = made_up_row((10.0, 9.0, 8.08), backend="jax", device="cuda", device_name="a GPU", epochs=[])
     _, _, first, second = backend_run.markdown([made_up_row(), jax]).splitlines()
     assert first == "| tensorflow | a CPU | float32 | 9.0000 | reference |  |  |  | 15.0 |"
-    assert second == "| jax | a GPU | float32 | none whole (75 steps) | 0e+00 | 1e-02 | 1e-02 | 1.00% | 15.0 |"
+    assert second == "| jax | a GPU | float32 | none whole (75 steps) | nothing | 1e-02 | 1e-02 | 1.00% | 15.0 |"
     assert "not compared" in backend_run.markdown([jax])
 
 
