@@ -4,8 +4,9 @@
     python -m benchmarks.backend_exactness --backend jax --shape tiny --processes 2 --steps 2 --turns 0
     python -m benchmarks.backend_exactness --table benchmarks/results/backend_exactness.json
 
-Every process takes some masked-LM steps, one at a time, and gives digests: of the batches and the initial weights,
-which must be those of every other device and backend; and of the loss and of each weight after each step. The
+Every process takes some masked-LM steps, one at a time, and gives digests: of the batches, the initial weights and the
+words of dropout, which must be those of every other device and backend; and after each step of the loss, of each
+variable of the optimizer and of each weight (Adam's first moment after step 1 is a tenth of the gradient). The
 processes run side by side, so that each is the others' busy neighbour. That is done as the backend comes, and with
 its own switch for determinism (``xla_gpu_deterministic_ops``, ``torch.use_deterministic_algorithms``).
 
@@ -27,7 +28,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.backends import BACKENDS, LARGE, PRECISIONS, apart, choose_backend, require_loss, require_start
+from benchmarks.backends import (
+    BACKENDS,
+    LARGE,
+    PRECISIONS,
+    choose_backend,
+    distance_text,
+    require_losses,
+    require_precision,
+    require_start,
+)
 from benchmarks.checks import WrongLossError
 from benchmarks.devices import DEVICES
 from benchmarks.stored import Results, conditions_line
@@ -37,48 +47,45 @@ from minibert.errors import DeviceError, MinibertError, SettingsError
 
 KEYS = ("backend", "device_name", "shape", "precision", "deterministic")
 PROCESSES, STEPS, TURNS = 20, 20, 8
+SIDE_BY_SIDE = {"cpu": 2}
+"""Processes at the same time on a device; on others than these, all of them."""
 TURN_SECONDS = 0.3
 """A turn is as many steps as take about this long."""
-
-Digests = dict[str, str]
 
 
 def run_of(task: dict[str, Any]) -> dict[str, Any]:
     """What one process computes, run in a fresh one.
 
     Returns:
-        ``start``: from `benchmarks.backend_steps.start_digests`; ``steps``: for each step the loss in hexadecimal and
-        the digest of each weight, in the model's order; ``optimizer``: one digest at the end; ``losses``;
-        ``device_name`` and ``conditions``.
+        ``start``: from `BackendStep.start_digests`; ``steps``: for each step the loss in hexadecimal and the digest of
+        each tensor, the optimizer's before the weights; ``losses``; ``device_name`` and ``conditions``.
 
     Raises:
         DeviceError: Backend or device are missing.
-        WrongLossError: The start or the first loss are others than TensorFlow's on the CPU.
+        WrongLossError: The start or the first losses are others than TensorFlow's on the CPU.
     """
     choose_backend(task)
-    from benchmarks.backend_measuring import set_up, settings_of
-    from benchmarks.devices import nvidia_gpus
-    from benchmarks.stored import conditions
+    from benchmarks.backend_measuring import conditions_here, set_up, settings_of
     from minibert.training.state import state_digest
 
     device_name, settings = set_up(task), settings_of(task)
-    from benchmarks.backend_steps import BackendStep, start_digests
+    from benchmarks.backend_steps import BackendStep
 
     step, steps, losses = BackendStep(settings), [], []
-    start = start_digests(settings, step.weights())
+    start = step.start_digests()
     require_start(task, start)
     for number in range(task["steps"]):
         losses += step.run(number, 1)
-        weights = {name: state_digest({name: array}) for name, array in step.weights().items()}
-        steps.append({"loss": losses[-1].hex(), "weights": weights})
+        tensors = {**step.optimizer_state(), **step.weights()}
+        digests = {name: state_digest({name: array}) for name, array in tensors.items()}
+        steps.append({"loss": losses[-1].hex(), "tensors": digests})
     return {
         "start": start,
         "steps": steps,
-        "optimizer": state_digest(step.optimizer_state()),
         "losses": losses,
-        "first_loss_distance": require_loss(task, losses[0]),
+        "loss_distance": require_losses(task, losses),
         "device_name": device_name,
-        "conditions": conditions(backend=task["backend"], gpu=nvidia_gpus() if task["device"] == "cuda" else []),
+        "conditions": conditions_here(task),
     }
 
 
@@ -86,49 +93,40 @@ def compared(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """How many processes agree with the first, and where the others part from it.
 
     Returns:
-        ``same_losses``, ``same_weights`` and ``same_state`` (losses, weights and optimizer): how many agree
-        with the first process, itself included. ``different``: how many different ends there are. ``parts_at``: the
-        first step, from 0, in which any process has another loss or weight, None if there is none; ``parts_in``:
-        ``loss``, and the names of the weights that differ there. ``loss_deviation``: the largest relative distance
-        of two processes' losses of one step.
+        ``same_losses`` and ``same_state`` (losses, optimizer and weights): how many agree with the first process,
+        itself included. ``different``: how many different ends there are. ``parts_at``: the first step, from 0, in
+        which any process has another loss or tensor, None if there is none; ``parts_in``: ``loss``, and the names of
+        the tensors that differ there. ``loss_deviation``: from `deviation`.
     """
     first = runs[0]
-    at = min((n for run in runs[1:] for n in [_parting(first["steps"], run["steps"])] if n is not None), default=None)
-    inside: list[str] = []
-    if at is not None:
-        here = first["steps"][at]
-        names = {name for run in runs for name, digest in run["steps"][at]["weights"].items()
-                 if digest != here["weights"][name]}  # fmt: skip
-        inside = (["loss"] if any(run["steps"][at]["loss"] != here["loss"] for run in runs) else []) + [
-            name for name in here["weights"] if name in names
-        ]
-    ends = [
-        (*(step["loss"] for step in run["steps"]), *run["steps"][-1]["weights"].values(), run["optimizer"])
-        for run in runs
-    ]
+    pairs = [enumerate(zip(first["steps"], run["steps"], strict=True)) for run in runs[1:]]
+    parted = [next((number for number, (one, other) in steps if one != other), None) for steps in pairs]
+    at = min((number for number in parted if number is not None), default=None)
+    ends = [([step["loss"] for step in run["steps"]], run["steps"][-1]["tensors"]) for run in runs]
     return {
         "processes": len(runs),
         "steps": len(first["steps"]),
-        "same_losses": sum([s["loss"] for s in run["steps"]] == [s["loss"] for s in first["steps"]] for run in runs),
-        "same_weights": sum(run["steps"][-1]["weights"] == first["steps"][-1]["weights"] for run in runs),
+        "same_losses": sum(losses == ends[0][0] for losses, _ in ends),
         "same_state": sum(end == ends[0] for end in ends),
-        "different": len(set(ends)),
+        "different": len({(*losses, *tensors.values()) for losses, tensors in ends}),
         "parts_at": at,
-        "parts_in": inside,
+        "parts_in": [] if at is None else _different([run["steps"][at] for run in runs]),
         "loss_deviation": deviation([run["losses"] for run in runs]),
         "losses": first["losses"],
         "start": first["start"],
-    }  # fmt: skip
+    }
+
+
+def _different(steps: Sequence[dict[str, Any]]) -> list[str]:
+    """What processes have differently after one step, in the order in which it is computed."""
+    names = ["loss"] if len({step["loss"] for step in steps}) > 1 else []
+    return names + [name for name in steps[0]["tensors"] if len({step["tensors"][name] for step in steps}) > 1]
 
 
 def deviation(losses: Sequence[Sequence[float]]) -> float:
     """The largest relative distance that losses of the same step have from one another, of the steps that all have."""
     values = np.array([one[: min(map(len, losses))] for one in losses])
     return float(((values.max(0) - values.min(0)) / np.abs(values).min(0)).max())
-
-
-def _parting(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> int | None:
-    return next((number for number, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), None)
 
 
 class Stepping:
@@ -180,21 +178,22 @@ def measure(task: dict[str, Any], *, processes: int, side_by_side: int, turns: i
     with ThreadPoolExecutor(side_by_side) as pool:
         runs = list(pool.map(lambda _: run_apart(run_of, task), range(processes)))
     named = {name: task[name] for name in ("backend", "device", "shape", "precision", "deterministic")}
-    shared = {name: runs[0][name] for name in ("device_name", "first_loss_distance", "conditions")}
-    costs = cost_of_switch(task, turns) if turns and task["deterministic"] else {}
-    return {**named, **shared, **compared(runs), **costs}
+    shared = {name: runs[0][name] for name in ("device_name", "loss_distance", "conditions")}
+    has_switch = (task["backend"], task["device"]) != ("jax", "cpu")
+    costs = cost_of_switch(task, turns) if turns and task["deterministic"] and has_switch else {}
+    return {**named, **shared, "side_by_side": side_by_side, **compared(runs), **costs}
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as a table."""
     head = (
-        "| backend | device | shape | its switch | same losses, weights and optimizer | different ends "
+        "| backend | device | shape | its switch | same losses, weights and optimizer as the first | different ends "
         "| two first differ in | their losses by | and from TensorFlow's on the CPU by | the switch costs |"
         "\n|---|---|---|---|---|---|---|---|---|---|"
     )
-    reference = {
-        row["shape"]: row["losses"] for row in rows if (row["backend"], row["device"]) == ("tensorflow", "cpu")
-    }
+    wanted = ("tensorflow", "cpu", "float32")
+    of_cpu = [row for row in rows if (row["backend"], row["device"], row["precision"]) == wanted]
+    reference = {row["shape"]: row["losses"] for row in reversed(of_cpu)}  # the first of a shape
     return "\n".join([head, *(_line(row, reference.get(row["shape"])) for row in rows)])
 
 
@@ -214,7 +213,7 @@ def _line(row: dict[str, Any], reference: Sequence[float] | None = None) -> str:
         row["backend"], row["device_name"], named_shape, "on" if row["deterministic"] else "off",
         f"**{row['same_state']} of {row['processes']}**, {row['steps']} steps", str(row["different"]),
         where + (f" and {more} more" if more > 0 else ""),
-        apart(row["loss_deviation"]), apart(distance), cost,
+        distance_text(row["loss_deviation"]), distance_text(distance), cost,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
@@ -240,7 +239,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--require-device", action="store_true", help="fail where the device is missing")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="default: float32")
     parser.add_argument("--processes", type=int, default=PROCESSES, metavar="N", help=f"default: {PROCESSES}")
-    parser.add_argument("--side-by-side", type=int, default=PROCESSES, metavar="N", help="at the same time, at most")
+    parser.add_argument("--side-by-side", type=int, metavar="N",
+                        help="at the same time, at most (default: 2 on the CPU, else all)")  # fmt: skip
     parser.add_argument("--steps", type=int, default=STEPS, metavar="N", help=f"in each process (default: {STEPS})")
     parser.add_argument("--turns", type=int, default=TURNS, metavar="N",
                         help=f"pairs of turns for the switch's cost; 0: none of it (default: {TURNS})")  # fmt: skip
@@ -252,13 +252,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     for name, least in {"processes": 2, "side_by_side": 1, "steps": 1, "turns": 0}.items():
-        if getattr(options, name) < least:
+        if getattr(options, name) is not None and getattr(options, name) < least:
             given = f"--{name.replace('_', '-')}"
             raise SettingsError(f"{given}: {least} or more is required, but {getattr(options, name)} came")
     if options.table:
-        stored = Results(options.table, KEYS)
+        stored = Results.kept(options.table, KEYS)
         print(markdown(stored.rows), "", conditions_line(stored.conditions_of(stored.rows)), sep="\n")
         return 0
+    require_precision(options.precision, options.device)
     if not options.backend:
         raise SettingsError(f"--backend: one of {', '.join(BACKENDS)} is required, but none came")
     tasks = [
@@ -268,10 +269,11 @@ def _run(options: argparse.Namespace) -> int:
         for shape in options.shape or ("imdb", "amazon")
         for deterministic in (False, True)
     ]  # fmt: skip
+    side_by_side = options.side_by_side or SIDE_BY_SIDE.get(options.device, options.processes)
     rows, failed = [], 0
     for task in tasks:
         try:
-            row = measure(task, processes=options.processes, side_by_side=options.side_by_side, turns=options.turns)
+            row = measure(task, processes=options.processes, side_by_side=side_by_side, turns=options.turns)
         except DeviceError as error:
             if options.require_device:
                 raise
@@ -286,7 +288,8 @@ def _run(options: argparse.Namespace) -> int:
         print(_line(row), file=sys.stderr, flush=True)
         if options.keep:
             Results(options.keep, KEYS).keep(row, under=under)
-    print(json.dumps(rows, indent=2) if options.json else markdown(rows))
+    table = Results(options.keep, KEYS).rows if options.keep else rows
+    print(json.dumps(rows, indent=2) if options.json else markdown(table))
     agree = all(row["same_state"] == row["processes"] for row in rows if row["deterministic"])
     return failed or (0 if agree else 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import statistics
 import time
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.arithmetic import MatrixRate, step_flops
-from benchmarks.backends import LARGE, require_loss, require_start
+from benchmarks.backends import JAX_DETERMINISM, LARGE, require_losses, require_precision, require_start
 from benchmarks.checks import require_fall
 from benchmarks.devices import claim_tensorflow_device, nvidia_gpus, require_torch_device
 from benchmarks.meter import peak_bytes
@@ -34,71 +35,102 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     backend, device = task["backend"], task["device"]
     device_name = set_up(task)
     settings = settings_of(task)
-    from benchmarks.backend_steps import BackendStep, first_loss, start_digests
+    from benchmarks.backend_steps import BackendStep, first_loss
 
-    under = {"backend": backend, "gpu": nvidia_gpus() if device == "cuda" else []}
-    if task.get("only_loss"):
-        return {"loss": first_loss(settings), "start": start_digests(settings), "conditions": conditions(**under)}
-    step = BackendStep(settings, compiled=task["compiled"])
-    require_start(task, start_digests(settings, step.weights()))
+    step, shape = BackendStep(settings, compiled=task["compiled"]), task["shape"]
+    start = step.start_digests()
+    if task.get("only_losses"):
+        losses = [first_loss(settings)] if shape == LARGE else step.run(0, 2 * PREPARED_BATCHES)
+        return {"losses": losses, "start": start, "conditions": conditions_here(task)}
+    require_start(task, start)
     started = time.perf_counter()
     losses = step.run(0, 1)
     first_call_seconds = time.perf_counter() - started
-    distance = require_loss(task, losses[0])
     losses += step.run(1, 2 * PREPARED_BATCHES - 1)
+    distance = require_losses(task, losses)
     require_fall(f"{backend} on {device}", losses)
     peaks = {"peak_bytes": peak_bytes(), "device_peak_bytes": device_peak_bytes(backend, device)}  # without matrices
-    dtype = "bfloat16" if task["precision"] == "bfloat16" else "float32"
-    timed = _timed(step, MatrixRate(dtype, backend=backend, device=device), task["turns"])
-    rows = selected_rows(masked_lm_batches(settings))
-    flops = step_flops(settings, "masked_lm", rows=rows)
+    rows, dtypes = selected_rows(masked_lm_batches(settings)), ["float32"]
+    if task["precision"] == "bfloat16":
+        dtypes.append("bfloat16")
+    rates = [MatrixRate(dtype, backend=backend, device=device) for dtype in dtypes]
+    timed = _timed(step, rates, task["turns"])
+    of_encoder, flops = (step_flops(settings, "masked_lm", rows=number) for number in (0, rows))
+    rate_of_encoder, rate_of_head = timed["matrix_flops_per_second"], timed["head_flops_per_second"]
+    floor = of_encoder / rate_of_encoder + (flops - of_encoder) / rate_of_head  # the head is in float32
     return {
         **{name: task[name] for name in ("backend", "shape", "precision", "compiled", "deterministic", "device")},
         "device_name": device_name,
         **timed,
         "first_call_seconds": first_call_seconds,
-        "first_loss": losses[0],
-        "first_loss_distance": distance,
+        "start": start,
+        "loss_distance": distance,
         "losses": losses,
         "tokens": settings.pretrain.batch_size * settings.text.sequence_length,
         "masked_tokens": rows,
         "parameters": step.parameters,
         "flops": flops,
-        "matrix_rate_fraction": flops / timed["matrix_flops_per_second"] / timed["seconds"],
+        "floor_seconds": floor,
+        "matrix_rate_fraction": floor / timed["seconds"],
         **peaks,
         "jit_compile": {"jax": "whole step", "tensorflow": "elementwise groups"}.get(backend, task["compiled"]),
-        "conditions": conditions(**under),
+        "conditions": conditions_here(task),
     }
+
+
+def conditions_here(task: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The conditions of figures that were taken just now, a GPU's clocks among them."""
+    return conditions(backend=task["backend"], gpu=nvidia_gpus() if task["device"] == "cuda" else [], **more)
 
 
 def set_up(task: dict[str, Any]) -> str:
     """What a backend is told after its import: the precision of its products, and determinism. Gives the device's name.
 
     Raises:
-        DeviceError: Backend or device are missing; or the backend has no such precision.
+        DeviceError: Backend or device are missing, or the switch for determinism is not as it was asked for.
+        SettingsError: The device has no such precision.
     """
     backend, precision, deterministic = task["backend"], task["precision"], task.get("deterministic", False)
-    if precision == "tensorfloat32" and (backend == "tensorflow" or task["device"] != "cuda"):
-        raise DeviceError(f"--precision tensorfloat32: jax or torch on cuda is required, but {backend} on "
-                          f"{task['device']} came")  # fmt: skip
+    require_precision(precision, task["device"])
     name = require_device(backend, task["device"])
     if backend == "torch":
         import torch
 
+        # In bfloat16 the head stays in float32, and its products may be TensorFloat-32: as on JAX.
         torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
         torch.use_deterministic_algorithms(deterministic)
     elif backend == "tensorflow" and deterministic:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+    if is_deterministic(backend) != deterministic:
+        raise DeviceError(f"--backend {backend}: its switch for determinism is not as it was asked for")
     return name
+
+
+def is_deterministic(backend: str) -> bool:
+    """Whether the backend's switch for determinism is on, as the backend itself says; JAX reads it when it starts."""
+    if backend == "torch":
+        import torch
+
+        return torch.are_deterministic_algorithms_enabled()
+    if backend == "tensorflow":
+        from tensorflow.python.framework.config import is_op_determinism_enabled
+
+        return bool(is_op_determinism_enabled())
+    return JAX_DETERMINISM in os.environ.get("XLA_FLAGS", "").split()
 
 
 def settings_of(task: dict[str, Any]) -> RunSettings:
     """The shape in the task's precision."""
     settings = large_settings() if task["shape"] == LARGE else shape_settings(task["shape"])
-    precision = "mixed_bfloat16" if task["precision"] == "bfloat16" else "float32"
-    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, precision=precision))
+    return with_precision(settings, task["precision"])
+
+
+def with_precision(settings: RunSettings, precision: str) -> RunSettings:
+    """The settings with one of `benchmarks.backends.PRECISIONS`."""
+    of_model = "mixed_bfloat16" if precision == "bfloat16" else "float32"
+    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, precision=of_model))
 
 
 def large_settings() -> RunSettings:
@@ -113,12 +145,18 @@ def large_settings() -> RunSettings:
     )
 
 
-def _timed(step: Any, rate: MatrixRate, turns: int) -> dict[str, Any]:
-    """Median seconds of a step in turns with one wait, and with a wait after each; and the matrix rate between."""
+def _timed(step: Any, rates: list[MatrixRate], turns: int) -> dict[str, Any]:
+    """Median seconds of a step in turns with one wait, and with a wait after each; and the matrix rates between.
+
+    Args:
+        step: A `BackendStep`.
+        rates: The head's first, the encoder's last.
+        turns: Number of turns.
+    """
     started = time.perf_counter()
     step.run(0, 2)
     count = max(1, round(TURN_SECONDS / ((time.perf_counter() - started) / 2)))
-    together, waited, rates = [], [], []
+    together, waited, found = [], [], []
     for _ in range(turns):
         started = time.perf_counter()
         step.run(0, count)
@@ -127,7 +165,7 @@ def _timed(step: Any, rate: MatrixRate, turns: int) -> dict[str, Any]:
         for number in range(count):
             step.run(number, 1)
         waited.append((time.perf_counter() - started) / count)
-        rates.append(rate.flops_per_second())
+        found.append([rate.flops_per_second() for rate in rates])
     low, high = np.quantile(together, [0.25, 0.75]).tolist()
     return {
         "seconds": statistics.median(together),
@@ -136,7 +174,8 @@ def _timed(step: Any, rate: MatrixRate, turns: int) -> dict[str, Any]:
         "synchronized_seconds": statistics.median(waited),
         "turns": turns,
         "steps_in_a_turn": count,
-        "matrix_flops_per_second": statistics.median(rates),
+        "matrix_flops_per_second": statistics.median(of_turn[-1] for of_turn in found),
+        "head_flops_per_second": statistics.median(of_turn[0] for of_turn in found),
     }
 
 

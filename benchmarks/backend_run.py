@@ -25,30 +25,24 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.backends import BACKENDS, PRECISIONS, apart, choose_backend, named
+from benchmarks.backends import BACKENDS, PRECISIONS, choose_backend, distance_text, named, require_precision
 from benchmarks.devices import DEVICES
 from benchmarks.line_picture import Line, Panel, line_picture
 from benchmarks.stored import Results, conditions_line
 from benchmarks.workers import run_apart
 from minibert.artifacts import write_bytes
-from minibert.batches import ROW_MULTIPLE, Arrays
+from minibert.batches import ROW_MULTIPLE, Arrays, Batches
 from minibert.errors import MinibertError, SettingsError
 
-KEYS = ("backend", "device_name", "precision", "deterministic")
+KEYS = ("backend", "device_name", "precision", "compiled", "deterministic", "steps")
 SETTINGS = ("corpus.class_names=negative,positive", "pretrain.embedding_second_moment=word")
 SMOOTHED_STEPS = 25
 FIRST_STEPS = 200
 """Of so many steps every loss is kept, as it is."""
 WAITED_STEPS = 100
 """Losses are fetched after so many steps: the device is not held up between them."""
-WIDE_ROWS = 8 * ROW_MULTIPLE
-
-
-def with_equal_rows(batch: Arrays, multiple: int = WIDE_ROWS) -> Arrays:
-    """The batch with more rows of weight 0, up to a multiple: JAX compiles a step anew for every number of them."""
-    names = ("positions", "labels", "sample_weight")
-    more = -len(batch["positions"]) % multiple
-    return {name: np.pad(array, (0, more)) if name in names else array for name, array in batch.items()}
+JAX_ROWS = 8 * ROW_MULTIPLE
+"""JAX compiles a step anew for every number of rows, so there are few different ones."""
 
 
 def run_of(task: dict[str, Any]) -> dict[str, Any]:
@@ -60,62 +54,75 @@ def run_of(task: dict[str, Any]) -> dict[str, Any]:
         WrongLossError: A weight is not a finite number at the end.
     """
     choose_backend(task)
-    from benchmarks.backend_measuring import set_up
-    from benchmarks.devices import nvidia_gpus
-    from benchmarks.stored import conditions
-    from minibert.batches import MaskedLMBatches, Prefetch
+    from benchmarks.backend_measuring import conditions_here, set_up, with_precision
+    from minibert.batches import MaskedLMBatches
     from minibert.preparation import prepare
     from minibert.presets import preset
     from minibert.settings import replace_setting
     from minibert.training.state import state_digest
 
-    device_name, settings = set_up(task), preset(task.get("preset", "imdb"))
-    precision = "mixed_bfloat16" if task["precision"] == "bfloat16" else "float32"
-    for assignment in (*SETTINGS, *task["set"], f"model.precision={precision}"):
+    device_name, settings = set_up(task), preset("imdb")
+    for assignment in (*SETTINGS, *task["set"]):
         settings = replace_setting(settings, assignment)
     prepared = prepare(settings, data=task["data"])
-    settings = prepared.settings
-    from benchmarks.backend_steps import BackendStep, mean_losses
+    settings, token_ids = prepared.settings, prepared.examples.token_ids
+    from benchmarks.backend_steps import BackendStep
 
-    batches = MaskedLMBatches(
-        prepared.examples.token_ids,
-        seed=settings.seed,
-        masking=settings.masking,
-        batch_size=settings.pretrain.batch_size,
-    )
-    in_all = settings.pretrain.epochs * batches.steps_per_epoch
+    size = settings.pretrain.batch_size
+    batches = MaskedLMBatches(token_ids, seed=settings.seed, masking=settings.masking, batch_size=size)
+    in_all, epoch = settings.pretrain.epochs * batches.steps_per_epoch, batches.steps_per_epoch
     steps = min(task["steps"] or in_all, in_all)
-    step, losses, started = BackendStep(settings, compiled=task["compiled"]), [], time.perf_counter()
+    step = BackendStep(with_precision(settings, task["precision"]), compiled=task["compiled"])
+    corpus = prepared.record["corpus"]
+    inputs = {
+        **{name: corpus[name] for name in ("digest", "vocabulary_sha256", "ids_sha256")},
+        "settings": settings.digest(),
+        "batches": state_digest({f"{n}/{k}": v for n in (0, steps - 1) for k, v in batches.batch(n).items()}),
+        "weights": state_digest(step.weights()),
+    }
+    started = time.perf_counter()
+    losses = _trained(step, batches, steps, name=task["backend"])
+    return {
+        **{name: task[name] for name in ("backend", "device", "precision", "compiled", "deterministic")},
+        "device_name": device_name,
+        "steps": steps,
+        "seconds": time.perf_counter() - started,
+        "first_losses": losses[:FIRST_STEPS],
+        "losses": [round(statistics.fmean(losses[n : n + SMOOTHED_STEPS]), 6) for n in range(0, steps, SMOOTHED_STEPS)],
+        "epochs": [statistics.fmean(losses[n : n + epoch]) for n in range(0, steps - epoch + 1, epoch)],
+        "inputs": inputs,
+        "weights_sha256": state_digest(step.weights()),
+        "conditions": conditions_here(task, settings=[*SETTINGS, *task["set"]]),
+    }
+
+
+def _trained(step: Any, batches: Batches, steps: int, *, name: str) -> list[float]:
+    """Trains, and says how far it is: the mean loss of a selected token in each step."""
+    from benchmarks.backend_steps import mean_losses, with_rows
+    from minibert.batches import Prefetch
+
+    def made(number: int) -> Arrays:
+        batch = batches.batch(number)
+        rows = len(batch["positions"])
+        return with_rows(batch, -(-rows // JAX_ROWS) * JAX_ROWS) if name == "jax" else batch
+
+    losses: list[float] = []
     sums: list[Any] = []
     counts: list[float] = []
-    for number, batch in Prefetch(lambda n: with_equal_rows(batches.batch(n)), 0, steps):
+    started = time.perf_counter()
+    for number, batch in Prefetch(made, 0, steps):
         sums.append(step.begin(number, step.put(batch)))
         counts.append(float(batch["sample_weight"].sum()))
         if len(sums) == WAITED_STEPS or number + 1 == steps:
             losses += mean_losses(sums, counts)
             sums, counts = [], []
-            print(f"{task['backend']}: step {number + 1} of {steps}, loss {losses[-1]:.4f}, "
-                  f"{time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
+            print(
+                f"{name}: step {number + 1} of {steps}, loss {losses[-1]:.4f}, {time.perf_counter() - started:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
     step.require_finite(steps - 1)
-    seconds = time.perf_counter() - started
-    epochs = [losses[n : n + batches.steps_per_epoch] for n in range(0, steps, batches.steps_per_epoch)]
-    return {
-        **{name: task[name] for name in ("backend", "device", "precision", "compiled", "deterministic")},
-        "device_name": device_name,
-        "steps": steps,
-        "steps_per_epoch": batches.steps_per_epoch,
-        "seconds": seconds,
-        "first_losses": losses[:FIRST_STEPS],
-        "losses": [round(statistics.fmean(losses[n : n + SMOOTHED_STEPS]), 6) for n in range(0, steps, SMOOTHED_STEPS)],
-        "epochs": [statistics.fmean(epoch) for epoch in epochs if len(epoch) == batches.steps_per_epoch],
-        "inputs": {name: prepared.record["corpus"][name] for name in ("digest", "vocabulary_sha256", "ids_sha256")},
-        "weights_sha256": state_digest(step.weights()),
-        "conditions": conditions(
-            backend=task["backend"],
-            gpu=nvidia_gpus() if task["device"] == "cuda" else [],
-            settings=[*SETTINGS, *task["set"]],
-        ),
-    }
+    return losses
 
 
 def reference_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -124,24 +131,28 @@ def reference_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return next((row for row in rows if (row["backend"], row["device"], row["precision"]) == wanted), None)
 
 
-def deviations(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
+def deviations(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, float] | None:
     """The largest relative distance of a row's losses from the reference's, over the steps that both have.
 
     Returns:
         ``first``, ``ten`` and ``first_steps``: of the first step, 10 and `FIRST_STEPS` steps; ``smoothed``: of the
-        means of `SMOOTHED_STEPS` steps, all through.
-
-    Raises:
-        SettingsError: They are runs on other inputs.
+        means of `SMOOTHED_STEPS` steps; ``steps``: how many steps these are of. None if their inputs (texts, ids,
+        settings, batches, initial weights, as far as both have them) are not the same.
     """
-    if row["inputs"] != reference["inputs"]:
-        raise SettingsError(f"runs on the same ids are required, but {row['inputs']} and {reference['inputs']} came")
+    shared = row["inputs"].keys() & reference["inputs"].keys()
+    if any(row["inputs"][name] != reference["inputs"][name] for name in shared):
+        return None
     count = min(len(row["first_losses"]), len(reference["first_losses"]))
     of_each = np.abs(np.array(row["first_losses"][:count]) / np.array(reference["first_losses"][:count]) - 1)
     whole = min(row["steps"], reference["steps"]) // SMOOTHED_STEPS
     smoothed = np.abs(np.array(row["losses"][:whole]) / np.array(reference["losses"][:whole]) - 1)
-    return {"first": float(of_each[0]), "ten": float(of_each[:10].max()), "first_steps": float(of_each.max()),
-            "smoothed": float(smoothed.max()) if whole else math.nan}  # fmt: skip
+    return {
+        "first": float(of_each[0]),
+        "ten": float(of_each[:10].max()),
+        "first_steps": float(of_each.max()),
+        "smoothed": float(smoothed.max()) if whole else math.nan,
+        "steps": whole * SMOOTHED_STEPS,
+    }
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -149,27 +160,19 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     reference = reference_of(rows)
     head = (
         "| backend | device | precision | loss of each epoch | off by: first step | 10 steps "
-        f"| {FIRST_STEPS} steps | means of {SMOOTHED_STEPS} steps, all through | steps/s |"
-        "\n|---|---|---|---|---|---|---|---|---|"
+        f"| {FIRST_STEPS} steps | means of {SMOOTHED_STEPS} steps |\n|---|---|---|---|---|---|---|---|"
     )
-    lines = [head]
-    for row in rows:
-        if reference is None or row is reference:
-            distances = ["reference" if row is reference else "not compared", "", "", ""]
-        else:
-            found = deviations(row, reference)
-            distances = [apart(found[name]) for name in ("first", "ten", "first_steps")] + [f"{found['smoothed']:.2%}"]
-        epochs = ", ".join(f"{loss:.4f}" for loss in row["epochs"]) or f"none whole ({row['steps']} steps)"
-        cells = (
-            named(row),
-            row["device_name"],
-            row["precision"],
-            epochs,
-            *distances,
-            f"{row['steps'] / row['seconds']:.1f}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([head, *(f"| {' | '.join(_cells(row, reference))} |" for row in rows)])
+
+
+def _cells(row: dict[str, Any], reference: dict[str, Any] | None) -> list[str]:
+    epochs = ", ".join(f"{loss:.4f}" for loss in row["epochs"]) or f"none whole ({row['steps']} steps)"
+    cells = [named(row), row["device_name"], row["precision"], epochs]
+    found = None if reference is None or row is reference else deviations(row, reference)
+    if found is None:
+        return [*cells, "reference" if row is reference else "not compared", "", "", ""]
+    smoothed = f"{found['smoothed']:.2%} in {found['steps']:,} steps" if found["steps"] else "too few"
+    return [*cells, *(distance_text(found[name]) for name in ("first", "ten", "first_steps")), smoothed]
 
 
 def picture(rows: Sequence[dict[str, Any]]) -> str:
@@ -208,38 +211,37 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--deterministic", action="store_true", help="with the backend's own switch for it")
     parser.add_argument("--steps", type=int, metavar="N", help="the first N steps only")
     parser.add_argument("--set", action="append", default=[], metavar="stage.field=value", help="changes the run")
-    parser.add_argument("--json", action="store_true", help="print the row instead of the table")
+    parser.add_argument("--json", action="store_true", help="print a list of the row instead of the table")
     parser.add_argument("--keep", type=Path, metavar="FILE.json", help="also add the row to a file of results")
     parser.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file of results as a table")
-    parser.add_argument("--redraw", type=Path, metavar="FILE.json", help="only draw a file of results, beside it")
+    parser.add_argument(
+        "--redraw", type=Path, metavar="FILE.json", help="only draw a file of results, as an SVG beside it"
+    )
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
     if options.steps is not None and options.steps < 1:
         raise SettingsError(f"--steps: 1 or more is required, but {options.steps} came")
-    path = options.table or options.redraw or options.keep
-    stored = Results(path, KEYS) if path else None
-    if options.redraw and stored:
-        write_bytes(options.redraw.with_suffix(".svg"), picture(stored.rows).encode())
+    require_precision(options.precision, options.device)
+    if options.table or options.redraw:
+        stored = Results.kept(options.table or options.redraw, KEYS)
+        if options.redraw:
+            write_bytes(options.redraw.with_suffix(".svg"), picture(stored.rows).encode())
+        print(markdown(stored.rows), "", conditions_line(stored.conditions_of(stored.rows)), sep="\n")
         return 0
-    if not options.table:
-        if not options.data:
-            raise SettingsError("--data: a table of reviews is required, but none came")
-        task = {"backend": options.backend, "device": options.device, "precision": options.precision,
-                "deterministic": options.deterministic, "compiled": options.compile and options.backend == "torch",
-                "data": options.data, "set": options.set, "steps": options.steps}  # fmt: skip
-        row = run_apart(run_of, task)
-        under = row.pop("conditions")
-        if options.json:
-            print(json.dumps(row, indent=2))
-            return 0
-        if stored is None:
-            print(markdown([row]))
-            return 0
-        stored.keep(row, under=under)
-    assert stored is not None
-    print(markdown(stored.rows), "", conditions_line(stored.conditions_of(stored.rows)), sep="\n")
+    if not options.data:
+        raise SettingsError("--data: a table of reviews is required, but none came")
+    task = {"backend": options.backend, "device": options.device, "precision": options.precision,
+            "deterministic": options.deterministic, "compiled": options.compile and options.backend == "torch",
+            "data": options.data, "set": options.set, "steps": options.steps}  # fmt: skip
+    row = run_apart(run_of, task)
+    rows, under = [row], row.pop("conditions")
+    if options.keep:
+        kept = Results(options.keep, KEYS)
+        kept.keep(row, under=under)
+        rows = kept.rows
+    print(json.dumps([row], indent=2) if options.json else markdown(rows))
     return 0
 
 

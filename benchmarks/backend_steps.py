@@ -27,22 +27,23 @@ from minibert.model.dropout import DropoutStream
 from minibert.model.encoder import build_masked_lm
 from minibert.model.heads import MaskedLMObjective
 from minibert.settings import RunSettings
-from minibert.training.state import state_digest, weight_arrays
+from minibert.training.state import state_digest
 
 READ_BY_STEP = ("token_ids", "positions", "labels", "sample_weight")
 STAGE = "pretrain"
 
 
 def of_equal_shape(batches: list[Arrays]) -> list[Arrays]:
-    """The batches with equally many rows: more of them have weight 0, which changes neither loss nor gradient.
-
-    JAX compiles a step anew for every shape.
-    """
+    """What the step reads of the batches, with equally many rows: JAX compiles a step anew for every shape."""
     rows = max(len(batch["positions"]) for batch in batches)
-    return [
-        {name: np.pad(array, (0, rows - len(array))) if array.ndim == 1 else array for name, array in part.items()}
-        for part in ({name: batch[name] for name in READ_BY_STEP} for batch in batches)
-    ]
+    return [with_rows({name: batch[name] for name in READ_BY_STEP}, rows) for batch in batches]
+
+
+def with_rows(batch: Arrays, rows: int) -> Arrays:
+    """A batch with so many rows: what is added has weight 0, which changes neither loss nor gradient."""
+    more = rows - len(batch["positions"])
+    names = ("positions", "labels", "sample_weight")
+    return {name: np.pad(array, (0, more)) if name in names else array for name, array in batch.items()}
 
 
 class BackendStep:
@@ -74,14 +75,43 @@ class BackendStep:
         Raises:
             WrongLossError: A weight is not a finite number afterwards.
         """
-        if not self._prepared:
-            batches = of_equal_shape(masked_lm_batches(self._settings))
-            self._prepared = [(self.put(batch), float(batch["sample_weight"].sum())) for batch in batches]
+        self.prepare()
         prepared = [(number, *self._prepared[number % len(self._prepared)]) for number in range(first, first + steps)]
         sums = [self.begin(number, batch) for number, batch, _ in prepared]
         losses = mean_losses(sums, [count for *_, count in prepared])
         self.require_finite(first + steps - 1)
         return losses
+
+    def prepare(self) -> None:
+        """Puts the prepared batches on the device, once."""
+        if not self._prepared:
+            batches = of_equal_shape(masked_lm_batches(self._settings))
+            self._prepared = [(self.put(batch), float(batch["sample_weight"].sum())) for batch in batches]
+
+    def start_digests(self) -> dict[str, str]:
+        """SHA-256 of what no backend and no device may change, fetched from the device; before the first step.
+
+        Returns:
+            ``batches``: of the prepared ones; ``weights``: of the initial ones; ``dropout``: of what the first step's
+            dropout layers draw.
+        """
+        self.prepare()
+        batches = {
+            f"{number}/{name}": _fetched(array)
+            for number, (batch, _) in enumerate(self._prepared)
+            for name, array in batch.items()
+        }
+        length, model = self._settings.text.sequence_length, self._settings.model
+        shape = (self._settings.pretrain.batch_size, length, model.hidden_size)
+        stream = DropoutStream(seed=self._settings.seed, stage=STAGE, step=keras.ops.convert_to_tensor(0, "int32"))
+        drawn = {
+            name: _fetched(stream.drawn(name, shape)) for name in ("encoder_0_att_dropout", "encoder_0_ffn_dropout")
+        }
+        return {
+            "batches": state_digest({name: array.astype(f"{array.dtype.kind}4") for name, array in batches.items()}),
+            "weights": state_digest(self.weights()),
+            "dropout": state_digest({name: array.astype(np.uint16) for name, array in drawn.items()}),
+        }
 
     def put(self, batch: Arrays) -> dict[str, Any]:
         """What the step reads of a batch, on the device."""
@@ -120,21 +150,6 @@ class BackendStep:
 def mean_losses(sums: list[Any], counts: list[float]) -> list[float]:
     """Waits for steps that `BackendStep.begin` has started: the mean loss of a selected token in each."""
     return [_number(value) / count for value, count in zip(sums, counts, strict=True)]
-
-
-def start_digests(settings: RunSettings, weights: dict[str, np.ndarray] | None = None) -> dict[str, str]:
-    """SHA-256 of the prepared batches and of the initial weights, which no backend and no device may change.
-
-    Args:
-        settings: The shape and the seed.
-        weights: A new model's, by path; None: of one made for it.
-    """
-    batches = {
-        f"{n}/{name}": array for n, batch in enumerate(masked_lm_batches(settings)) for name, array in batch.items()
-    }
-    if weights is None:
-        weights = weight_arrays(_objective(settings, _model(settings)).variables)
-    return {"batches": state_digest(batches), "weights": state_digest(weights)}
 
 
 def first_loss(settings: RunSettings) -> float:
@@ -257,7 +272,8 @@ class _TorchStep(_Variables):
         if compiled:  # Keras calls every layer through one function, which is compiled anew for each
             torch._dynamo.config.recompile_limit = 1_024
         self._losses = torch.compile(losses, dynamic=False) if compiled else losses
-        # Keras' own objects on PyTorch hold a step's activations in cycles: many steps' would fill the device.
+        # Keras' own objects on PyTorch hold a step's activations in cycles: many steps' would fill the device. What is
+        # there already is left out of every later collection, which so takes less than a millisecond.
         gc.collect()
         gc.freeze()
         self.put = tensor = keras.ops.convert_to_tensor

@@ -1,7 +1,7 @@
 """Writes what `benchmarks/results` keeps into the documents, so that a table is what its command printed.
 
     python -m benchmarks.documents           rewrites the marked blocks of README.md
-    python -m benchmarks.documents --check   writes nothing; exit code 1 if a block is not what is kept
+    python -m benchmarks.documents --check   writes nothing; exit code 1 if a block is not what is kept, or nothing is
 
 A block begins with ``<!-- growth: python -m benchmarks.documents -->`` and ends with ``<!-- end -->``; `BLOCKS`
 has the names. A block whose results are not there is left as it is, and that is said.
@@ -59,7 +59,7 @@ def backends() -> str | None:
     return f"{markdown(results.rows)}\n\n{_under(results)}" if results.rows else None
 
 
-def processes() -> str | None:
+def backend_exactness() -> str | None:
     """The rows of `benchmarks.backend_exactness`."""
     from benchmarks.backend_exactness import KEYS, markdown
 
@@ -67,7 +67,7 @@ def processes() -> str | None:
     return f"{markdown(results.rows)}\n\n{_under(results)}" if results.rows else None
 
 
-def elsewhere() -> str | None:
+def backend_run() -> str | None:
     """The runs of `benchmarks.backend_run`."""
     from benchmarks.backend_run import KEYS, markdown
 
@@ -95,8 +95,8 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "speed": speed,
     "losses": losses,
     "backends": backends,
-    "processes": processes,
-    "elsewhere": elsewhere,
+    "backend_exactness": backend_exactness,
+    "backend_run": backend_run,
     "peers": peers,
     "profile": profile,
 }
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     for name in missing:
         print(f"{README.name}: {name}: nothing is kept, so the block is left as it is", file=sys.stderr)
-    return int(options.check and after != before)
+    return int(options.check and (after != before or bool(missing)))
 
 
 if __name__ == "__main__":

@@ -78,6 +78,17 @@ class Results:
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise ArtifactError(f"{path}: results as JSON are required, but {error!r} came") from None
 
+    @classmethod
+    def kept(cls, path: Path, keys: Sequence[str]) -> Results:
+        """The rows of a file that must be there.
+
+        Raises:
+            ArtifactError: It is not.
+        """
+        if not path.exists():
+            raise ArtifactError(f"{path}: a file of results is required, but it is missing")
+        return cls(path, keys)
+
     def find(self, **wanted: Any) -> dict[str, Any] | None:
         """The row of what was measured, or None."""
         return next((row for row in self.rows if all(row.get(key) == wanted.get(key) for key in self._keys)), None)

@@ -43,37 +43,43 @@ def made_up_row(losses=(10.0, 9.0, 8.0), **changes):
 def test_deviations_are_relative_and_of_the_same_steps():
     other = made_up_row((10.001, 9.0, 8.08, 1.0), steps=4 * backend_run.SMOOTHED_STEPS)
     found = backend_run.deviations(other, made_up_row())
-    assert found == pytest.approx({"first": 1e-4, "ten": 1e-2, "first_steps": 1e-2, "smoothed": 1e-2})
-    assert set(backend_run.deviations(made_up_row(), made_up_row()).values()) == {0.0}
-
-
-def test_runs_on_other_inputs_are_not_compared():
-    with pytest.raises(backend_run.SettingsError, match="runs on the same ids are required"):
-        backend_run.deviations(made_up_row(inputs={**INPUTS, "ids_sha256": "other"}), made_up_row())
+    assert found == pytest.approx({"first": 1e-4, "ten": 1e-2, "first_steps": 1e-2, "smoothed": 1e-2, "steps": 75})
+    assert set(backend_run.deviations(made_up_row(), made_up_row()).values()) == {0.0, 75}
 
 
 def test_table_says_what_it_compares_with():
     jax = made_up_row((10.0, 9.0, 8.08), backend="jax", device="cuda", device_name="a GPU", epochs=[])
-    _, _, first, second = backend_run.markdown([made_up_row(), jax]).splitlines()
-    assert first == "| tensorflow | a CPU | float32 | 9.0000 | reference |  |  |  | 15.0 |"
-    assert second == "| jax | a GPU | float32 | none whole (75 steps) | nothing | 1e-02 | 1e-02 | 1.00% | 15.0 |"
+    elsewhere = made_up_row(backend="jax", inputs={"ids_sha256": "other"})
+    short = made_up_row(backend="torch", steps=3)
+    _, _, *lines = backend_run.markdown([made_up_row(), jax, elsewhere, short]).splitlines()
+    assert lines == [
+        "| tensorflow | a CPU | float32 | 9.0000 | reference |  |  |  |",
+        "| jax | a GPU | float32 | none whole (75 steps) | nothing | 1e-02 | 1e-02 | 1.00% in 75 steps |",
+        "| jax | a CPU | float32 | 9.0000 | not compared |  |  |  |",
+        "| torch | a CPU | float32 | 9.0000 | nothing | nothing | nothing | too few |",
+    ]
     assert "not compared" in backend_run.markdown([jax])
 
 
+@pytest.mark.parametrize("name", INPUTS)
+def test_runs_on_other_inputs_are_not_compared(name):
+    assert backend_run.deviations(made_up_row(inputs={**INPUTS, name: "other"}), made_up_row()) is None
+
+
 def test_more_rows_have_no_weight():
+    backend_steps = importlib.import_module("benchmarks.backend_steps")
     batch = {
         "token_ids": np.ones((2, 8), np.int32),
         "positions": np.arange(ROW_MULTIPLE, dtype=np.int32),
         "labels": np.ones(ROW_MULTIPLE, np.int32),
         "sample_weight": np.ones(ROW_MULTIPLE, np.float32),
     }
-    wide = backend_run.with_equal_rows(batch, 3 * ROW_MULTIPLE)
+    wide = backend_steps.with_rows(batch, 3 * ROW_MULTIPLE)
     assert {name: len(array) for name, array in wide.items()} == {
         "token_ids": 2,
         **dict.fromkeys(("positions", "labels", "sample_weight"), 3 * ROW_MULTIPLE),
     }
     assert wide["sample_weight"].sum() == ROW_MULTIPLE
-    assert backend_run.with_equal_rows(wide, ROW_MULTIPLE)["labels"].shape == wide["labels"].shape
 
 
 @pytest.mark.parametrize(
@@ -81,11 +87,11 @@ def test_more_rows_have_no_weight():
     [
         ([], "--data: a table of reviews is required, but none came"),
         (["--data", "x.csv", "--steps", "0"], "--steps: 1 or more is required, but 0 came"),
-        (["--data", "no.csv", "--backend", "tensorflow"], "no.csv"),
+        (["--precision", "tensorfloat32"], "--precision tensorfloat32: --device cuda is required, but cpu came"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message, capsys):
-    assert backend_run.main(arguments) != 0
+    assert backend_run.main(arguments) == 2
     assert message in capsys.readouterr().err
 
 
@@ -97,8 +103,22 @@ def test_kept_rows_are_drawn(tmp_path, capsys):
     picture = (tmp_path / "runs.svg").read_text()
     assert "masked LM, tensorflow, float32: from 10 to 8." in picture
     assert "masked LM, jax, float32: from 10 to 8.5." in picture
+    capsys.readouterr()
     assert backend_run.main(["--table", str(results.path)]) == 0
-    assert "1 of 1" not in capsys.readouterr().out
+    assert "| jax | a GPU | float32 | 9.0000 | nothing | 6e-02 |" in capsys.readouterr().out
+    assert backend_run.main(["--table", str(tmp_path / "none.json")]) != 0
+    assert "none.json: a file of results is required, but it is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("printed", [(), ("--json",)])
+def test_a_run_is_kept_however_it_is_printed(printed, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(backend_run, "run_apart", lambda _, task: {**made_up_row(), "conditions": UNDER})
+    kept = tmp_path / "runs.json"
+    assert backend_run.main(["--data", "x.csv", "--keep", str(kept), *printed]) == 0
+    (row,) = stored.Results.kept(kept, backend_run.KEYS).rows
+    assert row["losses"] == [10.0, 9.0, 8.0]
+    out = capsys.readouterr().out
+    assert json.loads(out)[0]["epochs"] == [9.0] if printed else "| 9.0000 | reference |" in out
 
 
 @pytest.mark.slow
@@ -112,7 +132,7 @@ def test_losses_are_the_runs_own(tmp_path):
     command = [sys.executable, "-m", "benchmarks.backend_run", *arguments, *more]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False, env=os.environ)
     assert done.returncode == 0, done.stderr
-    row = json.loads(done.stdout)
+    (row,) = json.loads(done.stdout)
     from minibert.preparation import prepare
     from minibert.presets import preset
     from minibert.settings import replace_setting

@@ -41,7 +41,7 @@ ROW = {
     "matrix_flops_per_second": 7e14,
     "first_call_seconds": 30.0,
     "device_peak_bytes": 2 * 10**10,
-    "first_loss_distance": 1e-4,
+    "loss_distance": 1e-4,
 }
 UNDER = {"processor": "p", "cores": 2, "instruction_sets": [], "versions": {"jax": "1"}, "date": "d", "gpu": ["G"]}
 
@@ -58,49 +58,99 @@ def test_first_loss_on_another_backend_is_tensorflows(backend):
     done = run_backends("--backend", backend, "--shape", "tiny", "--turns", "1", "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
-    assert row["first_loss_distance"] < 1e-5
+    assert row["loss_distance"] < 1e-5
+    assert len(row["losses"]) == 2 * workloads.PREPARED_BATCHES
+    assert 0 < row["floor_seconds"] < row["seconds"]
     assert row["seconds"] > 0
     assert row["matrix_rate_fraction"] > 0
 
 
 def test_stored_first_loss_is_this_tensorflows():
     backend_steps = importlib.import_module("benchmarks.backend_steps")
-    wanted = stored.Results(backends.FIRST_LOSSES, ("shape",)).find(shape="tiny")["loss"]
+    wanted = stored.Results(backends.FIRST_LOSSES, ("shape",)).find(shape="tiny")["losses"][0]
     assert backend_steps.first_loss(workloads.shape_settings("tiny")) == pytest.approx(wanted, rel=1e-6)
 
 
-def test_every_shape_has_a_stored_loss():
+def test_every_shape_has_stored_losses_and_a_stored_start():
     results = stored.Results(backends.FIRST_LOSSES, ("shape",))
     for shape in (*workloads.SHAPES, backends.LARGE):
-        assert 5 < results.find(shape=shape)["loss"] < 12
+        row = results.find(shape=shape)
+        assert set(row["start"]) == {"batches", "weights", "dropout"}
+        assert all(5 < loss < 12 for loss in row["losses"])
+        assert len(row["losses"]) == (1 if shape == backends.LARGE else 2 * workloads.PREPARED_BATCHES)
 
 
-def test_another_loss_gives_no_figures():
+def test_another_loss_in_any_step_gives_no_figures():
     task = {"backend": "jax", "device": "cpu", "shape": "tiny", "precision": "float32"}
-    loss = stored.Results(backends.FIRST_LOSSES, ("shape",)).find(shape="tiny")["loss"]
-    assert backends.require_loss(task, loss * (1 + 5e-6)) == pytest.approx(5e-6, rel=1e-3)
-    with pytest.raises(checks.WrongLossError, match=r"a first loss within 1e-05 of 7\.66\d+ is required"):
-        backends.require_loss(task, loss * (1 + 2e-5))
-    with pytest.raises(checks.WrongLossError):
-        backends.require_loss(task, float("nan"))
-    assert backends.require_loss({**task, "precision": "bfloat16"}, loss * 1.001) == pytest.approx(1e-3)
+    losses = stored.Results(backends.FIRST_LOSSES, ("shape",)).find(shape="tiny")["losses"]
+
+    def changed(factor, step=5):
+        return [loss * factor if number == step else loss for number, loss in enumerate(losses)]
+
+    assert backends.require_losses(task, losses) == 0.0
+    assert backends.require_losses(task, changed(1 + 5e-6)) == pytest.approx(5e-6, rel=1e-3)
+    with pytest.raises(checks.WrongLossError, match=r"a loss within 1e-05 of 7\.40\d+ is required in step 5, but 7\.4"):
+        backends.require_losses(task, changed(1 + 2e-5))
+    with pytest.raises(checks.WrongLossError, match="in step 0, but nan came"):
+        backends.require_losses(task, changed(float("nan"), step=0))
+    assert backends.require_losses({**task, "precision": "bfloat16"}, changed(1.0005)) == pytest.approx(5e-4)
+    assert backends.require_losses({**task, "shape": "none"}, losses) is None
 
 
-def test_other_batches_or_weights_give_no_figures():
+@pytest.mark.parametrize("name", ["batches", "weights", "dropout"])
+def test_another_start_gives_no_figures(name):
     task = {"backend": "jax", "device": "cpu", "shape": "tiny"}
-    backend_steps = importlib.import_module("benchmarks.backend_steps")
-    start = backend_steps.start_digests(workloads.shape_settings("tiny"))
+    start = stored.Results(backends.FIRST_LOSSES, ("shape",)).find(shape="tiny")["start"]
     backends.require_start(task, start)
-    wanted = start["weights"][:16]
-    with pytest.raises(checks.WrongLossError, match=rf"weights of SHA-256 {wanted}\.\.\. are required, but 0+\.\.\."):
-        backends.require_start(task, {**start, "weights": "0" * 64})
+    message = rf"{name} of SHA-256 {start[name][:16]}\.\.\. are required, but 0+\.\.\. came"
+    with pytest.raises(checks.WrongLossError, match=message):
+        backends.require_start(task, {**start, name: "0" * 64})
+    with pytest.raises(checks.WrongLossError, match=rf"{name} of SHA-256"):
+        backends.require_start(task, {other: digest for other, digest in start.items() if other != name})
 
 
-@pytest.mark.parametrize(("backend", "device"), [("tensorflow", "cuda"), ("torch", "cpu")])
-def test_tensorfloat32_is_refused_where_it_is_float32(backend, device):
-    task = {"backend": backend, "device": device, "precision": "tensorfloat32"}
-    with pytest.raises(backends.DeviceError, match=f"jax or torch on cuda is required, but {backend} on {device} came"):
+def test_stored_start_is_this_tensorflows():
+    backend_steps = importlib.import_module("benchmarks.backend_steps")
+    start = backend_steps.BackendStep(workloads.shape_settings("tiny")).start_digests()
+    backends.require_start({"backend": "tensorflow", "device": "cpu", "shape": "tiny"}, start)
+
+
+def test_tensorfloat32_is_refused_where_it_is_float32(capsys):
+    arguments = ["--backend", "torch", "--precision", "tensorfloat32"]
+    assert backends.main(arguments) == 2
+    assert "--precision tensorfloat32: --device cuda is required, but cpu came" in capsys.readouterr().err
+
+
+class FakeTorch:
+    """What `backend_measuring.set_up` asks of PyTorch."""
+
+    def __init__(self, obeys=True):
+        self.obeys, self.precision, self.deterministic = obeys, None, False
+        self.set_float32_matmul_precision = lambda precision: setattr(self, "precision", precision)
+
+    def use_deterministic_algorithms(self, mode):
+        self.deterministic = mode and self.obeys
+
+    def are_deterministic_algorithms_enabled(self):
+        return self.deterministic
+
+
+@pytest.mark.parametrize(("precision", "products"), [("float32", "highest"), ("tensorfloat32", "high")])
+def test_a_backend_is_told_precision_and_determinism(precision, products, monkeypatch):
+    monkeypatch.setattr(backend_measuring, "require_device", lambda *_: "a GPU")
+    task = {"backend": "torch", "device": "cuda", "precision": precision, "deterministic": True}
+    torch = FakeTorch()
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    assert backend_measuring.set_up(task) == "a GPU"
+    assert (torch.precision, torch.deterministic) == (products, True)
+    monkeypatch.setitem(sys.modules, "torch", FakeTorch(obeys=False))
+    with pytest.raises(
+        backends.DeviceError, match="--backend torch: its switch for determinism is not as it was asked"
+    ):
         backend_measuring.set_up(task)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_a=1")
+    with pytest.raises(backends.DeviceError, match="--backend jax: its switch for determinism"):
+        backend_measuring.set_up({**task, "backend": "jax"})
 
 
 def test_a_backends_own_switch_is_set_before_it_is_imported(monkeypatch):
@@ -135,6 +185,44 @@ def test_large_shape_is_bert_base_at_length_512():
     assert (settings.model.hidden_size, settings.model.blocks, settings.text.sequence_length) == (768, 12, 512)
     bfloat16 = backend_measuring.settings_of({"shape": "large", "precision": "bfloat16"})
     assert bfloat16.model.precision == "mixed_bfloat16"
+
+
+GRADIENT = """
+import sys
+
+from benchmarks import backends
+
+backends.choose_backend({"backend": sys.argv[1], "device": "cpu", "precision": "bfloat16"})
+import numpy as np
+
+from benchmarks.backend_measuring import with_precision
+from benchmarks.backend_steps import BackendStep
+from benchmarks.workloads import masked_lm_batches, shape_settings
+
+settings, moments = shape_settings("amazon"), []
+for precision in ("float32", "bfloat16"):
+    step = BackendStep(with_precision(settings, precision))
+    step.run(0, 1)
+    moments.append(next(a for name, a in step.optimizer_state().items() if "word_embedding" in name))
+places = int((masked_lm_batches(settings)[0]["token_ids"] == 0).sum())
+wide, narrow = (moment[0].astype(np.float64) for moment in moments)
+print(places, np.linalg.norm(narrow - wide) / np.linalg.norm(wide))
+"""
+"""Adam's first moment after its first step is a tenth of the gradient: padding's in bfloat16 beside float32."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
+def test_paddings_gradient_is_bfloat16s_and_no_worse(backend):
+    """Added up in bfloat16, a thousand places are 27 % off on JAX."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"not run: {backend} is not installed (the extra `peers` has it)")
+    command = [sys.executable, "-c", GRADIENT, backend]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    places, distance = map(float, done.stdout.split())
+    assert places > 1000
+    assert 0 < distance < 0.05
 
 
 @pytest.mark.slow
@@ -195,5 +283,5 @@ def test_kept_rows_are_printed_as_a_table(tmp_path, capsys):
     assert backends.main(["--table", str(tmp_path / "b.json")]) == 0
     out = capsys.readouterr().out
     assert backends.named({**ROW, "compiled": True, "deterministic": True}) == "jax, torch.compile, deterministic"
-    assert "| jax | a GPU | large | bfloat16 | **20.0 ms** | 21.0 ms | 819,200 | 0.50 of 700.00 TFLOP/s |" in out
+    assert "| jax | a GPU | large | bfloat16 | **20.0 ms** | 21.0 ms | 819,200 | 0.500 of 700.00 TFLOP/s |" in out
     assert "p, 2 cores, G; jax 1; d." in out

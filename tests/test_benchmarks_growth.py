@@ -255,7 +255,7 @@ def test_blocks_are_what_is_kept():
     """Who measures anew also runs ``python -m benchmarks.documents``."""
     documents = importlib.import_module("benchmarks.documents")
     readme = documents.README.read_text(encoding="utf-8")
-    assert documents.filled(readme)[0] == readme
+    assert documents.filled(readme) == (readme, [])
 
 
 def test_a_block_is_filled_or_left_and_a_wrong_name_is_said(monkeypatch):
