@@ -21,9 +21,8 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,18 +31,19 @@ from benchmarks.backends import (
     BACKENDS,
     LARGE,
     PRECISIONS,
+    add_arguments,
     choose_backend,
+    deviation,
     distance_text,
+    measured_rows,
     require_losses,
     require_precision,
     require_start,
 )
-from benchmarks.checks import WrongLossError
-from benchmarks.devices import DEVICES
-from benchmarks.stored import Results, conditions_line
-from benchmarks.workers import Child, WorkerError, run_apart
+from benchmarks.stored import Results, kept_table
+from benchmarks.workers import Child, run_apart
 from benchmarks.workloads import SHAPES
-from minibert.errors import DeviceError, MinibertError, SettingsError
+from minibert.errors import MinibertError, SettingsError
 
 KEYS = ("backend", "device_name", "shape", "precision", "deterministic")
 PROCESSES, STEPS, TURNS = 20, 20, 8
@@ -96,7 +96,7 @@ def compared(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ``same_losses`` and ``same_state`` (losses, optimizer and weights): how many agree with the first process,
         itself included. ``different``: how many different ends there are. ``parts_at``: the first step, from 0, in
         which any process has another loss or tensor, None if there is none; ``parts_in``: ``loss``, and the names of
-        the tensors that differ there. ``loss_deviation``: from `deviation`.
+        the tensors that differ there. ``loss_deviation``: from `benchmarks.backends.deviation`.
     """
     first = runs[0]
     pairs = [enumerate(zip(first["steps"], run["steps"], strict=True)) for run in runs[1:]]
@@ -121,12 +121,6 @@ def _different(steps: Sequence[dict[str, Any]]) -> list[str]:
     """What processes have differently after one step, in the order in which it is computed."""
     names = ["loss"] if len({step["loss"] for step in steps}) > 1 else []
     return names + [name for name in steps[0]["tensors"] if len({step["tensors"][name] for step in steps}) > 1]
-
-
-def deviation(losses: Sequence[Sequence[float]]) -> float:
-    """The largest relative distance that losses of the same step have from one another, of the steps that all have."""
-    values = np.array([one[: min(map(len, losses))] for one in losses])
-    return float(((values.max(0) - values.min(0)) / np.abs(values).min(0)).max())
 
 
 class Stepping:
@@ -197,7 +191,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join([head, *(_line(row, reference.get(row["shape"])) for row in rows)])
 
 
-def _line(row: dict[str, Any], reference: Sequence[float] | None = None) -> str:
+def _line(row: Mapping[str, Any], reference: Sequence[float] | None = None) -> str:
     """A row of the table.
 
     Args:
@@ -235,8 +229,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backend", choices=BACKENDS, action="append", help="Keras' backend; may be repeated")
     parser.add_argument("--shape", choices=(*SHAPES, LARGE), action="append",
                         help="may be repeated (default: imdb, amazon)")  # fmt: skip
-    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to train (default: cpu)")
-    parser.add_argument("--require-device", action="store_true", help="fail where the device is missing")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="default: float32")
     parser.add_argument("--processes", type=int, default=PROCESSES, metavar="N", help=f"default: {PROCESSES}")
     parser.add_argument("--side-by-side", type=int, metavar="N",
@@ -244,9 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=STEPS, metavar="N", help=f"in each process (default: {STEPS})")
     parser.add_argument("--turns", type=int, default=TURNS, metavar="N",
                         help=f"pairs of turns for the switch's cost; 0: none of it (default: {TURNS})")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print a list of rows instead of the table")
-    parser.add_argument("--keep", type=Path, metavar="FILE.json", help="also add the rows to a file of results")
-    parser.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file of results as a table")
+    add_arguments(parser)
     return parser
 
 
@@ -256,8 +246,7 @@ def _run(options: argparse.Namespace) -> int:
             given = f"--{name.replace('_', '-')}"
             raise SettingsError(f"{given}: {least} or more is required, but {getattr(options, name)} came")
     if options.table:
-        stored = Results.kept(options.table, KEYS)
-        print(markdown(stored.rows), "", conditions_line(stored.conditions_of(stored.rows)), sep="\n")
+        print(kept_table(Results.kept(options.table, KEYS), markdown))
         return 0
     require_precision(options.precision, options.device)
     if not options.backend:
@@ -270,24 +259,11 @@ def _run(options: argparse.Namespace) -> int:
         for deterministic in (False, True)
     ]  # fmt: skip
     side_by_side = options.side_by_side or SIDE_BY_SIDE.get(options.device, options.processes)
-    rows, failed = [], 0
-    for task in tasks:
-        try:
-            row = measure(task, processes=options.processes, side_by_side=side_by_side, turns=options.turns)
-        except DeviceError as error:
-            if options.require_device:
-                raise
-            print(f"not run: {error}", file=sys.stderr)
-            continue
-        except (WorkerError, WrongLossError) as error:
-            print(f"failed: {error}", file=sys.stderr)
-            failed = error.exit_code
-            continue
-        under = row.pop("conditions")
-        rows.append(row)
-        print(_line(row), file=sys.stderr, flush=True)
-        if options.keep:
-            Results(options.keep, KEYS).keep(row, under=under)
+
+    def measured(task: dict[str, Any]) -> dict[str, Any]:
+        return measure(task, processes=options.processes, side_by_side=side_by_side, turns=options.turns)
+
+    rows, failed = measured_rows(tasks, measured, options=options, keys=KEYS, line=_line)
     table = Results(options.keep, KEYS).rows if options.keep else rows
     print(json.dumps(rows, indent=2) if options.json else markdown(table))
     agree = all(row["same_state"] == row["processes"] for row in rows if row["deterministic"])

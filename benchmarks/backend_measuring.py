@@ -17,7 +17,7 @@ from benchmarks.checks import require_fall
 from benchmarks.devices import claim_tensorflow_device, nvidia_gpus, require_torch_device
 from benchmarks.meter import peak_bytes
 from benchmarks.stored import conditions
-from benchmarks.workloads import PREPARED_BATCHES, masked_lm_batches, selected_rows, shape_settings
+from benchmarks.workloads import PREPARED_BATCHES, masked_lm_batches, selected_rows, shape_settings, with_precision
 from minibert.errors import DeviceError
 from minibert.settings import RunSettings
 
@@ -125,12 +125,6 @@ def settings_of(task: dict[str, Any]) -> RunSettings:
     """The shape in the task's precision."""
     settings = large_settings() if task["shape"] == LARGE else shape_settings(task["shape"])
     return with_precision(settings, task["precision"])
-
-
-def with_precision(settings: RunSettings, precision: str) -> RunSettings:
-    """The settings with one of `benchmarks.backends.PRECISIONS`."""
-    of_model = "mixed_bfloat16" if precision == "bfloat16" else "float32"
-    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, precision=of_model))
 
 
 def large_settings() -> RunSettings:

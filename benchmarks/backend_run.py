@@ -19,16 +19,23 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.backends import BACKENDS, PRECISIONS, choose_backend, distance_text, named, require_precision
-from benchmarks.devices import DEVICES
+from benchmarks.backends import (
+    BACKENDS,
+    PRECISIONS,
+    add_arguments,
+    choose_backend,
+    deviation,
+    distance_text,
+    measured_rows,
+    named,
+    require_precision,
+)
 from benchmarks.line_picture import Line, Panel, line_picture
-from benchmarks.stored import Results, conditions_line
+from benchmarks.stored import Results, kept_table
 from benchmarks.workers import run_apart
 from minibert.artifacts import write_bytes
 from minibert.batches import ROW_MULTIPLE, Arrays, Batches
@@ -54,7 +61,8 @@ def run_of(task: dict[str, Any]) -> dict[str, Any]:
         WrongLossError: A weight is not a finite number at the end.
     """
     choose_backend(task)
-    from benchmarks.backend_measuring import conditions_here, set_up, with_precision
+    from benchmarks.backend_measuring import conditions_here, set_up
+    from benchmarks.workloads import with_precision
     from minibert.batches import MaskedLMBatches
     from minibert.preparation import prepare
     from minibert.presets import preset
@@ -77,7 +85,8 @@ def run_of(task: dict[str, Any]) -> dict[str, Any]:
     inputs = {
         **{name: corpus[name] for name in ("digest", "vocabulary_sha256", "ids_sha256")},
         "settings": settings.digest(),
-        "batches": state_digest({f"{n}/{k}": v for n in (0, steps - 1) for k, v in batches.batch(n).items()}),
+        # Of the first epoch's ends: however far a run goes, they are the same.
+        "batches": state_digest({f"{n}/{k}": v for n in (0, epoch - 1) for k, v in batches.batch(n).items()}),
         "weights": state_digest(step.weights()),
     }
     started = time.perf_counter()
@@ -131,7 +140,7 @@ def reference_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return next((row for row in rows if (row["backend"], row["device"], row["precision"]) == wanted), None)
 
 
-def deviations(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, float] | None:
+def deviations(row: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, float] | None:
     """The largest relative distance of a row's losses from the reference's, over the steps that both have.
 
     Returns:
@@ -142,15 +151,13 @@ def deviations(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, floa
     shared = row["inputs"].keys() & reference["inputs"].keys()
     if any(row["inputs"][name] != reference["inputs"][name] for name in shared):
         return None
-    count = min(len(row["first_losses"]), len(reference["first_losses"]))
-    of_each = np.abs(np.array(row["first_losses"][:count]) / np.array(reference["first_losses"][:count]) - 1)
+    first = [row["first_losses"], reference["first_losses"]]
     whole = min(row["steps"], reference["steps"]) // SMOOTHED_STEPS
-    smoothed = np.abs(np.array(row["losses"][:whole]) / np.array(reference["losses"][:whole]) - 1)
     return {
-        "first": float(of_each[0]),
-        "ten": float(of_each[:10].max()),
-        "first_steps": float(of_each.max()),
-        "smoothed": float(smoothed.max()) if whole else math.nan,
+        "first": deviation([losses[:1] for losses in first]),
+        "ten": deviation([losses[:10] for losses in first]),
+        "first_steps": deviation(first),
+        "smoothed": deviation([row["losses"][:whole], reference["losses"][:whole]]) if whole else math.nan,
         "steps": whole * SMOOTHED_STEPS,
     }
 
@@ -162,10 +169,14 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         "| backend | device | precision | loss of each epoch | off by: first step | 10 steps "
         f"| {FIRST_STEPS} steps | means of {SMOOTHED_STEPS} steps |\n|---|---|---|---|---|---|---|---|"
     )
-    return "\n".join([head, *(f"| {' | '.join(_cells(row, reference))} |" for row in rows)])
+    return "\n".join([head, *(_line(row, reference) for row in rows)])
 
 
-def _cells(row: dict[str, Any], reference: dict[str, Any] | None) -> list[str]:
+def _line(row: Mapping[str, Any], reference: Mapping[str, Any] | None) -> str:
+    return f"| {' | '.join(_cells(row, reference))} |"
+
+
+def _cells(row: Mapping[str, Any], reference: Mapping[str, Any] | None) -> list[str]:
     epochs = ", ".join(f"{loss:.4f}" for loss in row["epochs"]) or f"none whole ({row['steps']} steps)"
     cells = [named(row), row["device_name"], row["precision"], epochs]
     found = None if reference is None or row is reference else deviations(row, reference)
@@ -205,15 +216,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backend", choices=BACKENDS, default="tensorflow", help="Keras' backend (default: tensorflow)"
     )
-    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to train (default: cpu)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="default: float32")
     parser.add_argument("--compile", action="store_true", help="PyTorch through torch.compile")
     parser.add_argument("--deterministic", action="store_true", help="with the backend's own switch for it")
     parser.add_argument("--steps", type=int, metavar="N", help="the first N steps only")
     parser.add_argument("--set", action="append", default=[], metavar="stage.field=value", help="changes the run")
-    parser.add_argument("--json", action="store_true", help="print a list of the row instead of the table")
-    parser.add_argument("--keep", type=Path, metavar="FILE.json", help="also add the row to a file of results")
-    parser.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file of results as a table")
+    add_arguments(parser)
     parser.add_argument(
         "--redraw", type=Path, metavar="FILE.json", help="only draw a file of results, as an SVG beside it"
     )
@@ -228,21 +236,19 @@ def _run(options: argparse.Namespace) -> int:
         stored = Results.kept(options.table or options.redraw, KEYS)
         if options.redraw:
             write_bytes(options.redraw.with_suffix(".svg"), picture(stored.rows).encode())
-        print(markdown(stored.rows), "", conditions_line(stored.conditions_of(stored.rows)), sep="\n")
+        print(kept_table(stored, markdown))
         return 0
     if not options.data:
         raise SettingsError("--data: a table of reviews is required, but none came")
     task = {"backend": options.backend, "device": options.device, "precision": options.precision,
             "deterministic": options.deterministic, "compiled": options.compile and options.backend == "torch",
             "data": options.data, "set": options.set, "steps": options.steps}  # fmt: skip
-    row = run_apart(run_of, task)
-    rows, under = [row], row.pop("conditions")
-    if options.keep:
-        kept = Results(options.keep, KEYS)
-        kept.keep(row, under=under)
-        rows = kept.rows
-    print(json.dumps([row], indent=2) if options.json else markdown(rows))
-    return 0
+    rows, failed = measured_rows(
+        [task], lambda asked: run_apart(run_of, asked), options=options, keys=KEYS, line=lambda row: _line(row, None)
+    )
+    table = Results(options.keep, KEYS).rows if options.keep else rows
+    print(json.dumps(rows, indent=2) if options.json else markdown(table))
+    return failed
 
 
 if __name__ == "__main__":

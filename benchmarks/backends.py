@@ -23,13 +23,15 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.checks import WrongLossError
 from benchmarks.devices import DEVICES
-from benchmarks.stored import RESULTS, Results, conditions_line
+from benchmarks.stored import RESULTS, Results, kept_table
 from benchmarks.workers import WorkerError, run_apart
 from benchmarks.workloads import SHAPES
 from minibert.errors import DeviceError, MinibertError, SettingsError
@@ -145,7 +147,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join([head, *(_line(row) for row in rows)])
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: Mapping[str, Any]) -> str:
     distance = row["loss_distance"]
     memory = row["device_peak_bytes"] or row["peak_bytes"]
     cells = (
@@ -164,7 +166,7 @@ def _line(row: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def named(row: dict[str, Any]) -> str:
+def named(row: Mapping[str, Any]) -> str:
     """A row's backend and how it is used."""
     more = {"torch.compile": row["compiled"], "deterministic": row["deterministic"]}
     return ", ".join([row["backend"], *(name for name, is_so in more.items() if is_so)])
@@ -173,6 +175,65 @@ def named(row: dict[str, Any]) -> str:
 def distance_text(distance: float | None) -> str:
     """A relative distance as text; None is one that was not measured."""
     return "not compared" if distance is None else f"{distance:.0e}" if distance else "nothing"
+
+
+def deviation(losses: Sequence[Sequence[float]]) -> float:
+    """The largest relative distance that losses of the same step have from one another, of the steps that all have."""
+    values = np.array([one[: min(map(len, losses))] for one in losses])
+    return float(((values.max(0) - values.min(0)) / np.abs(values).min(0)).max())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every command on a backend takes: the device, and what is done with its rows."""
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to train (default: cpu)")
+    parser.add_argument("--require-device", action="store_true", help="fail where the device is missing")
+    parser.add_argument("--json", action="store_true", help="print a list of rows instead of the table")
+    parser.add_argument("--keep", type=Path, metavar="FILE.json", help="also add the rows to a file of results")
+    parser.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file of results as a table")
+
+
+def measured_rows(
+    tasks: Sequence[dict[str, Any]],
+    measure: Callable[[dict[str, Any]], dict[str, Any]],
+    *,
+    options: argparse.Namespace,
+    keys: Sequence[str],
+    line: Callable[[Mapping[str, Any]], str],
+) -> tuple[list[dict[str, Any]], int]:
+    """Measures task after task; what cannot run or fails is said, and leaves the others alone.
+
+    Args:
+        tasks: Of the command.
+        measure: Gives a task's row, its conditions among it.
+        options: From a parser with `add_arguments`; every row is kept as it comes where they say so.
+        keys: Of the file of results.
+        line: A row as a line, shown when it is there.
+
+    Returns:
+        The rows, and the exit code of the last failure, or 0.
+
+    Raises:
+        DeviceError: A backend or device is missing that is required.
+    """
+    rows, failed = [], 0
+    for task in tasks:
+        try:
+            row = measure(task)
+        except DeviceError as error:
+            if options.require_device:
+                raise
+            print(f"not run: {error}", file=sys.stderr)
+            continue
+        except (WorkerError, WrongLossError) as error:
+            print(f"failed: {error}", file=sys.stderr)
+            failed = error.exit_code
+            continue
+        under = row.pop("conditions")
+        rows.append(row)
+        print(line(row), file=sys.stderr, flush=True)
+        if options.keep:
+            Results(options.keep, keys).keep(row, under=under)
+    return rows, failed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -190,15 +251,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backend", choices=BACKENDS, action="append", help="Keras' backend; may be repeated")
     parser.add_argument("--shape", choices=(*SHAPES, LARGE), action="append", help="may be repeated (default: imdb, "
                         "amazon); large: hidden size 768, 12 blocks, length 512")  # fmt: skip
-    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to train (default: cpu)")
-    parser.add_argument("--require-device", action="store_true", help="fail where the device is missing")
     parser.add_argument("--precision", choices=PRECISIONS, action="append", help="may be repeated (default: float32)")
     parser.add_argument("--compile", action="store_true", help="PyTorch through torch.compile")
     parser.add_argument("--deterministic", action="store_true", help="with the backend's own switch for it")
     parser.add_argument("--turns", type=int, default=TURNS, metavar="N", help=f"turns of steps (default: {TURNS})")
-    parser.add_argument("--json", action="store_true", help="print a list of rows instead of the table")
-    parser.add_argument("--keep", type=Path, metavar="FILE.json", help="also add the rows to a file of results")
-    parser.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file of results as a table")
+    add_arguments(parser)
     parser.add_argument("--write-losses", action="store_true", help=f"write {FIRST_LOSSES.name} anew, by TensorFlow")
     return parser
 
@@ -209,8 +266,7 @@ def _run(options: argparse.Namespace) -> int:
     for precision in options.precision or ():
         require_precision(precision, options.device)
     if options.table:
-        stored = Results.kept(options.table, KEYS)
-        print(markdown(stored.rows), "", conditions_line(stored.conditions_of(stored.rows)), sep="\n")
+        print(kept_table(Results.kept(options.table, KEYS), markdown))
         return 0
     tasks = [
         {"backend": backend, "shape": shape, "precision": precision, "device": options.device,
@@ -224,24 +280,10 @@ def _run(options: argparse.Namespace) -> int:
         raise SettingsError(f"--backend: one of {', '.join(BACKENDS)} is required, but none came")
     if options.write_losses:
         return _write_losses(tasks)
-    rows, failed = [], 0
-    for task in tasks:
-        try:
-            row = measure_apart(task, alone=len(tasks) == 1)
-        except DeviceError as error:
-            if options.require_device:
-                raise
-            print(f"not run: {error}", file=sys.stderr)
-            continue
-        except (WorkerError, WrongLossError) as error:
-            print(f"failed: {error}", file=sys.stderr)
-            failed = error.exit_code
-            continue
-        under = row.pop("conditions")
-        rows.append(row)
-        print(_line(row), file=sys.stderr, flush=True)
-        if options.keep:
-            Results(options.keep, KEYS).keep(row, under=under)
+    alone = len(tasks) == 1
+    rows, failed = measured_rows(
+        tasks, lambda task: measure_apart(task, alone=alone), options=options, keys=KEYS, line=_line
+    )
     print(json.dumps(rows, indent=2) if options.json else markdown(rows))
     return failed
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.stored import RESULTS, Results, conditions_line, disturbed
+from benchmarks.stored import RESULTS, Results, conditions_line, disturbed, kept_table
 from minibert.artifacts import write_bytes
 from minibert.errors import ArtifactError, MinibertError
 
@@ -56,7 +56,7 @@ def backends() -> str | None:
     from benchmarks.backends import KEYS, markdown
 
     results = Results(RESULTS / "backends.json", KEYS)
-    return f"{markdown(results.rows)}\n\n{_under(results)}" if results.rows else None
+    return kept_table(results, markdown) if results.rows else None
 
 
 def backend_exactness() -> str | None:
@@ -64,7 +64,7 @@ def backend_exactness() -> str | None:
     from benchmarks.backend_exactness import KEYS, markdown
 
     results = Results(RESULTS / "backend_exactness.json", KEYS)
-    return f"{markdown(results.rows)}\n\n{_under(results)}" if results.rows else None
+    return kept_table(results, markdown) if results.rows else None
 
 
 def backend_run() -> str | None:
@@ -72,7 +72,7 @@ def backend_run() -> str | None:
     from benchmarks.backend_run import KEYS, markdown
 
     results = Results(RESULTS / "backend_run.json", KEYS)
-    return f"{markdown(results.rows)}\n\n{_under(results)}" if results.rows else None
+    return kept_table(results, markdown) if results.rows else None
 
 
 def peers() -> str | None:

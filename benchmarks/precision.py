@@ -27,12 +27,12 @@ from benchmarks.interleaved import beside, measure_row
 from benchmarks.line_picture import Line, Panel, line_picture
 from benchmarks.stored import RESULTS, Results, conditions, conditions_line
 from benchmarks.workers import OURS, Worker, run_apart
+from benchmarks.workloads import with_precision
 from minibert.artifacts import write_bytes
 from minibert.errors import MinibertError, SettingsError
 from minibert.settings import RunSettings, replace_setting
 
-PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-"""Name -> the value of ``model.precision``."""
+PRECISIONS = ("float32", "bfloat16")
 STAGES = {"pretrain": "masked LM", "frozen": "classifier, frozen", "unfrozen": "classifier, unfrozen"}
 RESULT_KEYS = ("what", "shape", "step", "stage", "precision")
 SMOOTHED_STEPS = 15
@@ -72,9 +72,9 @@ def run_settings(precision: str, more: Sequence[str] = ()) -> RunSettings:
     from minibert.presets import preset
 
     settings = preset("imdb")
-    for assignment in (*RUN, *more, f"model.precision={PRECISIONS[precision]}"):
+    for assignment in (*RUN, *more):
         settings = replace_setting(settings, assignment)
-    return settings
+    return with_precision(settings, precision)
 
 
 def loss_curves(precision: str, data: str, more: Sequence[str]) -> list[dict[str, Any]]:

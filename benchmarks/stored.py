@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,11 @@ def conditions_line(found: Sequence[Mapping[str, Any]]) -> str:
             f"{one['processor']}{sets}, {one['cores']} cores{device}; {versions}; {one['date']}{_commit_text(one)}."
         )
     return " ".join(dict.fromkeys(sentences))
+
+
+def kept_table(results: Results, markdown: Callable[[Sequence[dict[str, Any]]], str]) -> str:
+    """The rows as their command prints them, with their conditions under them."""
+    return f"{markdown(results.rows)}\n\n{conditions_line(results.conditions_of(results.rows))}"
 
 
 def _commit_text(one: Mapping[str, Any]) -> str:

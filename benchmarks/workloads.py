@@ -46,6 +46,7 @@ __all__ = [
     "shape_token_ids",
     "weights_by_part",
     "whole_labels",
+    "with_precision",
 ]
 
 Parts = dict[str, list[Any]]
@@ -62,6 +63,12 @@ class Workload(Protocol):
     def weights(self) -> Parts:
         """Every weight as it is now, trained or not."""
         ...
+
+
+def with_precision(settings: RunSettings, precision: str) -> RunSettings:
+    """The settings in ``float32`` or ``bfloat16``; TensorFloat-32 is float32 whose products a device rounds."""
+    of_model = "mixed_bfloat16" if precision == "bfloat16" else "float32"
+    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, precision=of_model))
 
 
 def whole_labels(batch: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -145,5 +152,4 @@ class Bfloat16Step(OurStep):
     """Our own training step in mixed precision."""
 
     def __init__(self, settings: RunSettings, step: str) -> None:
-        model = dataclasses.replace(settings.model, precision="mixed_bfloat16")
-        super().__init__(dataclasses.replace(settings, model=model), step)
+        super().__init__(with_precision(settings, "bfloat16"), step)

@@ -123,12 +123,12 @@ def test_wrong_arguments_are_named(arguments, message, capsys):
 
 def test_what_cannot_run_is_said(monkeypatch, capsys):
     def missing(task, **_):
-        raise exactness.DeviceError("--backend jax: it is not installed")
+        raise backends.DeviceError("--backend jax: it is not installed")
 
     monkeypatch.setattr(exactness, "measure", missing)
     assert exactness.main(["--backend", "jax"]) == 0
     assert "not run: --backend jax: it is not installed" in capsys.readouterr().err
-    assert exactness.main(["--backend", "jax", "--require-device"]) == exactness.DeviceError.exit_code
+    assert exactness.main(["--backend", "jax", "--require-device"]) == backends.DeviceError.exit_code
 
     def failing(task, **_):
         raise workers.WorkerError("its process ended")

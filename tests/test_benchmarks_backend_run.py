@@ -40,6 +40,13 @@ def made_up_row(losses=(10.0, 9.0, 8.0), **changes):
     return {**row, **changes}
 
 
+def run_backend_run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.backend_run", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 def test_deviations_are_relative_and_of_the_same_steps():
     other = made_up_row((10.001, 9.0, 8.08, 1.0), steps=4 * backend_run.SMOOTHED_STEPS)
     found = backend_run.deviations(other, made_up_row())
@@ -127,12 +134,13 @@ def test_losses_are_the_runs_own(tmp_path):
     table = tmp_path / "reviews.csv"
     texts = [f"{word} film with a {other} end" for word in ("good", "bad", "long") for other in ("sad", "happy", "odd")]
     table.write_text("review,sentiment\n" + "".join(f"{text},{number % 2}\n" for number, text in enumerate(texts * 8)))
-    arguments = ["--data", str(table), "--steps", "4", "--json", "--set", "text.sequence_length=8"]
+    arguments = ["--data", str(table), "--json", "--set", "text.sequence_length=8"]
     more = ["--set", "model.hidden_size=16", "--set", "model.heads=2", "--set", "corpus.split_column="]
-    command = [sys.executable, "-m", "benchmarks.backend_run", *arguments, *more]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False, env=os.environ)
-    assert done.returncode == 0, done.stderr
-    (row,) = json.loads(done.stdout)
+    (row,), (shorter,) = (
+        json.loads(run_backend_run(*arguments, *more, "--steps", steps).stdout) for steps in ("4", "2")
+    )
+    assert row["inputs"] == shorter["inputs"]  # else a whole run and its beginning would not be compared
+    assert shorter["first_losses"] == row["first_losses"][:2]
     from minibert.preparation import prepare
     from minibert.presets import preset
     from minibert.settings import replace_setting
