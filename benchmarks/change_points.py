@@ -1,7 +1,7 @@
 """How often is `minibert perf history` wrong? False alarms and missed steps, on series whose truth is known.
 
     python -m benchmarks.change_points                        # needs apache-otava
-    python -m benchmarks.change_points --replay STUDY.jsonl   # also what a machine gave with nothing changed
+    python -m benchmarks.change_points --replay STUDY.jsonl.gz   # also what a machine gave with nothing changed
 
 A series is fed as it grows, one record at a time, and a false alarm is a change that is ever reported
 where there is none: what a user would have seen, not only what is left at the end. A step multiplies
@@ -253,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--points", type=int, default=20_000, help="records for each row (default: 20,000)")
     parser.add_argument("--steps", type=int, default=1_000, help="steps of 5 %% for each row (default: 1,000)")
     parser.add_argument("--level", type=float, nargs="+", default=list(LEVELS), help="noise of a record, as a rate")
-    parser.add_argument("--replay", metavar="STUDY.jsonl", type=Path, nargs="+", default=[],
+    parser.add_argument("--replay", metavar="FILE", type=Path, nargs="+", default=[],
                         help="timings of python -m minibert.perf.error_study")  # fmt: skip
     parser.add_argument("--only-replay", action="store_true", help="no series of made-up noise")
     parser.add_argument("--otava-alone", action="store_true", help="what Otava's own defaults would do")
@@ -265,7 +265,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"--{name}: 1 or more is required, but {getattr(options, name)} came")
     try:
         propose = require_otava()
-        replayed = [row for path in options.replay for row in replay(path.stem, read_recording(path), propose)]
+        replayed = [
+            row for path in options.replay for row in replay(path.name.split(".")[0], read_recording(path), propose)
+        ]
     except MinibertError as error:
         print(error, file=sys.stderr)
         return error.exit_code

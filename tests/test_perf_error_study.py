@@ -23,36 +23,46 @@ from minibert.perf.error_study.collect import PAIR_SECONDS, Study
 from minibert.perf.error_study.injection import is_study
 from minibert.perf.error_study.power_curve import power_curve
 from minibert.perf.error_study.recording import Recording, read_recording, write_recording
-from minibert.perf.error_study.replay import as_table, clopper_pearson, rates
+from minibert.perf.error_study.replay import as_table, clopper_pearson, process_scatter, rates
 from minibert.perf.gate import gate_pair_seconds
 from minibert.perf.pair import Block
 from minibert.perf.statistics import pair_figure
 from minibert.progress import Progress
 
-RULES = Rules(fewest_pairs=4, most_pairs=10)
+RULES = Rules(threshold=0.025, confidence=0.99, fewest_pairs=4, fewest_pairs_for_same=4, most_pairs=10)
 ROOT = Path(__file__).parents[1]
 DRAWN = 150
-HEADER = {"kind": "minibert perf error study", "format": 1, "neighbour": "none", "steps": 5, "products": {"0": 0}}
+HEADER = {
+    "kind": "minibert perf error study",
+    "format": 2,
+    "neighbour": "none",
+    "steps": 5,
+    "pair_seconds": PAIR_SECONDS,
+    "products": {"0": 0},
+}
 
 
 def made_up(pairs: int = 40, *, scatter: float = 0.005, others: float = 0.01, neighbour: str = "none") -> Recording:
     """Pairs whose processes differ by chance, and whose head does what a level says."""
     generator = np.random.Generator(np.random.PCG64(5))
-    recording = Recording({"neighbour": neighbour, "steps": 5, "products": {"0": 0, "5": 71, "10": 142}, "machine": {}})
+    products = {"0": 0, "5": 71, "10": 142}
+    recording = Recording(
+        {"neighbour": neighbour, "steps": 5, "pair_seconds": PAIR_SECONDS, "products": products, "machine": {}}
+    )
+
+    def block(ratio: float) -> Block:
+        head = [0.013 * ratio * math.exp(generator.normal(0, 0.01)) for _ in range(2)]
+        return Block((0.013, 0.013), (head[0], head[1]), 0.0045, 0.0045, others)
+
     for _ in range(pairs):
         factor = math.exp(generator.normal(0.0, scatter))
-        recording.pairs.append({
-            level: [
-                Block(0.013, 0.013 * factor * (1 + float(level) / 100) * math.exp(generator.normal(0, 0.01)), 0.0045,
-                      0.0045, others)
-                for _ in range(6)
-            ]
-            for level in recording.header["products"]
-        })  # fmt: skip
+        recording.pairs.append(
+            {level: [block(factor * (1 + float(level) / 100)) for _ in range(6)] for level in products}
+        )
     return recording
 
 
-def test_what_is_written_is_read_back_to_the_microsecond(tmp_path: Path) -> None:
+def test_what_is_written_is_read_back_to_ten_microseconds(tmp_path: Path) -> None:
     recording, path = made_up(3), tmp_path / "study.jsonl"
     write_recording(path, recording)
     again = read_recording(path)
@@ -61,14 +71,51 @@ def test_what_is_written_is_read_back_to_the_microsecond(tmp_path: Path) -> None
     for one, two in zip(recording.pairs, again.pairs, strict=True):
         for level in recording.levels:
             for block, other in zip(one[level], two[level], strict=True):
-                assert other.base_seconds == pytest.approx(block.base_seconds, abs=1e-6)
-                assert other.head_seconds == pytest.approx(block.head_seconds, abs=1.1e-6)
+                assert other.base_turns == pytest.approx(block.base_turns, abs=1e-5)
+                assert other.head_turns == pytest.approx(block.head_turns, abs=1e-5)
+                assert other.control_head_seconds == pytest.approx(block.control_head_seconds, abs=1e-5)
                 assert other.others_rate == block.others_rate
+
+
+def test_a_compressed_recording_is_the_same(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "study.jsonl", tmp_path / "study.jsonl.gz"
+    for path in (plain, packed):
+        write_recording(path, made_up(3))
+    assert read_recording(packed) == read_recording(plain)
+    assert packed.stat().st_size < plain.stat().st_size / 2
+    content = packed.read_bytes()
+    write_recording(packed, made_up(3))
+    assert packed.read_bytes() == content
+
+
+def test_a_damaged_compressed_recording_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "study.jsonl.gz"
+    write_recording(path, made_up(3))
+    content = path.read_bytes()
+    for damaged in (content[:-9], b"no gzip", content[:40] + bytes(40) + content[80:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ArtifactError, match=r"study\.jsonl\.gz: the timings of a study of errors are required"):
+            read_recording(path)
+    path.write_bytes(content)
+    monkeypatch.setattr("minibert.perf.error_study.recording._MOST_BYTES", 100)
+    with pytest.raises(ArtifactError, match="MiB are in it"):
+        read_recording(path)
+
+
+def test_what_the_levels_of_a_pair_have_in_common_is_the_processes() -> None:
+    found, nothing = process_scatter(made_up(200, scatter=0.03)), process_scatter(made_up(200, scatter=0.0))
+    assert found is not None
+    assert found.log_ratio == pytest.approx(0.03, rel=0.15)
+    assert found.log_ratio < found.high < 0.036
+    assert nothing is not None
+    assert nothing.log_ratio <= nothing.high < 0.002
+    assert process_scatter(made_up(2)) is None
+    assert process_scatter(made_up(20, others=0.5)) is None
 
 
 def test_an_unknown_share_of_others_stays_unknown(tmp_path: Path) -> None:
     recording, path = made_up(2), tmp_path / "study.jsonl"
-    recording.pairs = [{"0": [Block(0.013, 0.013, 0.0045, 0.0045, None)] * 4}] * 2
+    recording.pairs = [{"0": [Block((0.013, 0.013), (0.013, 0.013), 0.0045, 0.0045, None)] * 4}] * 2
     write_recording(path, recording)
     assert read_recording(path).pairs[0]["0"][0].others_rate is None
 
@@ -80,7 +127,7 @@ def test_an_unknown_share_of_others_stays_unknown(tmp_path: Path) -> None:
         "no JSON\n",
         "[]\n",
         '{"benchmarks": []}\n',
-        '{"kind": "minibert perf error study", "format": 2, "products": {"0": 0}}\n',
+        '{"kind": "minibert perf error study", "format": 1, "products": {"0": 0}}\n',
         pytest.param("[" * 100_000 + "\n", id="nested"),
         json.dumps(HEADER) + '\n{"levels": {"0": "1,2"}}\n',
     ],
@@ -105,6 +152,7 @@ def test_a_file_that_is_no_study_is_an_error(tmp_path: Path, content: str) -> No
         ({"products": {"0": -1}}, "field 'products': a count for each level is required"),
         ({"products": {"nan": 0}}, "field 'products': a count for each level is required"),
         ({"pair_seconds": 0}, "field 'pair_seconds': a number above 0 is required, but 0 came"),
+        ({"pair_seconds": None}, "field 'pair_seconds': a number above 0 is required, but None came"),
     ],
 )
 def test_a_header_that_cannot_be_replayed_is_named(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -182,7 +230,9 @@ def test_of_a_recording_that_stepped_for_longer_the_first_blocks_count() -> None
     recording = made_up(40)
     for pair in recording.pairs:  # 20 blocks of 0.26 s, of which the gate would have taken the first 6
         for level, blocks in pair.items():
-            slower = [dataclasses.replace(block, head_seconds=2 * block.head_seconds) for block in blocks]
+            slower = [
+                dataclasses.replace(block, head_turns=tuple(2 * turn for turn in block.head_turns)) for block in blocks
+            ]
             pair[level] = [*blocks, *slower, *slower]
     recording.header["pair_seconds"] = 4.0
     found = rates(recording, "0", gates=20, rules=RULES)
@@ -215,10 +265,6 @@ def test_what_is_measured_is_kept_pair_by_pair(tmp_path: Path, monkeypatch: pyte
     kept = read_recording(path)
     assert len(kept.pairs) == 3
     assert kept.pair_seconds == PAIR_SECONDS
-
-
-def test_a_recording_from_before_its_seconds_were_written_down_has_those_of_then() -> None:
-    assert made_up(1).pair_seconds == 1.2
 
 
 def test_too_few_pairs_are_unproven() -> None:
@@ -268,24 +314,40 @@ def test_a_figure_of_a_recorded_pair_counts_its_stepping(tmp_path: Path) -> None
 
 
 def recorded(kind: str) -> Recording:
-    """A recording of the repository; ``kind`` is its neighbour, or ``fresh``: none again, after the rule was chosen."""
-    recording = read_recording(ROOT / "benchmarks" / f"error_study_{kind}.jsonl")
-    assert recording.header["neighbour"] == {"fresh": "none"}.get(kind, kind)
+    """A recording; ``kind`` is its neighbour, or ``later``: none again, after the rules were chosen."""
+    recording = read_recording(ROOT / "benchmarks" / f"error_study_{kind}.jsonl.gz")
+    assert recording.header["neighbour"] == {"later": "none"}.get(kind, kind)
     return recording
 
 
-@pytest.mark.parametrize("kind", ["none", "fresh", "busy"])
+@pytest.mark.parametrize("kind", ["none", "later", "busy"])
 def test_the_same_code_is_called_slower_in_at_most_one_gate_of_a_hundred(kind: str) -> None:
     assert rates(recorded(kind), "0", gates=DRAWN, rules=Rules()).rate(SLOWER) <= 0.01
 
 
-def test_on_a_quiet_machine_5_percent_more_is_called_slower_in_99_gates_of_a_hundred() -> None:
-    assert rates(recorded("none"), "5", gates=DRAWN, rules=Rules()).rate(SLOWER) >= 0.99
+@pytest.mark.parametrize(("kind", "least"), [("none", 0.99), ("later", 0.97)])
+def test_on_a_quiet_machine_5_percent_more_is_called_slower(kind: str, least: float) -> None:
+    """In 99 gates of a hundred is the goal; of 1,000, the two recordings have 99.6 % and 98.6 %."""
+    assert rates(recorded(kind), "5", gates=DRAWN, rules=Rules()).rate(SLOWER) >= least
+
+
+@pytest.mark.parametrize(("factor", "least", "most"), [(1.0, 0.0, 0.02), (1.12, 0.95, 1.0)])
+def test_a_control_that_moved_is_seen_in_a_machines_own_noise(factor: float, least: float, most: float) -> None:
+    recording = recorded("later")
+    recording.pairs = [
+        {"0": [dataclasses.replace(b, control_head_seconds=factor * b.control_head_seconds) for b in pair["0"]]}
+        for pair in recording.pairs
+    ]
+    assert least <= rates(recording, "0", gates=60, rules=Rules()).rate(UNPROVEN) <= most
+
+
+def test_beside_a_neighbour_every_recorded_gate_is_unproven() -> None:
+    recording = recorded("busy")
+    assert all(rates(recording, level, gates=20, rules=Rules()).rate(UNPROVEN) == 1.0 for level in recording.levels)
 
 
 @pytest.mark.parametrize("level", ["5", "10"])
-@pytest.mark.parametrize("kind", ["fresh", "busy"])
+@pytest.mark.parametrize("kind", ["none", "later", "busy"])
 def test_a_slowdown_is_never_called_none(kind: str, level: str) -> None:
-    """Beside a neighbour, and on the recording that no rule was chosen on."""
     found = rates(recorded(kind), level, gates=DRAWN, rules=Rules())
     assert found.rate(SAME) + found.rate(FASTER) <= 0.01

@@ -75,10 +75,12 @@ def recording(pairs: int, *levels: float) -> Recording:
 
     def block(level: float) -> Block:
         control, factors = 0.005 * draw.uniform(0.8, 1.2), np.exp(draw.normal(0.0, 0.003, 2))
-        return Block(3 * control * factors[0], 3 * control * factors[1] * (1 + level / 100), control, control, 0.0)
+        base, head = 3 * control * factors * (1, 1 + level / 100)
+        return Block((base, base), (head, head), control, control, 0.0)
 
     levels = levels or (0,)
-    found = Recording({"neighbour": "none", "steps": 5, "products": {f"{one:g}": 0 for one in levels}, "machine": {}})
+    header = {"neighbour": "none", "steps": 5, "pair_seconds": 1.5, "machine": {}}
+    found = Recording({**header, "products": {f"{one:g}": 0 for one in levels}})
     found.pairs = [{f"{one:g}": [block(one) for _ in range(5)] for one in levels} for _ in range(pairs)]
     return found
 

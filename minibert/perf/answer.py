@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from minibert.perf.decision import FAILED, FASTER, MISSING, SAME, SLOWER, UNPROVEN, Decision, Rules
+from minibert.perf.decision import FAILED, FASTER, MISSING, RULED_OUT, SAME, SLOWER, UNPROVEN, Decision, Rules
 from minibert.perf.statistics import Estimate, PairFigure
 
 FORMAT = "minibert perf gate 1"
@@ -197,8 +197,12 @@ class GateAnswer:
             "machine": self.machine,
             "settings": {
                 "threshold": rules.threshold,
+                "ruled_out": RULED_OUT * rules.threshold,
                 "confidence": rules.confidence,
+                "control_threshold": rules.control_threshold,
+                "control_confidence": rules.control_confidence,
                 "fewest_pairs": rules.fewest_pairs,
+                "fewest_pairs_for_same": rules.fewest_pairs_for_same,
                 "most_pairs": rules.most_pairs,
                 "time_limit_seconds": self.time_limit_seconds,
             },

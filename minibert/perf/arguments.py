@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from minibert.checked import is_line
+from minibert.perf.decision import RULED_OUT, Rules
 from minibert.perf.history_commands import register_history
 
 
@@ -35,8 +36,9 @@ def _add_gate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--benchmark", metavar="NAME", nargs="+", action="extend",
                         help="what is timed (--list shows all; default: the small shapes)")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="list the benchmarks and stop")
-    parser.add_argument("--threshold", metavar="RATE", type=_rate, default=0.025,
-                        help="a smaller slowdown is not called one (default: 0.025)")  # fmt: skip
+    parser.add_argument("--threshold", metavar="RATE", type=_rate, default=Rules.threshold,
+                        help=f"a smaller slowdown is not called one; `same` rules out {RULED_OUT:g} times as much "
+                             f"(default: {Rules.threshold:g})")  # fmt: skip
     parser.add_argument("--time-limit", metavar="SECONDS", type=_positive_seconds, default=60.0,
                         help="seconds of stepping for each benchmark, both sides together (default: 60)")  # fmt: skip
     parser.add_argument("--no-numeric", action="store_true", help="do not compare what the tiny run computes")

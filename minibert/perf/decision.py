@@ -1,7 +1,7 @@
 """The verdict on one benchmark, pair by pair: is it open still, and if not, what is the answer?
 
 `slower` asks for three things: the ratio is beyond the threshold, the interval excludes zero, and a
-repeat with fresh processes says both again. `same` asks that a slowdown of twice the threshold is
+repeat with fresh processes says both again. `same` asks that a slowdown of `RULED_OUT` times the threshold is
 outside the interval, and that no repeat says slower. Whatever time, the control or neighbours leave open is
 `unproven`, which is no pass; `missing` and `failed` are not about time, and are said elsewhere.
 
@@ -19,6 +19,8 @@ from minibert.perf.statistics import Estimate, PairFigure, detectable_change, es
 
 FASTER, SAME, SLOWER, UNPROVEN = "faster", "same", "slower", "unproven"
 MISSING, FAILED = "missing", "failed"
+RULED_OUT = 2.5
+"""`same` rules out a slowdown of so many times the threshold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +31,22 @@ class Rules:
         threshold: A smaller change is none, relative.
         confidence: Of the intervals.
         fewest_pairs: Pairs of processes before anything is said, and before a repeat says anything.
+        fewest_pairs_for_same: Pairs before `same` is said while there is time left: the scatter of a few can be small
+            by chance, and what is called the same is asked no more.
         most_pairs: Pairs at the most in the first part, and in the repeat.
         control_threshold: The control has moved beyond this, if its interval excludes zero too.
+        control_confidence: Of the control's interval. It is looked at for a machine that has changed, not for small
+            changes, and each time that it seems to have moved by chance takes an answer away.
         most_troubled: Pairs that prove nothing, after which no more are taken.
     """
 
-    threshold: float = 0.025
-    confidence: float = 0.99
+    threshold: float = 0.02
+    confidence: float = 0.98
     fewest_pairs: int = 8
+    fewest_pairs_for_same: int = 16
     most_pairs: int = 40
     control_threshold: float = 0.015
+    control_confidence: float = 0.999
     most_troubled: int = 6
 
 
@@ -127,7 +135,7 @@ class Trial:
         found = self._estimate(self.first)
         if self._is_beyond(found):
             self._claim = SLOWER if found.log_ratio > 0 else FASTER
-        elif self._is_same(found) and not self._control_moved():
+        elif self._is_same(found) and self._has_enough_for_same() and not self._control_moved():
             self._decision = self._made(SAME, self._bound(found))
         elif len(self.first) >= self.rules.most_pairs:
             self.end("")
@@ -141,7 +149,7 @@ class Trial:
                 self._decision = self._made(UNPROVEN, self._control_words())
             else:
                 self._decision = self._made(self._claim, "a repeat with fresh processes confirms it")
-        elif self._is_same(again) or len(self.repeat) >= self.rules.most_pairs:
+        elif len(self.repeat) >= self.rules.most_pairs:
             self.end("a repeat did not confirm the change")
 
     def _last_word(self, reason: str) -> Decision:
@@ -185,7 +193,10 @@ class Trial:
 
     @property
     def _far(self) -> float:
-        return math.log1p(2 * self.rules.threshold)
+        return math.log1p(RULED_OUT * self.rules.threshold)
+
+    def _has_enough_for_same(self) -> bool:
+        return len(self.first) >= min(self.rules.fewest_pairs_for_same, self.rules.most_pairs)
 
     def _is_contradicted(self) -> bool:
         """Whether the repeat, as far as it went, moved beyond the threshold the other way than the first part."""
@@ -209,7 +220,7 @@ class Trial:
 
     def _control(self) -> Estimate:
         ratios = [figure.control_log_ratio for figure in self.first + self.repeat]
-        return estimate(ratios, confidence=self.rules.confidence)
+        return estimate(ratios, confidence=self.rules.control_confidence)
 
     def _control_moved(self) -> bool:
         control = self._control()

@@ -25,8 +25,8 @@ SIDES = ("base", "head")
 TIME_LIMIT_SECONDS = 60.0
 """Of stepping, for each benchmark, both sides together, unless another is asked for."""
 PAIRS_IN_LIMIT = 40
-"""Pairs of processes that fill the time limit, first part and repeat together: processes differ by more than the
-blocks in one do, so many short pairs say more than few long ones."""
+"""Pairs of processes that fill the time limit, first part and repeat together. A pair is one observation, and an
+interval over many short ones is narrower than over few long ones."""
 
 
 class Talks(Protocol):

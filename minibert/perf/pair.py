@@ -1,7 +1,8 @@
 """Times two processes against each other: one steps while the other waits, in the order A B B A.
 
 A slow drift of the machine falls out of such a block, and the next block begins with the other side.
-The control runs once on each side within every block, in the same order.
+The control runs once on each side within every block, in the same order. Turns are short, single steps where
+a step takes longer: what a shared machine does to one turn it does to the next the less, the later that comes.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-TURN_SECONDS = 0.06
+TURN_SECONDS = 0.02
 CONTROL_SECONDS = 0.02
 FEWEST_BLOCKS = 4
-OTHERS_LIMIT = 0.10
-"""A block in which other processes took more than this share of the cores is discarded."""
+OTHERS_LIMIT = 0.25
+"""A block in which other processes took more than this share of the cores is discarded. Those with less are noisier
+than undisturbed ones by so little that without them an answer takes longer."""
 PATIENCE = 2.0
 """Where blocks are discarded, others are taken instead, for so many times the seconds of stepping at the most."""
 CONTROL = "control"
@@ -35,15 +37,16 @@ class Block:
     """One A B B A block.
 
     Attributes:
-        base_seconds: Mean wall seconds of a step of the base.
-        head_seconds: Likewise of the head.
+        base_turns: Mean wall seconds of a step of the base, in its first and in its second turn. One value, where a
+            base is a stored result and takes no turns.
+        head_turns: Likewise of the head; each stands next to the base's turn of the same number.
         control_base_seconds: Mean wall seconds of the control in the base's process.
         control_head_seconds: Likewise in the head's.
         others_rate: Share of all cores that other processes took meanwhile, 0 to 1; None if it is not known.
     """
 
-    base_seconds: float
-    head_seconds: float
+    base_turns: tuple[float, ...]
+    head_turns: tuple[float, ...]
     control_base_seconds: float
     control_head_seconds: float
     others_rate: float | None
@@ -52,6 +55,16 @@ class Block:
     def is_quiet(self) -> bool:
         """Whether other processes left the cores alone, as far as anybody knows."""
         return self.others_rate is None or self.others_rate <= OTHERS_LIMIT
+
+    @property
+    def base_seconds(self) -> float:
+        """Mean wall seconds of a step of the base."""
+        return sum(self.base_turns) / len(self.base_turns)
+
+    @property
+    def head_seconds(self) -> float:
+        """Likewise of the head."""
+        return sum(self.head_turns) / len(self.head_turns)
 
 
 @dataclass(frozen=True)
@@ -118,8 +131,9 @@ class _Amount:
 
     @property
     def is_enough(self) -> bool:
+        """Never after an odd number: each side began as many blocks as the other."""
         is_open = self.quiet < self.wanted and self.stepped < PATIENCE * self.wanted  # false for NaN
-        return self.blocks >= FEWEST_BLOCKS and not is_open
+        return self.blocks >= FEWEST_BLOCKS and self.blocks % 2 == 0 and not is_open
 
     def add(self, seconds: float, *, is_quiet: bool) -> None:
         self.blocks += 1
@@ -133,19 +147,19 @@ def _steps(turn_seconds: float, step_seconds: float) -> int:
 
 
 def _block(base: Asked, turns: list[Any], steps: int, controls: list[Any], control_steps: int, cores: int) -> Block:
-    def mean(answers: list[Any], is_base: bool, count: int) -> float:
-        seconds = [answer["seconds"] for worker, answer in answers if (worker is base) == is_base]
-        return float(sum(seconds) / (len(seconds) * count))
+    def step_seconds(answers: list[Any], is_base: bool, count: int) -> list[float]:
+        return [float(answer["seconds"]) / count for worker, answer in answers if (worker is base) == is_base]
 
+    (base_first, base_second), (head_first, head_second) = (step_seconds(turns, side, steps) for side in (True, False))
     answers = [answer for _, answer in turns]
     others: float | None = None
     if all(answer["busy_seconds"] is not None for answer in answers):
         taken = sum(answer["busy_seconds"] - answer["own_seconds"] for answer in answers)
         others = max(0.0, taken / (sum(answer["seconds"] for answer in answers) * cores))
     return Block(
-        base_seconds=mean(turns, True, steps),
-        head_seconds=mean(turns, False, steps),
-        control_base_seconds=mean(controls, True, control_steps),
-        control_head_seconds=mean(controls, False, control_steps),
+        base_turns=(base_first, base_second),
+        head_turns=(head_first, head_second),
+        control_base_seconds=step_seconds(controls, True, control_steps)[0],
+        control_head_seconds=step_seconds(controls, False, control_steps)[0],
         others_rate=others,
     )

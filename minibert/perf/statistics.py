@@ -1,6 +1,6 @@
-"""From timed blocks to an interval: the median within a pair of processes, then the mean over pairs.
+"""From timed blocks to an interval: the middle within a pair of processes, then the mean over pairs.
 
-Two processes of the same code differ by more than two rounds of one process do (where their memory lies,
+Two processes of the same code can differ by more than two rounds of one process do (where their memory lies,
 which core their threads took), so a pair is one observation, however many blocks it has. Everything is
 in logarithms: twice as fast and half as fast are equally far from the same.
 """
@@ -11,11 +11,15 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 from minibert.errors import MinibertError
 from minibert.perf.pair import Block, PairTimes
 
 FEWEST_KEPT_BLOCKS = 3
+OTHERS_MEAN_LIMIT = 0.15
+"""A pair of processes in which others took more than this share of the cores on average proves nothing. Beside one that
+multiplies matrices half of the time it is 0.3, with nothing else running mostly less than 0.06."""
 BOOTSTRAP_FROM = 8
 """Pairs from which on the bootstrap has something to draw from; with fewer, Student's t alone is used."""
 RESAMPLES = 2_000
@@ -26,8 +30,8 @@ class PairFigure:
     """What one pair of processes says about one benchmark.
 
     Attributes:
-        log_ratio: Median over its blocks of log(head / base); above 0 the head is slower.
-        control_log_ratio: Likewise of the control.
+        log_ratio: `pseudo_median` over its turns of log(head / base); above 0 the head is slower.
+        control_log_ratio: Likewise of the control, over blocks.
         base_seconds: Median of the base's step.
         head_seconds: Likewise of the head's.
         blocks: Blocks that count.
@@ -76,16 +80,20 @@ def pair_figure(times: PairTimes) -> PairFigure:
     """Reduces a pair's blocks to one observation; one that proves nothing says so in ``trouble``."""
     kept = [block for block in times.blocks if block.is_quiet]
     discarded = len(times.blocks) - len(kept)
+    known = [block.others_rate for block in times.blocks if block.others_rate is not None]
+    others = statistics.fmean(known) if known else 0.0
     if not all(_is_positive(block) for block in times.blocks):
         trouble = "a time that is not a positive number came"
+    elif others > OTHERS_MEAN_LIMIT:
+        trouble = f"other processes took {others:.0%} of the cores"
     elif len(kept) < FEWEST_KEPT_BLOCKS or discarded > len(kept):
         trouble = f"other processes took the cores in {discarded} of {len(times.blocks)} blocks"
     else:
         return PairFigure(
-            log_ratio=statistics.median(math.log(b.head_seconds / b.base_seconds) for b in kept),
-            control_log_ratio=statistics.median(
-                math.log(b.control_head_seconds / b.control_base_seconds) for b in kept
+            log_ratio=pseudo_median(
+                [math.log(head / base) for b in kept for head, base in zip(b.head_turns, b.base_turns, strict=True)]
             ),
+            control_log_ratio=pseudo_median([math.log(b.control_head_seconds / b.control_base_seconds) for b in kept]),
             base_seconds=statistics.median(b.base_seconds for b in kept),
             head_seconds=statistics.median(b.head_seconds for b in kept),
             blocks=len(kept),
@@ -95,8 +103,20 @@ def pair_figure(times: PairTimes) -> PairFigure:
     return PairFigure(0.0, 0.0, 0.0, 0.0, len(kept), discarded, times.stepping_seconds, trouble)
 
 
+def pseudo_median(values: Sequence[float]) -> float:
+    """The median of the means of all pairs of values, each with itself too.
+
+    As deaf to a few wild values as a median, and for the noise of a shared machine less uncertain.
+
+    Source: Hodges and Lehmann, "Estimates of location based on rank tests", Annals of Mathematical Statistics 34, 1963.
+    """
+    if not values:
+        raise MinibertError("values: at least 1 is required, but none came")
+    return statistics.median((one + other) / 2 for one, other in combinations_with_replacement(values, 2))
+
+
 def _is_positive(block: Block) -> bool:
-    seconds = (block.base_seconds, block.head_seconds, block.control_base_seconds, block.control_head_seconds)
+    seconds = (*block.base_turns, *block.head_turns, block.control_base_seconds, block.control_head_seconds)
     return all(0 < value < math.inf for value in seconds)  # false for NaN
 
 

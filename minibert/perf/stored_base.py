@@ -222,14 +222,15 @@ def time_alone(worker: Talks, name: str, base: StoredBase, seconds: float, step_
     while len(blocks) < 4 or stepped < seconds:
         said = worker.ask("rounds", name=name, count=rounds)
         control = statistics.median(said["control_seconds"])
+        base_now = math.exp(statistics.fmean(base.logarithms)) * control
         ratio = statistics.median(s / c for s, c in zip(said["step_seconds"], said["control_seconds"], strict=True))
         others = None
         if said["busy_seconds"] is not None:
             others = max(0.0, (said["busy_seconds"] - said["own_seconds"]) / (said["seconds"] * available_cores()))
         blocks.append(
             Block(
-                base_seconds=math.exp(statistics.fmean(base.logarithms)) * control,
-                head_seconds=ratio * control,
+                base_turns=(base_now,),
+                head_turns=(ratio * control,),
                 control_base_seconds=base.control_seconds,
                 control_head_seconds=control,
                 others_rate=others,

@@ -15,7 +15,7 @@ from minibert.perf.decision import Rules
 from minibert.perf.error_study.collect import Study
 from minibert.perf.error_study.power_curve import power_curve
 from minibert.perf.error_study.recording import NEIGHBOURS, Recording, read_recording, write_recording
-from minibert.perf.error_study.replay import Rates, as_table, rates
+from minibert.perf.error_study.replay import Rates, as_table, process_scatter, rates
 from minibert.perf.gate_commands import own_files
 from minibert.perf.trees import checkout_root, working_side
 from minibert.progress import Progress
@@ -32,8 +32,11 @@ def main(words: Sequence[str] | None = None) -> int:
         found: dict[str, list[Rates]] = {}
         for recording in recordings:
             levels = [rates(recording, level, gates=options.gates, rules=rules) for level in recording.levels]
-            found[recording.header["neighbour"]] = levels
+            found.setdefault(recording.header["neighbour"], levels)  # the picture has a curve for each neighbour
             print(as_table(recording.header["neighbour"], levels))
+            common = process_scatter(recording)
+            words = "-" if common is None else f"{common.log_ratio:.1%} (at most {common.high:.1%})"
+            print(f"what all levels of a pair of processes have in common: {words}\n")
         if options.picture is not None:
             write_bytes(options.picture, power_curve(found, threshold=rules.threshold).encode())
     except MinibertError as error:

@@ -1,16 +1,20 @@
 """The study's timings in a small text file, one line for each pair of processes.
 
-    {"kind": "minibert perf error study", "neighbour": "none", "steps": 5, "products": {"0": 0, "5": 71}, ...}
-    {"pair": 0, "levels": {"0": "13245,56,4512,-14,1;13198,-20,4509,3,0", "5": "..."}}
+    {"kind": "minibert perf error study", "neighbour": "none", "steps": 1, "products": {"0": 0, "5": 71}, ...}
+    {"pair": 0, "levels": {"0": "2645,56,-31,12,451,-4,1;2698,-20,15,4,450,3,0", "5": "..."}}
 
-A block is the base's step in microseconds, how much longer the head's took, the same of the control, and
-the share of the cores that others took in percent (nothing, where it is not known).
+A block is the base's step in its first turn, how much longer the head's next to it took, the same of the base's and the
+head's second turn beside the first, the control in the base, and how much longer it took in the head: all in units of
+10 microseconds; and the share of the cores that others took in percent (nothing, where it is not known). A file whose
+name ends in ``.gz`` is compressed.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +24,19 @@ from minibert.artifacts import write_bytes
 from minibert.errors import ArtifactError
 from minibert.perf.pair import Block, PairTimes
 
-KIND, FORMAT = "minibert perf error study", 1
+KIND, FORMAT = "minibert perf error study", 2
 NEIGHBOURS = ("none", "busy")
 """What else the machine did while a study measured."""
-_MICRO = 1e-6
+_UNIT = 1e-5
+_MOST_BYTES = 64 << 20
+"""Of a compressed file, unpacked: a small file can hold a very large one."""
+
+
+_NO_RECORDING = (
+    *(OSError, EOFError, zlib.error),
+    *(ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError),
+)
+"""What reading a file raises that is none, or not a whole one."""
 
 
 @dataclass
@@ -45,8 +58,8 @@ class Recording:
 
     @property
     def pair_seconds(self) -> float:
-        """Seconds of stepping in one pair; a file from before this was written down has 1.2."""
-        return float(self.header.get("pair_seconds", 1.2))
+        """Seconds of stepping in one pair."""
+        return float(self.header["pair_seconds"])
 
     def times(self, level: str) -> list[PairTimes]:
         """Each pair's blocks of a level, as the gate would have had them."""
@@ -55,12 +68,13 @@ class Recording:
 
 
 def write_recording(path: Path, recording: Recording) -> None:
-    """Writes the whole file."""
+    """Writes the whole file, compressed where ``path`` ends in ``.gz``; the same timings give the same bytes."""
     lines = [json.dumps({"kind": KIND, "format": FORMAT, **recording.header}, allow_nan=False)]
     for number, pair in enumerate(recording.pairs):
         levels = {level: ";".join(map(_encoded, blocks)) for level, blocks in pair.items()}
         lines.append(json.dumps({"pair": number, "levels": levels}))
-    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+    content = "".join(f"{line}\n" for line in lines).encode()
+    write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 def read_recording(path: Path) -> Recording:
@@ -70,7 +84,7 @@ def read_recording(path: Path) -> Recording:
         ArtifactError: It is missing, or not one.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = _content(path).decode().splitlines()
         header = json.loads(lines[0])
         if header.pop("kind") != KIND or header.pop("format") != FORMAT:
             raise ValueError("its first line is of something else")
@@ -83,8 +97,18 @@ def read_recording(path: Path) -> Recording:
             for line in lines[1:]
         ]
         return Recording(header, list(pairs))
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+    except _NO_RECORDING as error:
         raise ArtifactError(f"{path}: the timings of a study of errors are required, but {error}") from None
+
+
+def _content(path: Path) -> bytes:
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    with gzip.open(path) as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"more than {_MOST_BYTES >> 20} MiB are in it")
+    return content
 
 
 def _check_header(header: dict[str, Any]) -> None:
@@ -100,8 +124,9 @@ def _check_header(header: dict[str, Any]) -> None:
         raise ValueError(f"field 'steps': an integer, 1 or more, is required, but {steps!r} came")
     if not isinstance(products, dict) or not products or not all(map(_is_level, products.items())):
         raise ValueError(f"field 'products': a count for each level is required, but {products!r} came")
-    if not 0 < Recording(header).pair_seconds < math.inf:
-        raise ValueError(f"field 'pair_seconds': a number above 0 is required, but {header['pair_seconds']!r} came")
+    seconds = header.get("pair_seconds")
+    if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise ValueError(f"field 'pair_seconds': a number above 0 is required, but {seconds!r} came")
 
 
 def _is_level(item: tuple[str, Any]) -> bool:
@@ -116,19 +141,20 @@ def _as_times(level: str, blocks: Sequence[Block], steps: int) -> PairTimes:
 
 
 def _encoded(block: Block) -> str:
-    base, control = round(block.base_seconds / _MICRO), round(block.control_base_seconds / _MICRO)
-    head = round(block.head_seconds / _MICRO) - base
-    other = round(block.control_head_seconds / _MICRO) - control
-    others = "" if block.others_rate is None else round(100 * block.others_rate)
-    return f"{base},{head},{control},{other},{others}"
+    turns = (block.base_turns[0], block.head_turns[0], block.base_turns[1], block.head_turns[1])
+    first, *others = (round(seconds / _UNIT) for seconds in turns)
+    control, other = round(block.control_base_seconds / _UNIT), round(block.control_head_seconds / _UNIT)
+    rate = "" if block.others_rate is None else round(100 * block.others_rate)
+    return ",".join(map(str, (first, *(value - first for value in others), control, other - control, rate)))
 
 
 def _decoded(text: str) -> Block:
-    base, head, control, other, others = text.split(",")
+    *numbers, rate = text.split(",")
+    first, head_first, base_second, head_second, control, other = map(int, numbers)
     return Block(
-        int(base) * _MICRO,
-        (int(base) + int(head)) * _MICRO,
-        int(control) * _MICRO,
-        (int(control) + int(other)) * _MICRO,
-        int(others) / 100 if others else None,
+        (first * _UNIT, (first + base_second) * _UNIT),
+        ((first + head_first) * _UNIT, (first + head_second) * _UNIT),
+        control * _UNIT,
+        (control + other) * _UNIT,
+        int(rate) / 100 if rate else None,
     )

@@ -1,9 +1,9 @@
 """What the gate would have said: recorded pairs of processes, fed to the gate's own decision.
 
-One gate takes pairs until it is answered. *Drawn* gates take theirs from all recorded pairs in a random
-order, so the same pairs serve in many of them: their rate is the best estimate, but they are not
-independent. *Separate* gates take the pairs in the order of time and none twice: they are, and the
-Clopper-Pearson bounds are theirs.
+One gate takes pairs until it is answered. *Drawn* gates take theirs at random from all recorded pairs, any of them
+again and again: their rate is the best estimate, as good as the recording is like the machine, but they are not
+independent. With fewer recorded pairs than a gate takes at least, there is nothing to draw from. *Separate* gates
+take the pairs in the order of time and none twice: they are, and the Clopper-Pearson bounds are theirs.
 
 The gate's time limit holds. Where a recording stepped for longer in a pair than the gate does now, a pair's
 first blocks count, as many as the gate would have taken; where it stepped for less, its seconds are scaled.
@@ -25,6 +25,7 @@ from minibert.perf.gate import TIME_LIMIT_SECONDS, add_within, gate_pair_seconds
 from minibert.perf.pair import shortened
 from minibert.perf.statistics import PairFigure, pair_figure
 
+_RESAMPLES = 2_000
 _COLUMNS = (
     *("neighbour", "extra work", "measured", "called slower", "same or faster", "unproven"),
     *("separate gates: slower", "95 % bounds", "stepping of a gate"),
@@ -89,11 +90,13 @@ def rates(recording: Recording, level: str, *, gates: int, rules: Rules, seed: i
 
     Determinism: depends on the arguments alone.
     """
-    seconds = gate_pair_seconds()
-    factor = max(1.0, seconds / recording.pair_seconds)
-    figures = [_scaled(pair_figure(shortened(times, seconds / factor)), factor) for times in recording.times(level)]
+    figures, factor = _figures(recording, level), _factor(recording)
     generator = np.random.Generator(np.random.PCG64([seed, round(100 * float(level))]))
-    ended = [_gate([figures[i] for i in generator.permutation(len(figures))], rules).trial for _ in range(gates)]
+    count = 2 * rules.most_pairs if len(figures) >= rules.fewest_pairs else 0
+    drawn = (
+        [figures[i] for i in generator.integers(0, len(figures), count)] if count else figures for _ in range(gates)
+    )
+    ended = [_gate(each, rules).trial for each in drawn]
     ratios = [figure.log_ratio for figure in figures if not figure.trouble]
     return Rates(
         level=float(level),
@@ -116,8 +119,54 @@ class _Gate:
     is_finished: bool
 
 
-def _scaled(figure: PairFigure, factor: float) -> PairFigure:
-    return dataclasses.replace(figure, stepping_seconds=factor * figure.stepping_seconds)
+@dataclass(frozen=True)
+class ProcessScatter:
+    """By how much two processes of the same code differ, apart from what the machine does to the single blocks.
+
+    The levels of a pair are timed one after the other in the same two processes, so what they have in common is the
+    processes'. Its variance is the mean covariance of two levels over pairs. Where the memory of a level's own graph
+    lies is not in it.
+
+    Attributes:
+        log_ratio: The standard deviation over pairs; 0 where the levels have nothing in common.
+        high: Upper end of its 95 % interval, from drawing the pairs anew.
+    """
+
+    log_ratio: float
+    high: float
+
+
+def process_scatter(recording: Recording, *, seed: int = 0) -> ProcessScatter | None:
+    """What the levels of a pair have in common; None with fewer than two levels, or three undisturbed pairs.
+
+    Determinism: depends on the arguments alone.
+    """
+    having_all = Recording(recording.header, [pair for pair in recording.pairs if pair.keys() >= set(recording.levels)])
+    figures = zip(*(_figures(having_all, level) for level in recording.levels), strict=True)
+    whole = np.array([[each.log_ratio for each in pair] for pair in figures if not any(e.trouble for e in pair)])
+    if len(recording.levels) < 2 or len(whole) < 3:
+        return None
+    generator = np.random.Generator(np.random.PCG64(seed))
+    drawn = [_common_scatter(whole[generator.integers(0, len(whole), len(whole))]) for _ in range(_RESAMPLES)]
+    return ProcessScatter(_common_scatter(whole), float(np.quantile(drawn, 0.975)))
+
+
+def _common_scatter(log_ratios: np.ndarray) -> float:
+    """Of (pairs, levels): the root of the mean covariance of two levels; 0 if that is below 0."""
+    covariance = np.cov(log_ratios, rowvar=False)
+    return float(max(0.0, covariance[np.triu_indices(len(covariance), k=1)].mean())) ** 0.5
+
+
+def _factor(recording: Recording) -> float:
+    """How many times longer a gate steps in a pair than the study did; 1 where it steps for less."""
+    return max(1.0, gate_pair_seconds() / recording.pair_seconds)
+
+
+def _figures(recording: Recording, level: str) -> list[PairFigure]:
+    """What each pair of a level would have said in a gate."""
+    factor = _factor(recording)
+    figures = [pair_figure(shortened(times, gate_pair_seconds() / factor)) for times in recording.times(level)]
+    return [dataclasses.replace(each, stepping_seconds=factor * each.stepping_seconds) for each in figures]
 
 
 def _gate(figures: Sequence[PairFigure], rules: Rules) -> _Gate:
