@@ -23,7 +23,7 @@ from minibert.perf.error_study.collect import PAIR_SECONDS, Study
 from minibert.perf.error_study.injection import is_study
 from minibert.perf.error_study.power_curve import power_curve
 from minibert.perf.error_study.recording import Recording, read_recording, write_recording
-from minibert.perf.error_study.replay import as_table, clopper_pearson, process_scatter, rates
+from minibert.perf.error_study.replay import as_table, clopper_pearson, process_scatter, rates, with_moved_control
 from minibert.perf.gate import gate_pair_seconds
 from minibert.perf.pair import Block
 from minibert.perf.statistics import pair_figure
@@ -293,6 +293,10 @@ def test_a_replay_from_the_command_line_prints_its_table_and_draws(
     assert main(["--replay", str(path), "--gates", "10", "--picture", str(picture)]) == 0
     assert capsys.readouterr().out.count("\n| none |") == 3
     assert picture.read_text(encoding="utf-8").startswith("<svg")
+    assert main(["--replay", str(path), "--gates", "10", "--control-moved", "0.2"]) == 0
+    assert capsys.readouterr().out.count("| 100.0% | 0 of ") == 3
+    assert main(["--replay", str(path), "--control-moved", "-1"]) != 0
+    assert "control_moved: a rate above -1 is required, but -1.0 came" in capsys.readouterr().err
     assert main(["--replay", str(tmp_path / "nothing.jsonl")]) == ArtifactError.exit_code
     assert "nothing.jsonl" in capsys.readouterr().err
 
@@ -331,13 +335,9 @@ def test_on_a_quiet_machine_5_percent_more_is_called_slower(kind: str, least: fl
     assert rates(recorded(kind), "5", gates=DRAWN, rules=Rules()).rate(SLOWER) >= least
 
 
-@pytest.mark.parametrize(("factor", "least", "most"), [(1.0, 0.0, 0.02), (1.12, 0.95, 1.0)])
-def test_a_control_that_moved_is_seen_in_a_machines_own_noise(factor: float, least: float, most: float) -> None:
-    recording = recorded("later")
-    recording.pairs = [
-        {"0": [dataclasses.replace(b, control_head_seconds=factor * b.control_head_seconds) for b in pair["0"]]}
-        for pair in recording.pairs
-    ]
+@pytest.mark.parametrize(("rate", "least", "most"), [(0.0, 0.0, 0.02), (0.12, 0.95, 1.0)])
+def test_a_control_that_moved_is_seen_in_a_machines_own_noise(rate: float, least: float, most: float) -> None:
+    recording = with_moved_control(recorded("later"), rate)
     assert least <= rates(recording, "0", gates=60, rules=Rules()).rate(UNPROVEN) <= most
 
 

@@ -1,8 +1,8 @@
 """Times two processes against each other: one steps while the other waits, in the order A B B A.
 
 A slow drift of the machine falls out of such a block, and the next block begins with the other side.
-The control runs once on each side within every block, in the same order. Turns are short, single steps where
-a step takes longer: what a shared machine does to one turn it does to the next the less, the later that comes.
+The control runs once on each side within every block, in the same order. A turn is short, and is a single step
+where that takes longer, because a shared machine treats two turns the more alike the sooner one follows the other.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from minibert.perf.decision import Rules
 from minibert.perf.error_study.collect import Study
 from minibert.perf.error_study.power_curve import power_curve
 from minibert.perf.error_study.recording import NEIGHBOURS, Recording, read_recording, write_recording
-from minibert.perf.error_study.replay import Rates, as_table, process_scatter, rates
+from minibert.perf.error_study.replay import Rates, as_table, process_scatter, rates, with_moved_control
 from minibert.perf.gate_commands import own_files
 from minibert.perf.trees import checkout_root, working_side
 from minibert.progress import Progress
@@ -31,12 +31,13 @@ def main(words: Sequence[str] | None = None) -> int:
         rules = Rules(threshold=options.threshold)
         found: dict[str, list[Rates]] = {}
         for recording in recordings:
-            levels = [rates(recording, level, gates=options.gates, rules=rules) for level in recording.levels]
+            moved = with_moved_control(recording, options.control_moved)
+            levels = [rates(moved, level, gates=options.gates, rules=rules) for level in moved.levels]
             found.setdefault(recording.header["neighbour"], levels)  # the picture has a curve for each neighbour
             print(as_table(recording.header["neighbour"], levels))
             common = process_scatter(recording)
-            words = "-" if common is None else f"{common.log_ratio:.1%} (at most {common.high:.1%})"
-            print(f"what all levels of a pair of processes have in common: {words}\n")
+            shown = "-" if common is None else f"{common.log_ratio:.1%} (at most {common.high:.1%})"
+            print(f"what all levels of a pair of processes have in common: {shown}\n")
         if options.picture is not None:
             write_bytes(options.picture, power_curve(found, threshold=rules.threshold).encode())
     except MinibertError as error:
@@ -56,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="where the timings are written, after every pair of processes")
     parser.add_argument("--picture", type=Path, help="where the power curve is written, as SVG")
     parser.add_argument("--gates", type=int, default=GATES, help=f"gates that are drawn (default: {GATES:,})")
+    parser.add_argument("--control-moved", type=float, default=0.0, metavar="RATE",
+                        help="as if the control had taken so much longer in the head")  # fmt: skip
     parser.add_argument("--threshold", type=float, default=Rules().threshold, help="the gate's")
     return parser
 

@@ -12,6 +12,7 @@ first blocks count, as many as the gate would have taken; where it stepped for l
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -19,15 +20,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minibert.errors import MinibertError
 from minibert.perf.decision import SLOWER, UNPROVEN, Decision, Rules, Trial
 from minibert.perf.error_study.recording import Recording
 from minibert.perf.gate import TIME_LIMIT_SECONDS, add_within, gate_pair_seconds
-from minibert.perf.pair import shortened
+from minibert.perf.pair import Block, shortened
 from minibert.perf.statistics import PairFigure, pair_figure
 
 _RESAMPLES = 2_000
 _COLUMNS = (
-    *("neighbour", "extra work", "measured", "called slower", "same or faster", "unproven"),
+    *("neighbour", "extra work", "measured", "scatter of a pair", "called slower", "same or faster", "unproven"),
     *("separate gates: slower", "95 % bounds", "stepping of a gate"),
 )
 
@@ -119,6 +121,24 @@ class _Gate:
     is_finished: bool
 
 
+def with_moved_control(recording: Recording, rate: float) -> Recording:
+    """The recording as if the control had taken ``rate`` longer in the head: does the gate see that it moved?
+
+    Raises:
+        MinibertError: A control that took no time at all, or less, is asked for.
+    """
+    if not -1 < rate < math.inf:
+        raise MinibertError(f"control_moved: a rate above -1 is required, but {rate} came")
+
+    def moved(block: Block) -> Block:
+        return dataclasses.replace(block, control_head_seconds=(1 + rate) * block.control_head_seconds)
+
+    found = Recording(recording.header)
+    for pair in recording.pairs:
+        found.pairs.append({level: [moved(block) for block in blocks] for level, blocks in pair.items()})
+    return found
+
+
 @dataclass(frozen=True)
 class ProcessScatter:
     """By how much two processes of the same code differ, apart from what the machine does to the single blocks.
@@ -199,6 +219,7 @@ def as_table(neighbour: str, found: Sequence[Rates]) -> str:
             neighbour,
             f"{each.level:g} %",
             "-" if each.ratio is None else f"{each.ratio:+.2%}",
+            "-" if each.scatter is None else f"{each.scatter:.1%}",
             f"{each.rate(SLOWER):.1%}",
             f"{passed:.1%}",
             f"{each.rate(UNPROVEN):.1%}",
