@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from minibert.errors import ArtifactError
+from minibert.errors import ArtifactError, SettingsError
 from minibert.perf.decision import FASTER, SAME, SLOWER, UNPROVEN, Rules
 from minibert.perf.error_study.__main__ import main
 from minibert.perf.error_study.collect import PAIR_SECONDS, Study
@@ -295,7 +295,7 @@ def test_a_replay_from_the_command_line_prints_its_table_and_draws(
     assert picture.read_text(encoding="utf-8").startswith("<svg")
     assert main(["--replay", str(path), "--gates", "10", "--control-moved", "0.2"]) == 0
     assert capsys.readouterr().out.count("| 100.0% | 0 of ") == 3
-    assert main(["--replay", str(path), "--control-moved", "-1"]) != 0
+    assert main(["--replay", str(path), "--control-moved", "-1"]) == SettingsError.exit_code
     assert "control_moved: a rate above -1 is required, but -1.0 came" in capsys.readouterr().err
     assert main(["--replay", str(tmp_path / "nothing.jsonl")]) == ArtifactError.exit_code
     assert "nothing.jsonl" in capsys.readouterr().err

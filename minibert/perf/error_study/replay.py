@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minibert.errors import MinibertError
+from minibert.errors import SettingsError
 from minibert.perf.decision import SLOWER, UNPROVEN, Decision, Rules, Trial
 from minibert.perf.error_study.recording import Recording
 from minibert.perf.gate import TIME_LIMIT_SECONDS, add_within, gate_pair_seconds
@@ -125,10 +125,10 @@ def with_moved_control(recording: Recording, rate: float) -> Recording:
     """The recording as if the control had taken ``rate`` longer in the head: does the gate see that it moved?
 
     Raises:
-        MinibertError: A control that took no time at all, or less, is asked for.
+        SettingsError: A control that took no time at all, or less, is asked for.
     """
     if not -1 < rate < math.inf:
-        raise MinibertError(f"control_moved: a rate above -1 is required, but {rate} came")
+        raise SettingsError(f"control_moved: a rate above -1 is required, but {rate} came")
 
     def moved(block: Block) -> Block:
         return dataclasses.replace(block, control_head_seconds=(1 + rate) * block.control_head_seconds)
