@@ -26,7 +26,7 @@ import numpy as np
 from minibert.artifacts import sync_folder, writing
 from minibert.errors import ArtifactError
 
-FORMAT = 2
+FORMAT = 3
 TURNS = 4
 """Steps in which every row of a large tensor is fingerprinted once."""
 _FOLDER = "trace"
@@ -223,8 +223,12 @@ def _header(fields: Any) -> TraceHeader:
     Raises:
         ValueError: A field is missing or wrong; the message names it.
     """
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+    if not isinstance(fields, dict) or type(fields.get("format")) is not int:
         raise ValueError(f"field 'format': {FORMAT} is required")
+    if fields["format"] != FORMAT:
+        raise ValueError(
+            f"field 'format': {FORMAT} is required, but {fields['format']} came: another version of minibert wrote it"
+        )
     fields = {"by_turns": [], **fields}
     for field, kind in (("stage", str), ("batch", list), ("tensors", list), ("by_turns", list)):
         if not isinstance(fields.get(field), kind):

@@ -16,11 +16,12 @@ import pytest
 import tensorflow as tf
 
 from minibert.batches import MaskedLMBatches
+from minibert.model.dropout import DropoutStream
 from minibert.model.heads import ClassifierObjective, MaskedLMObjective
 from minibert.settings import ModelSettings
 from minibert.training import step as training_step
 from minibert.training.state import optimizer_arrays, set_optimizer, set_weights, state_digest, weight_arrays
-from minibert.training.step import TURNS, TrainingStep, fingerprint
+from minibert.training.step import TURNS, TrainingStep, fingerprints
 from tests import oracles, small_models
 from tests.closeness import deviation
 from tests.executed_graphs import racing_nodes
@@ -187,6 +188,11 @@ def farm_hash(array: np.ndarray) -> int:
     return int(np.asarray(tf.fingerprint(tf.constant([array.tobytes()]))[0, :4]).view(np.int32)[0])
 
 
+def fingerprint_of(array: np.ndarray, step: int | None) -> int:
+    """One array's."""
+    return int(fingerprints([tf.constant(array)], step).numpy()[0])
+
+
 CHANGES = {
     "doubled": lambda x: x * 2,
     "negated": lambda x: -x,
@@ -206,21 +212,21 @@ def test_every_kind_of_change_changes_the_fingerprint(change, columns):
     value = np.arange(3 * columns, dtype=np.float32).reshape(3, columns)
     changed = CHANGES[change](value)
     assert changed.shape == value.shape
-    assert fingerprint(tf.constant(changed), 0).numpy() != fingerprint(tf.constant(value), 0).numpy()
+    assert fingerprint_of(changed, 0) != fingerprint_of(value, 0)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_the_fingerprint_is_farmhash(count):
     value = np.arange(1, count + 1, dtype=np.float32) / 3
     known = oracles.farm_hash_64(value.tobytes()) & 0xFFFFFFFF
-    assert int(fingerprint(tf.constant(value), 0).numpy()) % 2**32 == known
+    assert fingerprint_of(value, 0) % 2**32 == known
 
 
 @pytest.mark.parametrize("rows", [1, 3, 32, 70])
 def test_a_large_tensor_is_fingerprinted_by_turns_and_no_row_is_left_out(rows):
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 2, 2_049]), tf.TensorSpec([], tf.int64)])
     def of_step(value, step):
-        return fingerprint(value, step)
+        return fingerprints([value], step)[0]
 
     healthy = np.random.Generator(np.random.PCG64(0)).standard_normal((rows, 2, 2_049)).astype(np.float32)
     before = [int(of_step(healthy, step)) for step in range(TURNS)]
@@ -232,7 +238,40 @@ def test_a_large_tensor_is_fingerprinted_by_turns_and_no_row_is_left_out(rows):
         changed[row, 1, 7] = np.nextafter(changed[row, 1, 7], np.float32(np.inf))
         seen = [turn for turn in range(TURNS) if int(of_step(changed, turn)) != before[turn]]
         assert seen == [row // size]
-        assert int(fingerprint(tf.constant(changed), None)) == farm_hash(changed)
+        assert fingerprint_of(changed, None) == farm_hash(changed)
+
+
+def test_tensors_of_several_lengths_have_their_own_turns():
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 3, 800]), tf.TensorSpec([], tf.int64)])
+    def of_step(examples, step):
+        return fingerprints(
+            [examples, tf.constant(words), 2 * examples, tf.cast(examples, tf.bfloat16), tf.constant(words[:9])], step
+        )
+
+    generator = np.random.Generator(np.random.PCG64(1))
+    words = generator.standard_normal((700, 100)).astype(np.float32)
+    for rows in (8, 30):
+        examples = generator.standard_normal((rows, 3, 800)).astype(np.float32)
+        rounded = tf.cast(tf.cast(examples, tf.bfloat16), tf.float32).numpy()
+        for step in range(TURNS):
+            parts = [np.split(array, range(size, len(array), size))[step]
+                     for array in (examples, words, 2 * examples, rounded)
+                     for size in [-(-len(array) // TURNS)]]  # fmt: skip
+            assert of_step(examples, step).numpy().tolist() == [farm_hash(part) for part in [*parts, words[:9]]]
+
+
+def test_activations_of_more_than_two_axes_have_the_examples_on_the_first(run):
+    classifier = small_models.build_classifier()
+    cases = [(run.objective, small_models.masked_lm_batches())]
+    cases += [(ClassifierObjective(classifier, encoder_trainable=trained), small_models.classifier_batches())
+              for trained in (False, True)]  # fmt: skip
+    for objective, batches in cases:
+        batch = {name: tf.convert_to_tensor(array) for name, array in batches.batch(0).items()}
+        with DropoutStream(seed=0, stage="pretrain", step=tf.constant(0, tf.int64)):
+            activations = objective(batch)[2]
+        found = {name: value.shape for name, value in activations.items() if len(value.shape) > 2}
+        assert {shape[0] for shape in found.values()} == {len(batch["token_ids"])}
+        assert "encoder_0_ffn_layernormalization" in found
 
 
 def test_one_ulp_of_one_weight_changes_the_fingerprint(run):
