@@ -27,7 +27,7 @@ from minibert.artifacts import sync_folder, writing
 from minibert.errors import ArtifactError
 
 FORMAT = 3
-TURNS = 4
+TURNS = 8
 """Steps in which every row of a large tensor is fingerprinted once."""
 _FOLDER = "trace"
 _MAXIMUM_HEADER_BYTES = 1 << 20

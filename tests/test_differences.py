@@ -143,7 +143,7 @@ def test_what_a_stage_ends_with_is_compared(names: list[str], tensor: str, also:
         assert found.unexplained == ()
 
 
-@pytest.mark.parametrize(("step", "before"), [(0, 0), (2, 2), (3, 3), (7, 3)])
+@pytest.mark.parametrize(("step", "before"), [(0, 0), (2, 2), (7, 7), (11, 7)])
 def test_what_is_fingerprinted_by_turns_may_have_parted_before(step: int, before: int) -> None:
     found = Difference(Parting("frozen", step, "weight a", ("loss",)), ("loss",)).seen_late()
     assert found.parting == Parting("frozen", step, "weight a", ("loss",), steps_before=before)
@@ -155,12 +155,12 @@ def test_what_is_fingerprinted_by_turns_may_have_parted_before(step: int, before
     ("changed", "parting"),
     [
         ({"val_loss": 2.0}, Parting("frozen", 4, "epoch 1: val_loss")),
-        ({"weights_sha256": "b"}, Parting("frozen", 4, "epoch 1: weights", steps_before=3)),
+        ({"weights_sha256": "b"}, Parting("frozen", 4, "epoch 1: weights", steps_before=4)),
         (
             {"weights_sha256": "b", "val_loss": 2.0},
-            Parting("frozen", 4, "epoch 1: weights", ("epoch 1: val_loss",), steps_before=3),
+            Parting("frozen", 4, "epoch 1: weights", ("epoch 1: val_loss",), steps_before=4),
         ),
-        ({"optimizer_sha256": "c"}, Parting("frozen", 8, "final optimizer", steps_before=3)),
+        ({"optimizer_sha256": "c"}, Parting("frozen", 8, "final optimizer", steps_before=7)),
     ],
 )
 def test_beside_equal_weights_an_epochs_figures_part_where_they_are_seen(

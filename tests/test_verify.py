@@ -180,8 +180,8 @@ def test_a_replay_that_ended_says_what_the_whole_one_says(
     assert (ended.verdict, ended.parting, ended.unexplained) == (whole.verdict, whole.parting, whole.unexplained)
 
 
-ROW = 1_700
-"""Of an embedding of more than 65,536 elements, in its second quarter: a word that no batch has."""
+ROW = 4_700
+"""Of an embedding of more than 65,536 elements, in its last eighth: a word that no batch has."""
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +200,8 @@ def run_of_many_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @slow
-@pytest.mark.parametrize("step", [2, 3, 4, 5])
-def test_one_row_of_a_large_tensor_is_named_at_most_three_steps_late_and_that_is_said(
+@pytest.mark.parametrize("step", [1, 3, 6, 7])
+def test_one_row_of_a_large_tensor_is_named_at_most_seven_steps_late_and_that_is_said(
     step: int, run_of_many_words: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before_step("pretrain", step, faults.in_row("word_embedding/embeddings", ROW))(monkeypatch)
@@ -210,10 +210,10 @@ def test_one_row_of_a_large_tensor_is_named_at_most_three_steps_late_and_that_is
     assert verdict.verdict == "different"
     assert where is not None
     assert (where.stage, where.tensor) == ("pretrain", "weight word_embedding/embeddings")
-    assert where.step == 5  # the first at which the second quarter has its turn
-    assert where.steps_before == 3
-    assert "(parted at most 3 steps before)" in verdict.explanation[1]
-    assert json.loads(json.dumps(verdict.to_dict()))["parting"]["steps_before"] == 3
+    assert where.step == 7  # the first at which the last eighth has its turn
+    assert where.steps_before == 7
+    assert "(parted at most 7 steps before)" in verdict.explanation[1]
+    assert json.loads(json.dumps(verdict.to_dict()))["parting"]["steps_before"] == 7
 
 
 CLASSIFIER_FAULTS: dict[str, tuple[Fault, str, int, str]] = {

@@ -205,8 +205,8 @@ def fingerprints(tensors: list[Any], step: Any) -> Any:
     """The low 32 bits of the FarmHash64 of each tensor's bytes: any changed, moved or scaled value changes it.
 
     A tensor of more than 65,536 elements (2,048 in an example, where the number of examples is not fixed) is
-    fingerprinted by turns: at step s the quarter s mod 4 of its rows. A difference in one row alone is then
-    seen at most three steps later, or at once by what is computed from it; hashing every row at every step
+    fingerprinted by turns: at step s the eighth s mod 8 of its rows. A difference in one row alone is then
+    seen at most seven steps later, or at once by what is computed from it; hashing every row at every step
     took 3 % of the masked-LM step at notebook 1's shape, and 2 % of a frozen classifier's at notebook 2's.
 
     Args:
