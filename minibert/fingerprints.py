@@ -1,7 +1,7 @@
 """The fingerprint trace of a stage: for every step the loss's bits and a checksum of every tensor.
 
     trace/pretrain.trace
-        {"format": 2, "stage": "pretrain", "batch": ["example_ids", ...], "tensors": ["activation ...", ...]}
+        {"format": 3, "stage": "pretrain", "batch": ["example_ids", ...], "tensors": ["activation ...", ...]}
         <fixed-size rows: step, bits of the loss, CRC-32 of each batch array, fingerprint of each tensor, CRC-32>
 
 Comparing two traces names the first step and, in the order of computation (batch, activations, loss,
@@ -28,7 +28,7 @@ from minibert.errors import ArtifactError
 
 FORMAT = 3
 TURNS = 8
-"""Steps in which every row of a large tensor is fingerprinted once."""
+"""Steps in which every row of a large weight is fingerprinted once."""
 _FOLDER = "trace"
 _MAXIMUM_HEADER_BYTES = 1 << 20
 
@@ -188,7 +188,9 @@ def read_trace(path: Path, *, steps: int | None = None) -> Trace:
     try:
         header = _header(json.loads(line[:_MAXIMUM_HEADER_BYTES]) if separator else None)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: a fingerprint trace is required, but its first line is none: {error}") from None
+        raise ArtifactError(
+            f"{path}: a fingerprint trace is required, but its first line is not right: {error}"
+        ) from None
     if header.encoded() != line + separator:
         raise ArtifactError(f"{path}: its first line was edited: it is not written as minibert writes it")
     count = len(body) // header.row.itemsize
@@ -226,9 +228,7 @@ def _header(fields: Any) -> TraceHeader:
     if not isinstance(fields, dict) or type(fields.get("format")) is not int:
         raise ValueError(f"field 'format': {FORMAT} is required")
     if fields["format"] != FORMAT:
-        raise ValueError(
-            f"field 'format': {FORMAT} is required, but {fields['format']} came: another version of minibert wrote it"
-        )
+        raise ValueError(f"field 'format': {FORMAT} is required, but {fields['format']} came, of another minibert")
     fields = {"by_turns": [], **fields}
     for field, kind in (("stage", str), ("batch", list), ("tensors", list), ("by_turns", list)):
         if not isinstance(fields.get(field), kind):

@@ -104,7 +104,7 @@ def tiny() -> RunSettings:
     """
     return RunSettings(
         preset="tiny",
-        corpus=CorpusSettings(name="embedded", train_examples=5_000, test_examples=1_000),
+        corpus=CorpusSettings(name="embedded"),
         text=TextSettings(vocabulary_size=2_000, sequence_length=64),
         model=ModelSettings(hidden_size=64, heads=4, feed_forward_size=64),
         pretrain=PretrainSettings(epochs=3),

@@ -180,9 +180,9 @@ class CorpusSettings(Checked, stage="corpus"):
     train_examples: int | None = None
     """Examples kept of the train split, a seeded choice with the classes' shares; 0, or more than there are: all.
     None: what the corpus' own reader takes, 40,000 of Amazon Polarity as notebook 2, and everything of all others,
-    the user's tables among them. The generator chooses nothing: it makes so many, and 6,000 for 0 or None."""
+    the user's tables among them. The generator chooses nothing: it makes so many, and 5,000 for 0 or None."""
     test_examples: int | None = None
-    """Likewise of the test split: None is 10,000 of Amazon Polarity; of the generator 0 and None are 1,500."""
+    """Likewise of the test split: None is 10,000 of Amazon Polarity; of the generator 0 and None are 1,000."""
     shuffle_seed: int = 42
     """The seed of Amazon Polarity's published shuffle and selection (``datasets``' own generator)."""
 

@@ -138,6 +138,19 @@ def in_row(path: str, row: int) -> Callable[[TrainingStep], None]:
     return change
 
 
+def in_encoder(path: str, factor: float, *, row: int = 0) -> Callable[[TrainingStep], None]:
+    """One row of a weight of a classifier's encoder, which a frozen stage does not train, is multiplied."""
+
+    def change(step: TrainingStep) -> None:
+        classifier: Any = step.objective._classifier  # type: ignore[attr-defined]
+        variable = next(v for v in classifier.get_layer("encoder").variables if v.path == path)
+        value = np.array(variable)
+        value[row] *= np.float32(factor)
+        variable.assign(value)
+
+    return change
+
+
 def _first_element(path: str, changed: Callable[[np.float32], np.float32]) -> Callable[[TrainingStep], None]:
     def change(step: TrainingStep) -> None:
         variable = next(v for v in step.objective.variables if v.path == path)

@@ -65,8 +65,8 @@ def test_more_examples_begin_with_the_same_ones():
 
 def test_a_number_that_is_not_given_is_the_corpus_own():
     for nothing in (None, 0):
-        assert embedded_corpus(nothing, nothing).examples == {"train": 6_000, "test": 1_500}
-        assert embedded_corpus(nothing, 7).examples == {"train": 6_000, "test": 7}
+        assert embedded_corpus(nothing, nothing).examples == {"train": 5_000, "test": 1_000}
+        assert embedded_corpus(nothing, 7).examples == {"train": 5_000, "test": 7}
 
 
 def test_one_training_example_is_refused():

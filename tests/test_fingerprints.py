@@ -125,7 +125,7 @@ def damaged(header: object = None, **changes: object) -> bytes:
         (b"\xff\xfe\n", ""),
         (b"not json\n", ""),
         pytest.param(b"[" * 100_000 + b"\n", "", id="nested"),
-        (damaged(format=2), "field 'format': 3 is required, but 2 came: another version of minibert wrote it"),
+        (damaged(format=2), "field 'format': 3 is required, but 2 came, of another minibert"),
         (damaged(stage=None), "field 'stage': a str is required"),
         (damaged(batch=3), "field 'batch': a list is required"),
         (damaged(tensors=None), "field 'tensors': a list is required"),
@@ -138,7 +138,7 @@ def test_what_is_no_trace_is_refused(tmp_path, content, what):
     path.write_bytes(content)
     with pytest.raises(ArtifactError) as caught:
         read_trace(path)
-    assert str(caught.value).startswith(f"{path}: a fingerprint trace is required, but its first line is none: ")
+    assert str(caught.value).startswith(f"{path}: a fingerprint trace is required, but its first line is not right: ")
     assert what in str(caught.value)
 
 

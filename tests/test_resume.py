@@ -355,7 +355,7 @@ def name_edited(content: bytes, rows: int) -> bytes:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (first_line_cut, "a fingerprint trace is required, but its first line is none"),
+        (first_line_cut, "a fingerprint trace is required, but its first line is not right"),
         (rows_cut, "6 steps are required, but 5 are there"),
         (row_edited, "of row 1 does not fit: it was edited"),
         (name_edited, "field 'checksum' of row 0 does not fit: it was edited"),

@@ -16,7 +16,6 @@ import pytest
 import tensorflow as tf
 
 from minibert.batches import MaskedLMBatches
-from minibert.model.dropout import DropoutStream
 from minibert.model.heads import ClassifierObjective, MaskedLMObjective
 from minibert.settings import ModelSettings
 from minibert.training import step as training_step
@@ -241,37 +240,25 @@ def test_a_large_tensor_is_fingerprinted_by_turns_and_no_row_is_left_out(rows):
         assert fingerprint_of(changed, None) == farm_hash(changed)
 
 
-def test_tensors_of_several_lengths_have_their_own_turns():
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 3, 800]), tf.TensorSpec([], tf.int64)])
-    def of_step(examples, step):
-        return fingerprints(
-            [examples, tf.constant(words), 2 * examples, tf.cast(examples, tf.bfloat16), tf.constant(words[:9])], step
-        )
-
+def test_of_tensors_of_several_lengths_no_row_is_left_out():
+    kinds = [([None, 3, 800], tf.float32), ([None, 3, 800], tf.bfloat16), ([None, 2_100], tf.float32), ([], tf.int64)]
     generator = np.random.Generator(np.random.PCG64(1))
-    words = generator.standard_normal((700, 100)).astype(np.float32)
-    for rows in (8, 30):
+    words, few = (generator.standard_normal((rows, 100)).astype(np.float32) for rows in (700, 9))
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec(*kind) for kind in kinds])
+    def of_step(examples, halves, others, step):
+        return fingerprints([examples, tf.constant(words), halves, others, tf.constant(few)], step)
+
+    for rows, other_rows in ((8, 5), (30, 61)):
         examples = generator.standard_normal((rows, 3, 800)).astype(np.float32)
-        rounded = tf.cast(tf.cast(examples, tf.bfloat16), tf.float32).numpy()
-        for step in range(TURNS):
-            parts = [np.split(array, range(size, len(array), size))[step]
-                     for array in (examples, words, 2 * examples, rounded)
-                     for size in [-(-len(array) // TURNS)]]  # fmt: skip
-            assert of_step(examples, step).numpy().tolist() == [farm_hash(part) for part in [*parts, words[:9]]]
-
-
-def test_activations_of_more_than_two_axes_have_the_examples_on_the_first(run):
-    classifier = small_models.build_classifier()
-    cases = [(run.objective, small_models.masked_lm_batches())]
-    cases += [(ClassifierObjective(classifier, encoder_trainable=trained), small_models.classifier_batches())
-              for trained in (False, True)]  # fmt: skip
-    for objective, batches in cases:
-        batch = {name: tf.convert_to_tensor(array) for name, array in batches.batch(0).items()}
-        with DropoutStream(seed=0, stage="pretrain", step=tf.constant(0, tf.int64)):
-            activations = objective(batch)[2]
-        found = {name: value.shape for name, value in activations.items() if len(value.shape) > 2}
-        assert {shape[0] for shape in found.values()} == {len(batch["token_ids"])}
-        assert "encoder_0_ffn_layernormalization" in found
+        others = generator.standard_normal((other_rows, 2_100)).astype(np.float32)
+        halves = tf.cast(examples, tf.bfloat16)
+        rounded = tf.cast(halves, tf.float32).numpy()
+        turn_rows, turn_words = (-(-length // TURNS) for length in (max(rows, other_rows), len(words)))
+        for step in range(TURNS + 1):
+            turn, of_words = (slice(step % TURNS * size, (step % TURNS + 1) * size) for size in (turn_rows, turn_words))
+            parts = [examples[turn], words[of_words], rounded[turn], others[turn], few]
+            assert of_step(examples, halves, others, step).numpy().tolist() == [farm_hash(part) for part in parts]
 
 
 def test_one_ulp_of_one_weight_changes_the_fingerprint(run):

@@ -200,7 +200,7 @@ def run_of_many_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @slow
-@pytest.mark.parametrize("step", [1, 3, 6, 7])
+@pytest.mark.parametrize("step", [0, 1, 6, 7])
 def test_one_row_of_a_large_tensor_is_named_at_most_seven_steps_late_and_that_is_said(
     step: int, run_of_many_words: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +214,62 @@ def test_one_row_of_a_large_tensor_is_named_at_most_seven_steps_late_and_that_is
     assert where.steps_before == 7
     assert "(parted at most 7 steps before)" in verdict.explanation[1]
     assert json.loads(json.dumps(verdict.to_dict()))["parting"]["steps_before"] == 7
+
+
+@pytest.fixture(scope="module")
+def run_of_wide_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose encoder's activations are fingerprinted by turns: more than 2,048 elements in each example."""
+    settings, folder = small_settings(), tmp_path_factory.mktemp("wide")
+    wide = ("text.sequence_length=64", "model.hidden_size=48")
+    for assignment in (*wide, "pretrain.epochs=2", "finetune.frozen_epochs=2", "finetune.unfrozen_epochs=1"):
+        settings = replace_setting(settings, assignment)
+    pipeline.run(settings, directory=folder / "run")
+    assert "activation encoder_0_ffn" in read_trace(folder / "run" / "trace" / "frozen.trace").header.by_turns
+    return folder / "run"
+
+
+WIDE_FAULTS: dict[str, tuple[Fault, str, int, str]] = {
+    "another dropout stream": (faults.other_dropout_stream, "pretrain", 0, "activation encoder_0_att_dropout"),
+    "another epsilon of layer norm": (
+        faults.layer_norm_epsilon, "pretrain", 0, "activation encoder_0_att_layernormalization"),
+    "one ulp of the vocabulary's bias before step 7": (
+        before_step("pretrain", 7, faults.one_ulp("mlm_cls/bias")), "pretrain", 7, "weight mlm_cls/bias"),
+    "an element of a frozen encoder's product doubled before step 3": (
+        before_step("frozen", 3, faults.in_encoder("encoder_0_ffn/inner/kernel", 2.0)), "frozen", 3,
+        "activation encoder_0_ffn"),
+}  # fmt: skip
+
+
+@slow
+@pytest.mark.parametrize("name", WIDE_FAULTS)
+def test_what_every_example_has_is_named_at_once_in_activations_by_turns(
+    name: str, run_of_wide_texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant, stage, step, tensor = WIDE_FAULTS[name]
+    plant(monkeypatch)
+    verdict = verify(run_of_wide_texts)
+    where = verdict.parting
+    assert verdict.verdict == "different"
+    assert where is not None
+    assert (where.stage, where.step, where.tensor) == (stage, step, tensor), verdict.explanation
+    assert where.steps_before == min(7, step)
+
+
+@slow
+def test_what_one_example_has_in_a_frozen_encoder_is_found_by_the_epochs_end(
+    run_of_wide_texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rare word's embedding: the activations of few examples, which may have no turn and may not be pooled."""
+    vocabulary = (run_of_wide_texts / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
+    before_step("frozen", 1, faults.in_encoder("word_embedding/embeddings", 1.0000001, row=len(vocabulary) - 2))(
+        monkeypatch
+    )
+    verdict = verify(run_of_wide_texts)
+    where = verdict.parting
+    assert verdict.verdict == "different"
+    assert where is not None
+    assert where.stage == "frozen"
+    assert 1 <= where.step <= 5
 
 
 CLASSIFIER_FAULTS: dict[str, tuple[Fault, str, int, str]] = {

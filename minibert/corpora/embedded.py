@@ -8,7 +8,7 @@ r"""The embedded corpus: film reviews made from a few sentences and words, for r
     in London with my brother. They made this atmosphere into something wonderful!! This feature is no
     letdown, I promise you.
     >>> embedded_corpus().examples
-    {'train': 6000, 'test': 1500}
+    {'train': 5000, 'test': 1000}
 
 Every review is a pure function of its split and row number: no run's seed, platform, number of
 examples or batch size changes a byte of it. Row r draws the words of row r of the stream
@@ -42,7 +42,7 @@ from minibert.streams import stream, threshold
 
 EMBEDDED_SEED = 2011
 """The corpus' own seed (the year of the IMDb reviews' publication)."""
-TRAIN_EXAMPLES, TEST_EXAMPLES = 6_000, 1_500
+TRAIN_EXAMPLES, TEST_EXAMPLES = 5_000, 1_000
 """As many as the preset `tiny` needs to learn something in a minute."""
 CLASS_NAMES = ("negative", "positive")
 NOISE_RATE = 0.025
@@ -62,8 +62,8 @@ def embedded_corpus(
     """The corpus with so many examples; its first rows are the same for any number.
 
     Args:
-        train_examples: None or 0: 6,000.
-        test_examples: None or 0: 1,500.
+        train_examples: None or 0: 5,000.
+        test_examples: None or 0: 1,000.
         progress: Has ``start(description, total)``; None: silent.
 
     Raises:

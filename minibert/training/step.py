@@ -31,10 +31,7 @@ class Objective(Protocol):
     variables: list[Any]
 
     def __call__(self, batch: dict[str, Any]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        """The objective, the metrics' sums and the activations of a batch.
-
-        An activation with more than two axes has the batch's examples on the first.
-        """
+        """The objective, the metrics' sums and the activations of a batch."""
         ...
 
 
@@ -198,20 +195,20 @@ def _tensors(batch: Arrays) -> dict[str, Any]:
 
 
 _WHOLE_ELEMENTS = 1 << 16
-_WHOLE_EXAMPLE_ELEMENTS = 1 << 11
+_WHOLE_ROW_ELEMENTS = 1 << 11
 
 
 def fingerprints(tensors: list[Any], step: Any) -> Any:
     """The low 32 bits of the FarmHash64 of each tensor's bytes: any changed, moved or scaled value changes it.
 
-    A tensor of more than 65,536 elements (2,048 in an example, where the number of examples is not fixed) is
-    fingerprinted by turns: at step s the eighth s mod 8 of its rows. A difference in one row alone is then
-    seen at most seven steps later, or at once by what is computed from it; hashing every row at every step
-    took 3 % of the masked-LM step at notebook 1's shape, and 2 % of a frozen classifier's at notebook 2's.
+    A tensor of more than 65,536 elements (2,048 in a row, where the number of rows is not fixed) is fingerprinted by
+    turns: at step s the eighth s mod 8 of its rows. A difference in one row of a weight, which stays, is then seen
+    at most seven steps later. One in the activations of one example is seen in its turn or by what is computed from
+    it, and if it changes nothing that is computed, not at all. Hashing every row at every step took 3 % of the
+    masked-LM step at notebook 1's shape, and as much of a frozen classifier's at notebook 2's.
 
     Args:
-        tensors: Float32 or bfloat16, at least one axis each. Those of more than two axes whose first one has no
-            fixed length have the examples there, as many in each.
+        tensors: Float32 or bfloat16, at least one axis each.
         step: int64 scalar, at least 0, or None: then every row counts.
 
     Returns:
@@ -220,19 +217,25 @@ def fingerprints(tensors: list[Any], step: Any) -> Any:
     Source: Pike and Alakuijala, FarmHash (github.com/google/farmhash); ``tf.fingerprint`` computes it at the
     speed at which the memory gives the bytes.
     """
-    turns: dict[int | None, Any] = {}
-    parts = []
-    for tensor in tensors:
-        part = tensor
-        if step is not None and _is_large(tensor.shape):
-            rows = tensor.shape[0]
-            if rows not in turns:  # once for all of so many rows: an operator costs as much as hashing a small tensor
-                turns[rows] = _turn(tf.shape(tensor)[0] if rows is None else rows, step)
-            part = tf.strided_slice(tensor, *turns[rows])  # whole rows: TensorFlow copies nothing
+    by_turns = [step is not None and _is_large(tensor.shape) for tensor in tensors]
+    large = [tensor for tensor, is_large in zip(tensors, by_turns, strict=True) if is_large]
+    # Once for all of so many rows: for one tensor, each operator takes as long as hashing a small one.
+    turns = {rows: _turn(rows, step) for rows in {tensor.shape[0] for tensor in large} - {None}}
+    if unknown := [tensor for tensor in large if tensor.shape[0] is None]:
+        turns[None] = _turn(_most_rows(unknown), step)
+    hashes = []
+    for tensor, is_large in zip(tensors, by_turns, strict=True):
+        part = tf.strided_slice(tensor, *turns[tensor.shape[0]]) if is_large else tensor  # rows: nothing is copied
         if tensor.dtype == tf.bfloat16:
             part = tf.cast(part, tf.float32)
-        parts.append(tf.reshape(part, [1, -1]))
-    return tf.bitcast(tf.concat([tf.fingerprint(part) for part in parts], axis=0)[:, :4], tf.int32)
+        hashes.append(tf.fingerprint(tf.reshape(part, [1, -1])))
+    return tf.bitcast(tf.concat(hashes, axis=0)[:, :4], tf.int32)
+
+
+def _most_rows(tensors: list[Any]) -> Any:
+    """The length of the longest of tensors: none of a shorter one's rows is left out either."""
+    first_axes = np.cumsum([0, *(len(tensor.shape) for tensor in tensors)])[:-1]
+    return tf.reduce_max(tf.gather(tf.concat([tf.shape(tensor) for tensor in tensors], axis=0), first_axes))
 
 
 def _turn(rows: Any, step: Any) -> tuple[Any, Any, Any]:
@@ -244,5 +247,5 @@ def _turn(rows: Any, step: Any) -> tuple[Any, Any, Any]:
 
 def _is_large(shape: Any) -> bool:
     if shape[0] is None:
-        return len(shape) > 2 and tf.TensorShape(shape[1:]).num_elements() > _WHOLE_EXAMPLE_ELEMENTS
+        return tf.TensorShape(shape[1:]).num_elements() > _WHOLE_ROW_ELEMENTS
     return shape.num_elements() > _WHOLE_ELEMENTS

@@ -4,8 +4,8 @@ What is compared: at every step the bits of the loss, the CRC-32 of each batch a
 each activation, gradient and weight; at every epoch's end its figures and the SHA-256 of the weights; at
 every stage's end the SHA-256 of weights and optimizer; the raw-text model's figures; before all of them the
 vocabulary and the token ids that were made of the corpus. A large tensor is fingerprinted by turns (see
-`minibert.training.step.fingerprint`), so what differs in one of its rows alone is named up to seven steps late, and
-the verdict says so.
+`minibert.training.step.fingerprints`), so what differs in one row of a weight alone is named up to seven steps late,
+and the verdict says so; what differs in the activations of one example alone may be named by what is computed from it.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ LATE_TOLERANCE = 0.25
 """Largest relative deviation of an epoch's mean loss, a validation's or the raw texts' after them."""
 ACCURACY_TOLERANCE = 0.1
 """Largest absolute deviation of any accuracy, of 0 to 1: some four times what one thread in place of two made of the
-last epoch's of ``tiny``, 0.026 (`benchmarks.tolerance`)."""
+last epoch's of an earlier, longer ``tiny``, 0.026 (`benchmarks.tolerance`)."""
 HORIZON = 200
 """Steps of a run, over all stages, in which every step's loss is held to `TOLERANCE`. Training doubles a rounding
 again and again: later on a single step's loss says nothing about where a deviation comes from."""
@@ -79,8 +79,8 @@ class Parting:
             ``weight mlm_cls/kernel``; or, for what has no step of its own, ``vocabulary``, ``epoch 2: val_accuracy``,
             ``final optimizer`` and the like, at the number of steps done.
         also: Other tensors of that step that differ.
-        steps_before: Steps by which the runs may have parted before, unseen, in a tensor that is fingerprinted by
-            turns (see `minibert.training.step.fingerprint`); 0 where there is none.
+        steps_before: Steps by which the runs may have parted before, unseen, in a weight that is fingerprinted by
+            turns (see `minibert.training.step.fingerprints`); 0 where there is none.
     """
 
     stage: str
