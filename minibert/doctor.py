@@ -117,7 +117,7 @@ def _judge_packages(environment: dict[str, Any]) -> Iterator[Finding]:
         yield _warning(f"keras-nlp {nlp} is an alias of keras-hub, but keras-hub is {hub}",
                        "install the same version of both")  # fmt: skip
     if packages.get("datasets") is None:
-        yield _note("datasets is not installed: the amazon preset cannot fetch its reviews",
+        yield _note("datasets is not installed: the presets amazon and jokes cannot fetch their texts",
                     "pip install datasets, or pass --data")  # fmt: skip
 
 

@@ -39,11 +39,11 @@ def imdb() -> RunSettings:
     Command: ``minibert run imdb``, or ``minibert run imdb --data PATH`` with the archive, its
     unpacked folder, or a table of the same reviews.
 
-    Expect: masked-LM loss from about 6.8 to 5.6, frozen validation accuracy 0.76 to 0.78, unfrozen
-    about 0.87 after its first epoch, end to end about 0.84. The notebook, one unseeded draw, has 0.64
+    Expect: masked-LM loss from about 6.9 to 5.7, frozen validation accuracy 0.72 to 0.77, unfrozen
+    about 0.86 after its first epoch, end to end about 0.79. The notebook, one unseeded draw, has 0.64
     to 0.66, 0.83 and 0.80; see the README.
 
-    Time: about an hour on two x86-64 cores without a GPU, and 2 GB of memory: measured.
+    Time: one to two hours on two x86-64 cores without a GPU, and 2 GB of memory: measured.
 
     Source: NOTEBOOKS, notebook 1. Classes: 0 = positive, 1 = negative, as its reader has them.
     """

@@ -24,7 +24,7 @@ class Task:
         """Says that ``n`` more units are done, and the latest figures, such as ``loss=6.2``."""
 
     def finish(self) -> None:
-        """Says that the work is done; calling it again does nothing."""
+        """Says that the work is done, or that it stopped short of its total; calling it again does nothing."""
 
 
 class Progress:
@@ -129,9 +129,14 @@ class _CountedTask(Task):
             count += f"/{self._total:,}"
             if self._total > 0 and not self._finished:
                 count += f" ({self._done / self._total:.0%})"
-        state = "done, " if self._finished else ""
-        parts = [count, self._figures, f"{time.monotonic() - self._started:.0f} s"]
-        return f"{self._description}: {state}{', '.join(part for part in parts if part)}"
+        parts = [self._state, count, self._figures, f"{time.monotonic() - self._started:.0f} s"]
+        return f"{self._description}: {', '.join(part for part in parts if part)}"
+
+    @property
+    def _state(self) -> str:
+        if not self._finished:
+            return ""
+        return "done" if self._total is None or self._done >= self._total else "stopped"
 
 
 class _BarTask(_CountedTask):

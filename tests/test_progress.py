@@ -52,6 +52,15 @@ def test_without_a_terminal_a_task_writes_a_line_per_interval_and_one_at_its_end
     ]
 
 
+def test_a_task_that_ends_short_of_its_total_has_stopped(clock: Clock) -> None:
+    stream = io.StringIO()
+    task = Progress(stream=stream, interval_seconds=100).start("pretrain 3/3", 188)
+    task.advance(57, loss=4.0616)
+    clock.seconds += 2
+    task.finish()
+    assert stream.getvalue() == "pretrain 3/3: stopped, 57/188, loss 4.0616, 2 s\n"
+
+
 def test_others_can_ask_whether_anything_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Progress(quiet=True).quiet
     assert not Progress(stream=io.StringIO()).quiet
