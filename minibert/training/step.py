@@ -220,7 +220,7 @@ def fingerprints(tensors: list[Any], step: Any) -> Any:
     by_turns = [step is not None and _is_large(tensor.shape) for tensor in tensors]
     large = [tensor for tensor, is_large in zip(tensors, by_turns, strict=True) if is_large]
     # Once for all of so many rows: for one tensor, each operator takes as long as hashing a small one.
-    turns = {rows: _turn(rows, step) for rows in {tensor.shape[0] for tensor in large} - {None}}
+    turns = {rows: _turn(rows, step) for rows in dict.fromkeys(tensor.shape[0] for tensor in large) if rows is not None}
     if unknown := [tensor for tensor in large if tensor.shape[0] is None]:
         turns[None] = _turn(_most_rows(unknown), step)
     hashes = []
