@@ -65,14 +65,11 @@ def run_of(task: dict[str, Any]) -> dict[str, Any]:
     from benchmarks.workloads import with_precision
     from minibert.batches import MaskedLMBatches
     from minibert.preparation import prepare
-    from minibert.presets import preset
-    from minibert.settings import replace_setting
+    from minibert.presets import resolve_settings
     from minibert.training.state import state_digest
 
-    device_name, settings = set_up(task), preset("imdb")
-    for assignment in (*SETTINGS, *task["set"]):
-        settings = replace_setting(settings, assignment)
-    prepared = prepare(settings, data=task["data"])
+    device_name = set_up(task)
+    prepared = prepare(resolve_settings("imdb", assignments=(*SETTINGS, *task["set"])), data=task["data"])
     settings, token_ids = prepared.settings, prepared.examples.token_ids
     from benchmarks.backend_steps import BackendStep
 

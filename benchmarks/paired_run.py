@@ -29,7 +29,7 @@ from typing import Any
 from benchmarks.stored import conditions, conditions_line
 from minibert.errors import MinibertError, SettingsError
 from minibert.quiet import quiet_tensorflow
-from minibert.settings import RunSettings, replace_setting
+from minibert.settings import RunSettings
 
 SIDES = ("notebook", "ours", "ours-by-word", "notebook-by-word")
 WITH_DROPOUT = SIDES[:3]
@@ -73,20 +73,17 @@ def paired_settings(
     Raises:
         SettingsError: A number is too small, or one of ``more`` is not a setting.
     """
-    from minibert.presets import preset
+    from minibert.presets import resolve_settings
 
     for name, value, least in (("--reviews", reviews, 4), ("--epochs", epochs, 1)):
         if value < least:
             raise SettingsError(f"{name}: {least} or more is required, but {value} came")
-    settings = preset("imdb")
     usual = (
         *(f"corpus.train_examples={reviews}", f"corpus.test_examples={reviews // 2}"),
         *(f"text.sequence_length={length}", f"text.vocabulary_size={vocabulary}", f"pretrain.epochs={epochs}"),
         "finetune.unfrozen_epochs=2",
     )
-    for assignment in (*usual, *more):
-        settings = replace_setting(settings, assignment)
-    return settings
+    return resolve_settings("imdb", assignments=(*usual, *more))
 
 
 def classified_epochs(epochs: int) -> set[int]:

@@ -30,7 +30,7 @@ from benchmarks.workers import OURS, Worker, run_apart
 from benchmarks.workloads import with_precision
 from minibert.artifacts import write_bytes
 from minibert.errors import MinibertError, SettingsError
-from minibert.settings import RunSettings, replace_setting
+from minibert.settings import RunSettings
 
 PRECISIONS = ("float32", "bfloat16")
 STAGES = {"pretrain": "masked LM", "frozen": "classifier, frozen", "unfrozen": "classifier, unfrozen"}
@@ -69,12 +69,9 @@ def measure_speed(shape: str, step: str, pairs: int) -> dict[str, Any]:
 
 def run_settings(precision: str, more: Sequence[str] = ()) -> RunSettings:
     """The run whose loss is looked at, in one precision."""
-    from minibert.presets import preset
+    from minibert.presets import resolve_settings
 
-    settings = preset("imdb")
-    for assignment in (*RUN, *more):
-        settings = replace_setting(settings, assignment)
-    return with_precision(settings, precision)
+    return with_precision(resolve_settings("imdb", assignments=(*RUN, *more)), precision)
 
 
 def loss_curves(precision: str, data: str, more: Sequence[str]) -> list[dict[str, Any]]:

@@ -130,8 +130,8 @@ class TraceWriter:
                 self._file.seek(0, 2)
                 self._digest.update(kept.rows.tobytes())
 
-    def append(self, step: int, *, loss_bits: int, batch: dict[str, np.ndarray], fingerprint: np.ndarray) -> None:
-        """Adds the row of one step."""
+    def append(self, step: int, *, loss_bits: int, batch: dict[str, np.ndarray], fingerprint: np.ndarray) -> np.ndarray:
+        """Adds the row of one step, and returns it: structured, ()."""
         row = np.zeros((), dtype=self._header.row)
         row["step"], row["loss"] = step, loss_bits
         row["batch"] = [checksum(batch[name]) for name in self._header.batch]
@@ -140,6 +140,7 @@ class TraceWriter:
         self._digest.update(row.tobytes())
         with writing(self._path):
             self._file.write(row.tobytes())
+        return row
 
     @property
     def sha256(self) -> str:

@@ -129,36 +129,38 @@ def flipped_exponent(path: str) -> Callable[[TrainingStep], None]:
 def in_row(path: str, row: int) -> Callable[[TrainingStep], None]:
     """One element of one row of a weight becomes the next greater float32."""
 
-    def change(step: TrainingStep) -> None:
-        variable = next(v for v in step.objective.variables if v.path == path)
-        value = np.array(variable)
+    def change(value: np.ndarray) -> None:
         value[row, 0] = np.nextafter(value[row, 0], np.float32(np.inf))
-        variable.assign(value)
 
-    return change
+    return lambda step: _in_place(step.objective.variables, path, change)
 
 
 def in_encoder(path: str, factor: float, *, row: int = 0) -> Callable[[TrainingStep], None]:
     """One row of a weight of a classifier's encoder, which a frozen stage does not train, is multiplied."""
 
-    def change(step: TrainingStep) -> None:
-        classifier: Any = step.objective._classifier  # type: ignore[attr-defined]
-        variable = next(v for v in classifier.get_layer("encoder").variables if v.path == path)
-        value = np.array(variable)
+    def change(value: np.ndarray) -> None:
         value[row] *= np.float32(factor)
-        variable.assign(value)
 
-    return change
+    def in_step(step: TrainingStep) -> None:
+        objective: Any = step.objective
+        _in_place(objective._classifier.get_layer("encoder").variables, path, change)
+
+    return in_step
 
 
 def _first_element(path: str, changed: Callable[[np.float32], np.float32]) -> Callable[[TrainingStep], None]:
-    def change(step: TrainingStep) -> None:
-        variable = next(v for v in step.objective.variables if v.path == path)
-        value = np.array(variable)
+    def change(value: np.ndarray) -> None:
         value.flat[0] = changed(value.flat[0])
-        variable.assign(value)
 
-    return change
+    return lambda step: _in_place(step.objective.variables, path, change)
+
+
+def _in_place(variables: list[Any], path: str, change: Callable[[np.ndarray], None]) -> None:
+    """Changes the value of the variable with this path."""
+    variable = next(v for v in variables if v.path == path)
+    value = np.array(variable)
+    change(value)
+    variable.assign(value)
 
 
 def after_training(stage: str, change: Callable[[TrainingStep], None]) -> Fault:

@@ -14,6 +14,7 @@ from minibert.settings import (
     RecordSettings,
     RunSettings,
     TextSettings,
+    replace_setting,
 )
 
 TRAIN_EXAMPLES, TEST_EXAMPLES = 29, 9
@@ -21,9 +22,9 @@ STEPS = {"pretrain": 20, "frozen": 15, "unfrozen": 15}
 """Steps of each stage: epochs of five, and the last batch of each is smaller than the others."""
 
 
-def small_settings(*, checkpoint_steps: int = 3) -> RunSettings:
-    """38 embedded reviews, 29 of them for the classifier."""
-    return RunSettings(
+def small_settings(*assignments: str, checkpoint_steps: int = 3) -> RunSettings:
+    """38 embedded reviews, 29 of them for the classifier; changed by ``stage.field=value``."""
+    settings = RunSettings(
         preset="small",
         corpus=CorpusSettings(name="embedded", train_examples=TRAIN_EXAMPLES, test_examples=TEST_EXAMPLES),
         text=TextSettings(vocabulary_size=300, sequence_length=24),
@@ -32,6 +33,9 @@ def small_settings(*, checkpoint_steps: int = 3) -> RunSettings:
         finetune=FinetuneSettings(frozen_epochs=3, unfrozen_epochs=3, batch_size=6, classifier_size=8),
         record=RecordSettings(checkpoint_steps=checkpoint_steps),
     )
+    for assignment in assignments:
+        settings = replace_setting(settings, assignment)
+    return settings
 
 
 def write_texts(path: Path, *, labelled: bool = False) -> Path:

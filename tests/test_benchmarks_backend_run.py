@@ -142,13 +142,11 @@ def test_losses_are_the_runs_own(tmp_path):
     assert row["inputs"] == shorter["inputs"]  # else a whole run and its beginning would not be compared
     assert shorter["first_losses"] == row["first_losses"][:2]
     from minibert.preparation import prepare
-    from minibert.presets import preset
-    from minibert.settings import replace_setting
+    from minibert.presets import resolve_settings
     from minibert.stages import fresh_stages
 
-    settings = preset("imdb")
-    for assignment in [*backend_run.SETTINGS, *(value for value in arguments + more if "=" in value)]:
-        settings = replace_setting(settings, assignment)
+    assignments = [*backend_run.SETTINGS, *(value for value in arguments + more if "=" in value)]
+    settings = resolve_settings("imdb", assignments=assignments)
     stage = next(fresh_stages(prepare(settings, data=table)))
     metrics = [stage.step(number, stage.batches.batch(number)).metrics for number in range(4)]
     assert row["first_losses"] == pytest.approx([one["loss"] / one["count"] for one in metrics], rel=1e-5)

@@ -27,7 +27,6 @@ from minibert.presets import preset
 from minibert.progress import Progress
 from minibert.record import OTHER_TIMES, read_record
 from minibert.report.comparison import why_not_compared
-from minibert.settings import RunSettings, replace_setting
 from minibert.training.checkpoint import FOLDER
 from minibert.verify import verify
 from tests.runs import STEPS, TEST_EXAMPLES, small_settings, write_texts
@@ -36,13 +35,6 @@ slow = pytest.mark.slow
 STAGES = ("pretrain", "frozen", "unfrozen")
 MODELS = ("classifier.keras", "end_to_end.keras", "masked_lm.keras")
 TRACES = tuple(f"trace/{stage}.trace" for stage in STAGES)
-
-
-def small(*assignments: str) -> RunSettings:
-    settings = small_settings()
-    for assignment in assignments:
-        settings = replace_setting(settings, assignment)
-    return settings
 
 
 def raw_test_texts() -> tuple[list[str], np.ndarray]:
@@ -62,7 +54,7 @@ def test_a_run_directory_holds_what_it_promises_and_nothing_else(small_run: Path
 def test_the_record_says_what_was_run_on_what_and_what_came_out(small_run: Path) -> None:
     record = read_record(small_run)
     assert record["status"] == "complete"
-    settings = small(f"masking.vocabulary_size={record['corpus']['vocabulary_size']}")
+    settings = small_settings(f"masking.vocabulary_size={record['corpus']['vocabulary_size']}")
     assert record["settings"] == json.loads(json.dumps(settings.to_dict()))
     assert record["settings_digest"] == settings.digest()
     assert record["corpus"]["examples"] == {"train": 29, "test": 9}
@@ -210,7 +202,7 @@ def test_preparing_again_gives_the_same_inputs(small_run: Path) -> None:
 )  # fmt: skip
 @slow
 def test_other_settings_run_and_replay_exactly(assignments: list[str], check: Any, tmp_path: Path) -> None:
-    pipeline.run(small(*assignments), directory=tmp_path / "run")
+    pipeline.run(small_settings(*assignments), directory=tmp_path / "run")
     assert check(read_record(tmp_path / "run"))
     verdict = verify(tmp_path / "run")
     assert verdict.verdict == "exact", verdict.explanation
@@ -218,7 +210,7 @@ def test_other_settings_run_and_replay_exactly(assignments: list[str], check: An
 
 @slow
 def test_another_seed_gives_other_weights_from_the_first_epoch_on(small_run: Path, tmp_path: Path) -> None:
-    one, two = read_record(small_run), pipeline.run(small("seed=1"), directory=tmp_path / "run")
+    one, two = read_record(small_run), pipeline.run(small_settings("seed=1"), directory=tmp_path / "run")
     assert one["corpus"] == json.loads(json.dumps(two["corpus"]))
     for stage in STAGES:
         pairs = zip(one["stages"][stage]["epochs"], two["stages"][stage]["epochs"], strict=True)
@@ -231,7 +223,7 @@ def test_a_hash_seed_and_a_working_folder_change_nothing(small_run: Path, tmp_pa
 import json, sys
 from minibert import pipeline
 from minibert.settings import RunSettings, settings_from_dict
-settings = settings_from_dict(RunSettings, json.loads({json.dumps(json.dumps(small().to_dict()))}))
+settings = settings_from_dict(RunSettings, json.loads({json.dumps(json.dumps(small_settings().to_dict()))}))
 pipeline.run(settings, directory={str(tmp_path / "run")!r})
 """
     environment = os.environ | {"PYTHONHASHSEED": "4711"}
@@ -247,7 +239,7 @@ def assert_refused(
     directory: Path, kind: type[MinibertError], message: str, *assignments: str, data: Path | str | None = None
 ) -> None:
     with pytest.raises(kind, match=message) as error:
-        pipeline.run(small(*assignments), directory=directory, data=data)
+        pipeline.run(small_settings(*assignments), directory=directory, data=data)
     assert "\n" not in str(error.value)
 
 
@@ -291,7 +283,11 @@ def test_memory_that_runs_out_behind_the_last_stage_is_told(monkeypatch: pytest.
 
     monkeypatch.setattr(pipeline, "evaluate_raw_text", large)
     ending: Any = object.__new__(pipeline._Run)
-    ending._prepared, ending._settings, ending._progress = prepare(small()), small(), Progress(quiet=True)
+    ending._prepared, ending._settings, ending._progress = (
+        prepare(small_settings()),
+        small_settings(),
+        Progress(quiet=True),
+    )
     message = "end to end: memory for a batch of 6 is required, .*; a smaller finetune.batch_size may help"
     with pytest.raises(OutOfMemoryError, match=message):
         ending._evaluate_raw_text(None)
@@ -330,10 +326,10 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_preparing_writes_nothing_and_resolves_the_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    prepared = prepare(small(), data=write_texts(tmp_path / "texts.csv"))
+    prepared = prepare(small_settings(), data=write_texts(tmp_path / "texts.csv"))
     assert [path.name for path in tmp_path.iterdir()] == ["texts.csv"]
     assert prepared.settings.masking.vocabulary_size == len(prepared.examples.vocabulary)
-    assert dataclasses.replace(prepared.settings, masking=small().masking) == small()
+    assert dataclasses.replace(prepared.settings, masking=small_settings().masking) == small_settings()
     assert prepared.record["status"] == "running"
 
 

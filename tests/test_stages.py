@@ -11,16 +11,12 @@ from minibert import stages
 from minibert.errors import DeviceError
 from minibert.model import backend
 from minibert.preparation import Prepared, prepare
-from minibert.settings import replace_setting
 from minibert.stages import finetuning, fresh_stages, initial_classifier, initial_masked_lm
 from tests.runs import STEPS, small_settings, write_texts
 
 
 def prepared(*assignments: str, data: Path | None = None) -> Prepared:
-    settings = small_settings()
-    for assignment in assignments:
-        settings = replace_setting(settings, assignment)
-    return prepare(settings, data=data)
+    return prepare(small_settings(*assignments), data=data)
 
 
 def test_fresh_stages_are_those_of_a_run_in_order() -> None:

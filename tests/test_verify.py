@@ -31,14 +31,16 @@ from tests.runs import STEPS, small_settings, write_texts
 ALL_STEPS = sum(STEPS.values())
 
 
-def assert_different(verdict: Verdict, stage: str, step: int, tensor: str) -> None:
+def assert_different(verdict: Verdict, stage: str, step: int, tensor: str, *, steps_before: int = 0) -> None:
     """The verdict, and exactly this place."""
     assert (verdict.verdict, verdict.exit_code) == ("different", 11)
     where = verdict.parting
     assert where is not None
     assert (where.stage, where.step, where.tensor) == (stage, step, tensor), verdict.explanation
+    assert where.steps_before == steps_before
     assert verdict.inputs == verdict.environment == verdict.code == ()
-    assert f"first difference: {stage}, step {step}: {tensor}" in verdict.explanation
+    late = f" (parted at most {steps_before} steps before)" if steps_before else ""
+    assert f"first difference: {stage}, step {step}: {tensor}{late}" in verdict.explanation
 
 
 # Exact
@@ -192,9 +194,7 @@ def run_of_many_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rare = iter(f"rare{number}" for number in range(10_000))
     rows = [table[0], *(f'"{line.strip(chr(34))} {" ".join(next(rare) for _ in range(200))}"' for line in table[1:])]
     (folder / "texts.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    settings = small_settings()
-    for assignment in ("text.vocabulary_size=5000", "pretrain.epochs=1", "pretrain.batch_size=4"):
-        settings = replace_setting(settings, assignment)
+    settings = small_settings("text.vocabulary_size=5000", "pretrain.epochs=1", "pretrain.batch_size=4")
     pipeline.run(settings, directory=folder / "run", data=folder / "texts.csv")
     return folder / "run"
 
@@ -205,27 +205,20 @@ def test_one_row_of_a_large_tensor_is_named_at_most_seven_steps_late_and_that_is
     step: int, run_of_many_words: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before_step("pretrain", step, faults.in_row("word_embedding/embeddings", ROW))(monkeypatch)
-    verdict = verify(run_of_many_words)
-    where = verdict.parting
-    assert verdict.verdict == "different"
-    assert where is not None
-    assert (where.stage, where.tensor) == ("pretrain", "weight word_embedding/embeddings")
-    assert where.step == 7  # the first at which the last eighth has its turn
-    assert where.steps_before == 7
-    assert "(parted at most 7 steps before)" in verdict.explanation[1]
+    verdict = verify(run_of_many_words)  # step 7 is the first at which the last eighth has its turn
+    assert_different(verdict, "pretrain", 7, "weight word_embedding/embeddings", steps_before=7)
     assert json.loads(json.dumps(verdict.to_dict()))["parting"]["steps_before"] == 7
 
 
 @pytest.fixture(scope="module")
 def run_of_wide_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose encoder's activations are fingerprinted by turns: more than 2,048 elements in each example."""
-    settings, folder = small_settings(), tmp_path_factory.mktemp("wide")
     wide = ("text.sequence_length=64", "model.hidden_size=48")
-    for assignment in (*wide, "pretrain.epochs=2", "finetune.frozen_epochs=2", "finetune.unfrozen_epochs=1"):
-        settings = replace_setting(settings, assignment)
-    pipeline.run(settings, directory=folder / "run")
-    assert "activation encoder_0_ffn" in read_trace(folder / "run" / "trace" / "frozen.trace").header.by_turns
-    return folder / "run"
+    epochs = ("pretrain.epochs=2", "finetune.frozen_epochs=2", "finetune.unfrozen_epochs=1")
+    directory = tmp_path_factory.mktemp("wide") / "run"
+    pipeline.run(small_settings(*wide, *epochs), directory=directory)
+    assert "activation encoder_0_ffn" in read_trace(directory / "trace" / "frozen.trace").header.by_turns
+    return directory
 
 
 WIDE_FAULTS: dict[str, tuple[Fault, str, int, str]] = {
@@ -234,7 +227,7 @@ WIDE_FAULTS: dict[str, tuple[Fault, str, int, str]] = {
         faults.layer_norm_epsilon, "pretrain", 0, "activation encoder_0_att_layernormalization"),
     "one ulp of the vocabulary's bias before step 7": (
         before_step("pretrain", 7, faults.one_ulp("mlm_cls/bias")), "pretrain", 7, "weight mlm_cls/bias"),
-    "an element of a frozen encoder's product doubled before step 3": (
+    "a row of a frozen encoder's kernel doubled before step 3": (
         before_step("frozen", 3, faults.in_encoder("encoder_0_ffn/inner/kernel", 2.0)), "frozen", 3,
         "activation encoder_0_ffn"),
 }  # fmt: skip
@@ -247,12 +240,7 @@ def test_what_every_example_has_is_named_at_once_in_activations_by_turns(
 ) -> None:
     plant, stage, step, tensor = WIDE_FAULTS[name]
     plant(monkeypatch)
-    verdict = verify(run_of_wide_texts)
-    where = verdict.parting
-    assert verdict.verdict == "different"
-    assert where is not None
-    assert (where.stage, where.step, where.tensor) == (stage, step, tensor), verdict.explanation
-    assert where.steps_before == min(7, step)
+    assert_different(verify(run_of_wide_texts), stage, step, tensor, steps_before=min(7, step))
 
 
 @slow

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minibert.fingerprints import Trace, TraceHeader, TraceWriter, checksum, read_trace, trace_name
+from minibert.fingerprints import Trace, TraceHeader, TraceWriter, read_trace, trace_name
 from minibert.verify.differences import trace_differences
 from minibert.verify.verdict import Tolerances
 
@@ -42,33 +42,25 @@ class WatchedTrace(TraceWriter):
         super().__init__(path, header, **given)
         self._recorded, self._here, self._tolerances, self._before = recorded, header, tolerances, steps_before
 
-    def append(self, step: int, *, loss_bits: int, batch: dict[str, np.ndarray], fingerprint: np.ndarray) -> None:
-        """Adds the row of one step.
+    def append(self, step: int, *, loss_bits: int, batch: dict[str, np.ndarray], fingerprint: np.ndarray) -> np.ndarray:
+        """Adds the row of one step, and returns it.
 
         Raises:
             PartedError: It is not the recorded one, and that is not explained; the row is in the trace.
         """
-        super().append(step, loss_bits=loss_bits, batch=batch, fingerprint=fingerprint)
-        rows = np.zeros(1, dtype=self._here.row)
-        rows["step"], rows["loss"], rows["tensors"] = step, loss_bits, fingerprint
-        rows["batch"] = [checksum(batch[name]) for name in self._here.batch]
-        if self._is_unexplained(Trace(self._here, rows), step):
+        row = super().append(step, loss_bits=loss_bits, batch=batch, fingerprint=fingerprint)
+        if self._is_unexplained(Trace(self._here, row[None]), step):
             raise PartedError
+        return row
 
     def _is_unexplained(self, row: Trace, step: int) -> bool:
         """Whether a row alone settles the verdict; the whole traces are compared for what it is about."""
         tolerances = self._tolerances or Tolerances()
         beside = Trace(self._recorded.header, self._recorded.rows[step : step + 1])
-        if self._is_the_same(beside, row):
-            return False
+        if beside.header == row.header and beside.rows.tobytes() == row.rows.tobytes():
+            return False  # no bit differs, as in nearly all rows: told at once
         found, _ = trace_differences(beside, row, tolerances=tolerances, steps_before=self._before + step)
         return any(self._tolerances is None or difference.unexplained for difference in found)
-
-    def _is_the_same(self, beside: Trace, row: Trace) -> bool:
-        """Whether no bit differs, as in nearly all rows: told at once."""
-        recorded = beside.rows.copy()
-        recorded["checksum"] = row.rows["checksum"]  # which this row has not got yet
-        return beside.header == self._here and recorded.tobytes() == row.rows.tobytes()
 
 
 def watched(directory: Path, tolerances: Tolerances | None) -> Callable[..., WatchedTrace]:
