@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from minibert.errors import ArtifactError
+from minibert.settings import replace_setting
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
@@ -198,7 +199,7 @@ def test_precisions_stand_beside_each_other():
 def test_runs_in_both_precisions_differ_in_it_alone():
     wide, narrow = (precision.run_settings(name) for name in precision.PRECISIONS)
     assert (wide.model.precision, narrow.model.precision) == ("float32", "mixed_bfloat16")
-    assert precision.replace_setting(narrow, "model.precision=float32") == wide
+    assert replace_setting(narrow, "model.precision=float32") == wide
 
 
 # Whole run
