@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,8 +51,8 @@ class FakeWorker:
     """A worker without a process, whose clock follows a plan.
 
     Args:
-        side: ``base`` or ``head``.
-        plan: Of both sides: seconds a step by side and name, and what goes wrong.
+        side: ``base``, ``head`` or ``control``.
+        plan: Of all: seconds a step by side and name, the control's by the side that stepped before; what goes wrong.
         generator: Of the noise.
     """
 
@@ -84,6 +86,7 @@ class FakeWorker:
             seconds = self._order["steps"] * self._seconds(name) * noise
             if name != CONTROL:
                 seconds *= self._process_factor
+                self._plan["stepped"] = self.side
             busy = seconds * (1 + 2 * self._plan.get("others_rate", 0.0))
             return {"seconds": seconds, "busy_seconds": busy, "own_seconds": seconds}
         if order == "count":
@@ -94,7 +97,8 @@ class FakeWorker:
         return {}
 
     def _seconds(self, name: str) -> float:
-        return float(self._plan.get("seconds", {}).get((self.side, name), 0.01))
+        side = self._plan.get("stepped") if name == CONTROL else self.side
+        return float(self._plan.get("seconds", {}).get((side, name), 0.01))
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +149,14 @@ def test_the_time_of_stepping_stays_within_its_limit() -> None:
 def test_a_control_that_moves_is_unproven() -> None:
     verdict, reason = verdict_of(seconds={("head", CONTROL): 0.0103})
     assert verdict == UNPROVEN
-    assert "the control workload moved" in reason
+    assert re.fullmatch(r"the control workload moved by \+[23]\.\d%: the machine changed, or a side goes on .*", reason)
+
+
+def test_the_control_runs_in_one_process_of_neither_side() -> None:
+    closed: list[str] = []
+    compared(("masking", "encoding"), closed=closed)
+    assert closed.count("control") == 1
+    assert closed[-1] == "control"
 
 
 def test_a_busy_neighbour_is_unproven() -> None:
@@ -155,7 +166,10 @@ def test_a_busy_neighbour_is_unproven() -> None:
 
 
 def test_processes_that_differ_more_than_the_change_are_unproven() -> None:
-    assert [verdict_of(process_noise=0.2, seed=seed)[0] for seed in range(3)] == [UNPROVEN] * 3
+    """Of 150 seeds 138 were unproven, 10 the same, which they are, and 2 wrong."""
+    found = Counter(verdict_of(process_noise=0.2, seed=seed)[0] for seed in range(20))
+    assert found[UNPROVEN] >= 15
+    assert found[FASTER] + found[SLOWER] <= 1
 
 
 @pytest.mark.parametrize("side", ["base", "head"])
@@ -181,8 +195,13 @@ def test_a_worker_that_ends_has_failed_at_everything() -> None:
 
 
 def test_a_control_that_computes_something_else_has_failed() -> None:
-    wrong = WorkerError("base: AssertionError: control: 1.0 is required, but 2.0 came")
-    assert verdict_of(trouble={("base", "check", CONTROL): wrong}) == (FAILED, str(wrong))
+    wrong = WorkerError("control: AssertionError: control: 1.0 is required, but 2.0 came")
+    assert verdict_of(trouble={("control", "check", CONTROL): wrong}) == (FAILED, str(wrong))
+
+
+def test_a_control_that_ends_has_failed_what_is_not_answered() -> None:
+    ended = WorkerError("control: its process ended with code -9", has_ended=True)
+    assert verdict_of(trouble={("control", "turn", CONTROL): ended}) == (FAILED, str(ended))
 
 
 def test_a_benchmark_that_was_answered_stays_so_when_another_one_ends_the_process(
@@ -203,17 +222,6 @@ def once_answered(trial: Trial, figure: Any, plan: dict[str, Any], error: Worker
     _add(trial, figure)
     if not trial.is_open:
         plan["trouble"]["head", "turn", "encoding"] = error
-
-
-def test_a_control_that_moves_between_environments_is_not_only_the_machines_doing() -> None:
-    generator = np.random.Generator(np.random.PCG64(3))
-    plan = {"seconds": {("head", CONTROL): 0.0103}}
-    (found,) = Comparison(
-        start=lambda side: FakeWorker(side, plan, generator), names=["masking"], rules=Rules(),
-        time_limit_seconds=60.0, control_cause="the machine changed, or the environments: numpy 2.4 and 1.26",
-    ).run()  # fmt: skip
-    assert found.decision.verdict == UNPROVEN
-    assert found.decision.reason.endswith("%: the machine changed, or the environments: numpy 2.4 and 1.26")
 
 
 def test_another_device_is_missing() -> None:

@@ -123,8 +123,11 @@ def timed(
     factor: float = 1.0, others: float = 0.05, seconds: float = 3.0, step_seconds: float = 0.02
 ) -> tuple[PairTimes, list[tuple[str, str]]]:
     clock, orders = [0.0], []
-    base, head = FakeWorker("base", clock, orders, 1.0, others), FakeWorker("head", clock, orders, factor, others)
-    times = time_pair(base, head, "masking", seconds=seconds, step_seconds=step_seconds, control_seconds=0.005, cores=2)
+    factors = {"base": 1.0, "head": factor, "control": 1.0}
+    base, head, control = (FakeWorker(side, clock, orders, each, others) for side, each in factors.items())
+    times = time_pair(
+        base, head, control, "masking", seconds=seconds, step_seconds=step_seconds, control_seconds=0.005, cores=2
+    )
     return times, orders
 
 
@@ -133,13 +136,20 @@ def test_one_side_steps_at_a_time_in_the_order_a_b_b_a() -> None:
     assert orders[:6] == [
         ("base", "masking"),
         ("head", "masking"),
+        ("control", CONTROL),
         ("head", "masking"),
         ("base", "masking"),
-        ("head", CONTROL),
-        ("base", CONTROL),
+        ("control", CONTROL),
     ]
-    assert [side for side, _ in orders[6:10]] == ["head", "base", "base", "head"]
+    assert [side for side, name in orders[6:12] if name != CONTROL] == ["head", "base", "base", "head"]
     assert len(times.blocks) >= 4
+
+
+def test_the_control_is_told_by_the_side_that_stepped_before_it() -> None:
+    """The clock drifts by 0.2 ms with each turn; in a block that the base begins, the head's control comes first."""
+    times, _ = timed()
+    between = [block.control_head_seconds - block.control_base_seconds for block in times.blocks[:2]]
+    assert between == pytest.approx([-3 * 0.0002, 3 * 0.0002])
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.3, 0.5, 0.7, 3.0])

@@ -24,6 +24,7 @@ from minibert.progress import Progress
 SIDES = ("base", "head")
 TIME_LIMIT_SECONDS = 60.0
 """Of stepping, for each benchmark, both sides together, unless another is asked for."""
+CONTROL_CAUSE = "the machine changed, or a side goes on working after its turn"
 PAIRS_IN_LIMIT = 40
 """Pairs of processes that fill the time limit, first part and repeat together. A pair is one observation, and an
 interval over many short ones is narrower than over few long ones."""
@@ -102,12 +103,11 @@ class Comparison:
     """Two sides, timed against each other.
 
     Attributes:
-        start: Gives a fresh worker of ``base`` or ``head``.
+        start: Gives a fresh worker of ``base`` or ``head``, or one for the control.
         names: The benchmarks.
         rules: When they are answered.
         time_limit_seconds: Of stepping, for each benchmark, both sides together.
         accepted: The counters that were accepted, by workload and versions.
-        control_cause: What a control that moved says.
         progress: Is told of every pair.
     """
 
@@ -116,17 +116,27 @@ class Comparison:
     rules: Rules
     time_limit_seconds: float
     accepted: Mapping[Key, Counters] = field(default_factory=dict)
-    control_cause: str = "the machine changed"
     progress: Progress = field(default_factory=lambda: Progress(quiet=True))
 
     def run(self) -> list[BenchmarkAnswer]:
         """Times until everything is answered; an answer for each name, in their order."""
-        courses = [Course(name, Trial(self.rules, control_cause=self.control_cause)) for name in self.names]
+        courses = [Course(name, Trial(self.rules, control_cause=CONTROL_CAUSE)) for name in self.names]
+        try:
+            with self.start(CONTROL) as control:
+                control_seconds = float(control.ask("build", name=CONTROL)["step_seconds"])
+                control.ask("check", name=CONTROL)
+                self._pairs(courses, control, control_seconds)
+        except WorkerError as error:
+            for course in courses:
+                course.fail(error)
+        return [course.answer(self.accepted) for course in courses]
+
+    def _pairs(self, courses: list[Course], control: Talks, control_seconds: float) -> None:
         pairs, task = 0, self.progress.start("pairs of processes")
         while waiting := [course for course in courses if course.is_open]:
             turned = waiting[pairs % len(waiting) :] + waiting[: pairs % len(waiting)]  # none is always the first
             try:
-                self._one_pair(turned, is_first=pairs == 0)
+                self._one_pair(turned, control, control_seconds, is_first=pairs == 0)
             except WorkerError as error:
                 for course in waiting:
                     if course.is_open:
@@ -134,17 +144,15 @@ class Comparison:
             pairs += 1
             task.advance()
         task.finish()
-        return [course.answer(self.accepted) for course in courses]
 
     @property
     def pair_seconds(self) -> float:
         """Seconds of stepping in one pair."""
         return gate_pair_seconds(self.time_limit_seconds)
 
-    def _one_pair(self, courses: list[Course], *, is_first: bool) -> None:
+    def _one_pair(self, courses: list[Course], control: Talks, control_seconds: float, *, is_first: bool) -> None:
         with contextlib.ExitStack() as stack:
             pair = {side: stack.enter_context(self.start(side)) for side in SIDES}
-            control_seconds = _build(pair, CONTROL)
             built = {}
             for course in courses:
                 try:
@@ -154,18 +162,19 @@ class Comparison:
             for course in courses:
                 if course.is_open:
                     with failing(course):
-                        self._time(pair, course, built[course.name], control_seconds)
-            for worker in pair.values() if is_first else ():
-                worker.ask("check", name=CONTROL)
+                        self._time(course, pair, built[course.name], control, control_seconds)
             for course in courses if is_first else ():
                 if course.name in built and course.ended is None:
                     with failing(course):
                         _look(pair, course)
 
-    def _time(self, pair: dict[str, Talks], course: Course, step_seconds: float, control_seconds: float) -> None:
+    def _time(
+        self, course: Course, pair: dict[str, Talks], step_seconds: float, control: Talks, control_seconds: float
+    ) -> None:
         times = time_pair(
             pair["base"],
             pair["head"],
+            control,
             course.name,
             seconds=self.pair_seconds,
             step_seconds=step_seconds,

@@ -24,6 +24,7 @@ from minibert.perf.counters_file import Key
 from minibert.perf.decision import MISSING, Decision, Rules
 from minibert.perf.gate import Comparison
 from minibert.perf.machine import describe_machine
+from minibert.perf.pair import CONTROL
 from minibert.perf.process import Worker
 from minibert.perf.trees import (
     Side,
@@ -141,13 +142,13 @@ def _timed(
     options: Namespace, names: list[str], sides: Mapping[str, Side], perf: Path, accepted: Mapping[Key, Counters],
     progress: Progress,
 ) -> list[BenchmarkAnswer]:  # fmt: skip
+    processes = {**sides, CONTROL: sides["head"]}
     return Comparison(
-        start=lambda side: Worker(side, python=sides[side].python, tree=sides[side].tree, perf=perf),
+        start=lambda side: Worker(side, python=processes[side].python, tree=processes[side].tree, perf=perf),
         names=names,
         rules=Rules(threshold=options.threshold),
         time_limit_seconds=options.time_limit,
         accepted=accepted,
-        control_cause=_control_cause(sides["base"], sides["head"]),
         progress=progress,
     ).run()
 
@@ -187,12 +188,6 @@ def _is_same_code(options: Namespace, base: Side, head: Side) -> bool:
             "but none came and the working tree is HEAD, unchanged"
         )
     return is_same
-
-
-def _control_cause(base: Side, head: Side) -> str:
-    """What a control that moved says: between two environments it may be NumPy or Python, not the machine."""
-    differences = environment_differences(base, head)
-    return f"the machine changed{', or the environments: ' if differences else ''}{', '.join(differences)}"
 
 
 def _numeric(options: Namespace, base: Side, head: Side, folder: Path, progress: Progress) -> NumericAnswer:

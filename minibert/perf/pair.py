@@ -1,8 +1,11 @@
 """Times two processes against each other: one steps while the other waits, in the order A B B A.
 
 A slow drift of the machine falls out of such a block, and the next block begins with the other side.
-The control runs once on each side within every block, in the same order. A turn is short, and is a single step
-where that takes longer, because a shared machine treats two turns the more alike the sooner one follows the other.
+Within every block the control runs once after a turn of each side, in a process of neither: it tells how fast the
+machine is beside each of them, threads that a side leaves running included. In a side's own process it would tell that
+process's places in memory, and its scatter from one pair of processes to the next was three times as large.
+A turn is short, and is a single step where that takes longer, because a shared machine treats two turns the more alike
+the sooner one follows the other.
 """
 
 from __future__ import annotations
@@ -40,8 +43,9 @@ class Block:
         base_turns: Mean wall seconds of a step of the base, in its first and in its second turn. One value, where a
             base is a stored result and takes no turns.
         head_turns: Likewise of the head; each stands next to the base's turn of the same number.
-        control_base_seconds: Mean wall seconds of the control in the base's process.
-        control_head_seconds: Likewise in the head's.
+        control_base_seconds: Mean wall seconds of the control after a turn of the base. Where the base is a stored
+            result, what is stored.
+        control_head_seconds: Likewise of the head; where the base is a stored result, in the head's process.
         others_rate: Share of all cores that other processes took meanwhile, 0 to 1; None if it is not known.
     """
 
@@ -85,13 +89,15 @@ class PairTimes:
 
 
 def time_pair(
-    base: Asked, head: Asked, name: str, *, seconds: float, step_seconds: float, control_seconds: float, cores: int
-) -> PairTimes:
+    base: Asked, head: Asked, control: Asked, name: str, *, seconds: float, step_seconds: float, control_seconds: float,
+    cores: int,
+) -> PairTimes:  # fmt: skip
     """Times a benchmark that both workers have built.
 
     Args:
         base: One side.
         head: The other.
+        control: A process of neither side, which has built the control.
         name: The benchmark.
         seconds: About how long both sides step undisturbed, together.
         step_seconds: About how long one step takes.
@@ -103,8 +109,10 @@ def time_pair(
     amount = _Amount(seconds)
     while not amount.is_enough:
         first, second = (base, head) if len(blocks) % 2 == 0 else (head, base)
-        turns = [(worker, worker.ask("turn", name=name, steps=steps)) for worker in (first, second, second, first)]
-        controls = [(worker, worker.ask("turn", name=CONTROL, steps=control_steps)) for worker in (second, first)]
+        turns, controls = [], []
+        for one, other in ((first, second), (second, first)):
+            turns += [(worker, worker.ask("turn", name=name, steps=steps)) for worker in (one, other)]
+            controls.append((other, control.ask("turn", name=CONTROL, steps=control_steps)))
         blocks.append(_block(base, turns, steps, controls, control_steps, cores))
         amount.add(sum(answer["seconds"] for _, answer in turns), is_quiet=blocks[-1].is_quiet)
     return PairTimes(name, tuple(blocks), steps, amount.stepped)

@@ -94,10 +94,13 @@ class Study:
             }
         )
         task = self._progress.start(f"pairs of processes, neighbour: {kind}")
-        with neighbour(kind):
+        with neighbour(kind), self._worker(CONTROL) as control:
+            control_seconds = control.ask("build", name=CONTROL)["step_seconds"]
             while time.monotonic() + longest < until:
                 started = time.monotonic()
-                recording.pairs.append(self._one_pair(products, step_seconds, len(recording.pairs)))
+                recording.pairs.append(
+                    self._one_pair(products, step_seconds, control, control_seconds, len(recording.pairs))
+                )
                 if save is not None:
                     save(recording)
                 longest = max(longest, time.monotonic() - started)
@@ -121,11 +124,10 @@ class Study:
         without, beside = (statistics.median(seconds[name]) for name in names)
         return without, (beside - without) / CALIBRATION_PRODUCTS
 
-    def _one_pair(self, products: dict[str, int], step_seconds: float, number: int) -> dict[str, list[Block]]:
+    def _one_pair(
+        self, products: dict[str, int], step_seconds: float, control: Worker, control_seconds: float, number: int
+    ) -> dict[str, list[Block]]:
         with self._worker("base") as base, self._worker("head") as head:
-            for worker in (base, head):
-                worker.send("build", name=CONTROL)
-            control_seconds = max(worker.answer()["step_seconds"] for worker in (base, head))
             for level, count in products.items():
                 base.send("build", name=level, workload="study[0]")
                 head.send("build", name=level, workload=f"study[{count}]")
@@ -138,6 +140,7 @@ class Study:
                     time_pair(
                         base,
                         head,
+                        control,
                         level,
                         seconds=PAIR_SECONDS,
                         step_seconds=step_seconds,
