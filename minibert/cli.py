@@ -237,8 +237,8 @@ def _tolerance(text: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"a number, 0 or more, is required, but {text!r} came")
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"a relative deviation from 0 to 1 is required, but {text!r} came")
     return number
 
 

@@ -104,27 +104,35 @@ def test_a_time_that_is_no_positive_number_proves_nothing(seconds: float) -> Non
 
 
 class FakeWorker:
-    """Answers turns from a clock of its own that drifts."""
+    """Answers turns from a clock of its own that drifts; whatever follows a turn of the head takes longer."""
 
-    def __init__(self, side: str, clock: list[float], orders: list[Any], factor: float, others: float) -> None:
+    def __init__(
+        self, side: str, clock: list[float], orders: list[Any], factor: float, others: float, after_head: float
+    ) -> None:
         self.side, self._clock, self._orders, self._factor, self._others = side, clock, orders, factor, others
+        self._after_head = after_head
 
     def ask(self, order: str, **arguments: Any) -> dict[str, Any]:
+        extra = self._after_head if self._orders and self._orders[-1][0] == "head" else 0.0
         self._orders.append((self.side, arguments["name"]))
         self._clock[0] += 1
         drift = 1.0 + 0.01 * self._clock[0]
         factor = 1.0 if arguments["name"] == CONTROL else self._factor
-        seconds = arguments["steps"] * 0.02 * factor * drift
+        seconds = arguments["steps"] * (0.02 * factor * drift + extra)
         busy = (0.5 + 2 * self._others) * seconds
         return {"seconds": seconds, "busy_seconds": busy, "own_seconds": 0.5 * seconds}
 
 
 def timed(
-    factor: float = 1.0, others: float = 0.05, seconds: float = 3.0, step_seconds: float = 0.02
+    factor: float = 1.0,
+    others: float = 0.05,
+    seconds: float = 3.0,
+    step_seconds: float = 0.02,
+    after_head: float = 0.0,
 ) -> tuple[PairTimes, list[tuple[str, str]]]:
     clock, orders = [0.0], []
     factors = {"base": 1.0, "head": factor, "control": 1.0}
-    base, head, control = (FakeWorker(side, clock, orders, each, others) for side, each in factors.items())
+    base, head, control = (FakeWorker(side, clock, orders, each, others, after_head) for side, each in factors.items())
     times = time_pair(
         base, head, control, "masking", seconds=seconds, step_seconds=step_seconds, control_seconds=0.005, cores=2
     )
@@ -133,30 +141,23 @@ def timed(
 
 def test_one_side_steps_at_a_time_in_the_order_a_b_b_a() -> None:
     times, orders = timed()
-    assert orders[:6] == [
-        ("base", "masking"),
-        ("head", "masking"),
-        ("control", CONTROL),
-        ("head", "masking"),
-        ("base", "masking"),
-        ("control", CONTROL),
-    ]
-    assert [side for side, name in orders[6:12] if name != CONTROL] == ["head", "base", "base", "head"]
+    assert [side for side, _ in orders[:16:2]] == ["base", "head", "head", "base", "head", "base", "base", "head"]
+    assert orders[1::2] == [("control", CONTROL)] * (4 * len(times.blocks))
     assert len(times.blocks) >= 4
 
 
 def test_the_control_is_told_by_the_side_that_stepped_before_it() -> None:
-    """The clock drifts by 0.2 ms with each turn; in a block that the base begins, the head's control comes first."""
-    times, _ = timed()
-    between = [block.control_head_seconds - block.control_base_seconds for block in times.blocks[:2]]
-    assert between == pytest.approx([-3 * 0.0002, 3 * 0.0002])
+    """That of the head takes longer by the extra time that is planted after the head's turns; drift falls out."""
+    times, _ = timed(after_head=0.001)
+    for each in times.blocks:
+        assert each.control_head_seconds - each.control_base_seconds == pytest.approx(0.001)
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.3, 0.5, 0.7, 3.0])
 def test_each_side_begins_as_many_blocks_as_the_other(seconds: float) -> None:
     """What favours a turn for its place, such as a warm cache, would otherwise favour a side, in every pair alike."""
     times, orders = timed(seconds=seconds)
-    begins = [side for side, _ in orders[::6]]
+    begins = [side for side, _ in orders[::8]]
     assert len(times.blocks) == len(begins)
     assert begins.count("base") == begins.count("head")
 
