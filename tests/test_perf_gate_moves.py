@@ -6,6 +6,7 @@ are wide, because what is asked is whether a benchmark measures its code at all,
 
 from __future__ import annotations
 
+import re
 import shutil
 import statistics
 import sys
@@ -17,6 +18,8 @@ import pytest
 import minibert
 from minibert.environment import available_cores
 from minibert.perf.counters import differences
+from minibert.perf.decision import FAILED, Rules
+from minibert.perf.gate import Comparison
 from minibert.perf.gate_commands import own_files
 from minibert.perf.pair import CONTROL, time_pair
 from minibert.perf.process import Worker
@@ -126,3 +129,35 @@ def median_ratio(
     )
     quietest = sorted(times.blocks, key=lambda block: block.others_rate or 0.0)[: len(times.blocks) // 2]
     return statistics.median(block.head_seconds / block.base_seconds for block in quietest)
+
+
+_SPINNING = """
+import threading
+
+
+def _spin():
+    while True:
+        sum(range(100_000))
+
+
+threading.Thread(target=_spin, daemon=True).start()
+"""
+
+
+@pytest.mark.slow
+def test_a_head_whose_thread_goes_on_while_it_waits_has_failed(tmp_path: Path) -> None:
+    trees = {side: tmp_path / side for side in ("base", "head", CONTROL)}
+    for tree in trees.values():
+        source = Path(minibert.__file__).parent
+        shutil.copytree(source, tree / "minibert", ignore=shutil.ignore_patterns("__pycache__"))
+    planted = trees["head"] / "minibert" / "masking.py"
+    planted.write_text(planted.read_text(encoding="utf-8") + _SPINNING, encoding="utf-8")
+    perf = own_files(tmp_path)
+    (found,) = Comparison(
+        start=lambda side: Worker(side, python=Path(sys.executable), tree=trees[side], perf=perf),
+        names=["masking"],
+        rules=Rules(),
+        time_limit_seconds=60.0,
+    ).run()
+    assert found.decision.verdict == FAILED
+    assert re.fullmatch(r"head: it works on while it waits for its turn: .*, the base 0\.0\d", found.decision.reason)

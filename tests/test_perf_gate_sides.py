@@ -9,14 +9,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from minibert.cli import main
-from minibert.errors import ArtifactError
+from minibert.errors import ArtifactError, SettingsError
 from minibert.perf import benchmark_files, gate_commands, numeric, stored_base, table
-from minibert.perf.benchmark_files import FILES, changed_files, in_tree, without_silent_passes
+from minibert.perf.benchmark_files import FILES, changed_files, in_tree, require_own_gate, without_silent_passes
 from minibert.perf.decision import FASTER, MISSING, SAME, SLOWER
 from minibert.perf.gate import TIME_LIMIT_SECONDS
 from minibert.perf.gate_answer import read_gate
@@ -139,7 +140,7 @@ def test_other_bits_pass_between_environments_alone(
 
     found = Verdict("numeric", 611, largest_deviation=1e-6)
     monkeypatch.setattr("minibert.verify.comparison.compare_runs", lambda *_: found)
-    monkeypatch.setattr(numeric, "_start", lambda *_: None)
+    monkeypatch.setattr(numeric, "_start", lambda *_: SimpleNamespace(poll=lambda: 0))
     monkeypatch.setattr(numeric, "_failure", lambda *_: "")
     base = Side(kind="python", name="b", versions=dict(versions))
     made = numeric.compare_bits(base, HEAD, tmp_path)
@@ -147,7 +148,44 @@ def test_other_bits_pass_between_environments_alone(
     assert made.explanation[-1].endswith("between two environments" if passes else "without --allow-different")
 
 
+def test_a_gate_that_cannot_start_the_second_run_leaves_no_first_one_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*_: object) -> subprocess.Popen[str]:
+        if started:
+            raise OSError("no more processes")
+        started.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True))
+        return started[0]
+
+    monkeypatch.setattr(numeric, "_start", start)
+    with pytest.raises(OSError, match="no more processes"):
+        numeric.compare_bits(HEAD, HEAD, tmp_path)
+    assert started[0].returncode is not None
+    started[0].stdin.close()
+
+
 # Changed benchmarks
+
+
+def test_a_gate_that_is_not_the_working_trees_is_refused(tmp_path: Path) -> None:
+    """Else an edited benchmark would be neither run nor seen, where minibert is installed from another state."""
+    own, tree = gate_commands.own_files(tmp_path / "own"), tmp_path / "tree"
+    gate_commands.own_files(tree / "minibert")
+    require_own_gate(own, tree)
+    for name, content in (("workloads.py", b"# edited\n"), ("added.py", b"")):
+        file = tree / "minibert" / "perf" / name
+        before = file.read_bytes() if file.exists() else None
+        file.write_bytes(content)
+        with pytest.raises(SettingsError, match=f"the working tree's own gate is required, .* another {name}: install"):
+            require_own_gate(own, tree)
+        file.unlink()
+        if before is not None:
+            with pytest.raises(SettingsError, match=name):
+                require_own_gate(own, tree)
+            file.write_bytes(before)
+    require_own_gate(own, tree)
 
 
 def test_a_change_of_what_is_timed_is_seen_and_a_base_without_a_gate_has_none(tmp_path: Path) -> None:
@@ -163,8 +201,8 @@ def test_a_change_of_what_is_timed_is_seen_and_a_base_without_a_gate_has_none(tm
     assert changed_files(own, in_tree(tmp_path / "base")) == FILES
 
 
-COUNTED_ALONE = {"__init__.py", "counters.py", "error_study/__init__.py"}
-"""What a worker imports and no time depends on."""
+COUNTED_ALONE = {"__init__.py", "error_study/__init__.py"}
+"""What a worker imports and no answer depends on."""
 
 
 def test_all_that_a_worker_times_with_is_looked_at(tmp_path: Path) -> None:
@@ -176,15 +214,16 @@ def test_all_that_a_worker_times_with_is_looked_at(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
     package = Path(benchmark_files.__file__).parent
     imported = {Path(line).relative_to(package).as_posix() for line in done.stdout.splitlines()}
-    gates = {"pair.py", "process.py"}  # which ask it
-    assert (imported - COUNTED_ALONE) | gates == set(FILES)
+    asking = {"pair.py", "process.py", "gate.py", "stored_base.py"}
+    judging = {"statistics.py", "decision.py", "answer.py", "counters_file.py"}
+    assert (imported - COUNTED_ALONE) | asking | judging == set(FILES)
 
 
 def test_an_edited_benchmark_passes_with_a_reason_only() -> None:
     answers = [benchmark(verdict) for verdict in (SAME, FASTER, SLOWER)]
     changed = without_silent_passes(answers, ("shapes.py",), None)
     assert [each.decision.verdict for each in changed] == [MISSING, MISSING, SLOWER]
-    assert "the benchmark is not the base's: shapes.py changed" in changed[0].decision.reason
+    assert "the gate is not the base's: shapes.py changed" in changed[0].decision.reason
     assert without_silent_passes(answers, ("shapes.py",), "a shape more") == answers
     assert without_silent_passes(answers, ("shapes.py",), "") == changed, "an empty reason is none"
     assert without_silent_passes(answers, (), None) == answers
@@ -198,12 +237,12 @@ def test_a_head_that_makes_its_benchmark_cheaper_does_not_pass(
     """The base's own benchmark is another one; the gate's here plays the part of the edited one."""
     edit(checkout, "perf/workloads.py", lambda text: text.replace("256, 128", "512, 128"))
     git(checkout, "commit", "-qam", "the benchmark as it was")
-    edit(checkout, "masking.py", lambda text: f"{text}\n")
+    edit(checkout, "perf/workloads.py", lambda text: text.replace("512, 128", "256, 128"))
     monkeypatch.setattr(gate_commands, "_timed", lambda *_: [benchmark()])
     code, content = gate(checkout, monkeypatch, capsys, "--benchmark", "masking")
     assert (code, content["benchmarks"][0]["verdict"]) == (22, MISSING)
     assert content["changed_benchmarks"] == {"files": ["workloads.py"], "allowed": None}
-    assert "the benchmarks are not the base's: workloads.py changed, so no pass" in table.as_markdown(content)
+    assert "the gate is not the base's: workloads.py changed, so no pass" in table.as_markdown(content)
     words = ["--benchmark", "masking", "--allow-changed-benchmarks", "half as many texts"]
     code, content = gate(checkout, monkeypatch, capsys, *words)
     assert (code, content["benchmarks"][0]["verdict"]) == (0, SAME)

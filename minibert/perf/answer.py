@@ -24,6 +24,8 @@ from typing import Any
 from minibert.perf.decision import FAILED, FASTER, MISSING, RULED_OUT, SAME, SLOWER, UNPROVEN, Decision, Rules
 from minibert.perf.statistics import Estimate, PairFigure
 
+_LARGEST_LOGARITHM = 700.0
+
 FORMAT = "minibert perf gate 1"
 EXIT_CODES = {
     SAME: 0, FASTER: 0, SLOWER: 20, UNPROVEN: 21, MISSING: 22, "counters changed": 23, "different": 24, FAILED: 25,
@@ -223,8 +225,13 @@ def finite(value: float | None) -> float | None:
 def _ratios(found: Estimate | None) -> dict[str, float | None]:
     if found is None:
         return {"ratio": None, "low": None, "high": None}
-    return {name: finite(math.exp(value)) for name, value in
-            (("ratio", found.log_ratio), ("low", found.low), ("high", found.high))}  # fmt: skip
+    logarithms = {"ratio": found.log_ratio, "low": found.low, "high": found.high}
+    return {name: finite(_exponential(value)) for name, value in logarithms.items()}
+
+
+def _exponential(value: float) -> float:
+    """Infinite, where `math.exp` raises."""
+    return math.exp(value) if value < _LARGEST_LOGARITHM else math.inf
 
 
 def _median(values: list[float]) -> float | None:

@@ -36,10 +36,10 @@ def _add_gate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--benchmark", metavar="NAME", nargs="+", action="extend",
                         help="what is timed (--list shows all; default: the small shapes)")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="list the benchmarks and stop")
-    parser.add_argument("--threshold", metavar="RATE", type=_rate, default=Rules.threshold,
+    parser.add_argument("--threshold", metavar="RATE", type=rate, default=Rules.threshold,
                         help=f"a smaller slowdown is not called one; `same` rules out {RULED_OUT:g} times as much "
                              f"(default: {Rules.threshold:g})")  # fmt: skip
-    parser.add_argument("--time-limit", metavar="SECONDS", type=_positive_seconds, default=60.0,
+    parser.add_argument("--time-limit", metavar="SECONDS", type=positive_number, default=60.0,
                         help="seconds of stepping for each benchmark, both sides together (default: 60)")  # fmt: skip
     parser.add_argument("--no-numeric", action="store_true", help="do not compare what the tiny run computes")
     parser.add_argument(
@@ -84,17 +84,19 @@ def _reason(text: str) -> str:
     return text.strip()
 
 
-def _rate(text: str) -> float:
+def rate(text: str) -> float:
+    """A relative change, for argparse."""
     number = _number(text)
     if not 0 < number < 1:
         raise argparse.ArgumentTypeError(f"a number above 0 and below 1 is required, but {text!r} came")
     return number
 
 
-def _positive_seconds(text: str) -> float:
+def positive_number(text: str) -> float:
+    """A length of time, for argparse."""
     number = _number(text)
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"seconds above 0 are required, but {text!r} came")
+        raise argparse.ArgumentTypeError(f"a number above 0 is required, but {text!r} came")
     return number
 
 

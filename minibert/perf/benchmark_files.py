@@ -1,4 +1,4 @@
-"""What decides what is timed, and how: a change of these files could hide a slowdown, so it is never a silent pass.
+"""What decides what is timed and what it means: a change of it could hide a slowdown, so it is never a silent pass.
 
 Both sides run the head's benchmarks, because only the same ones can be compared. Where they are not those
 that the base has, nobody knows whether the base's own would still say the same.
@@ -10,12 +10,14 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from minibert.errors import SettingsError
 from minibert.perf.answer import BenchmarkAnswer
 from minibert.perf.decision import FASTER, MISSING, SAME
 
 FILES = (
     *("workloads.py", "shapes.py", "control.py", "worker.py", "pair.py", "process.py", "neighbours.py"),
     "error_study/injection.py",  # has the workloads of the study of errors, and says which names are theirs
+    *("gate.py", "statistics.py", "decision.py", "answer.py", "counters.py", "counters_file.py", "stored_base.py"),
 )
 
 
@@ -29,6 +31,26 @@ def changed_files(own: Path, of_base: Callable[[str], bytes | None]) -> tuple[st
     if of_base(FILES[0]) is None:
         return ()
     return tuple(name for name in FILES if (own / name).read_bytes() != of_base(name))
+
+
+def require_own_gate(own: Path, tree: Path) -> None:
+    """Refuses a gate that is not the working tree's, whose own benchmarks nobody would look at then.
+
+    Args:
+        own: The folder of the gate's own files.
+        tree: The working tree's copy.
+
+    Raises:
+        SettingsError: A file differs; it is named.
+    """
+    theirs = tree / "minibert" / "perf"
+    names = {path.relative_to(folder) for folder in (own, theirs) for path in folder.rglob("*.py")}
+    read = lambda path: path.read_bytes() if path.is_file() else None  # noqa: E731
+    if other := sorted(name.as_posix() for name in names if read(own / name) != read(theirs / name)):
+        raise SettingsError(
+            f"perf: the working tree's own gate is required, but minibert is installed with another {other[0]}: "
+            "install the working tree again (pip install .)"
+        )
 
 
 def in_tree(tree: Path) -> Callable[[str], bytes | None]:
@@ -47,7 +69,7 @@ def without_silent_passes(
     """The answers, with a pass of a benchmark that was changed as missing, unless a reason allows it."""
     if not changed or allowed:
         return list(benchmarks)
-    reason = f"the benchmark is not the base's: {', '.join(changed)} changed; --allow-changed-benchmarks takes a reason"
+    reason = f"the gate is not the base's: {', '.join(changed)} changed; --allow-changed-benchmarks takes a reason"
     return [_missing(each, reason) if each.decision.verdict in (SAME, FASTER) else each for each in benchmarks]
 
 

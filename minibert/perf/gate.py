@@ -7,6 +7,7 @@ the first pair each workload's result is checked and its counters are taken, aft
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from minibert.perf.answer import BenchmarkAnswer, CounterAnswer
 from minibert.perf.counters import Counters, differences
 from minibert.perf.counters_file import Key
 from minibert.perf.decision import FAILED, MISSING, Decision, Rules, Trial
-from minibert.perf.pair import CONTROL, time_pair
+from minibert.perf.pair import CONTROL, FEWEST_BLOCKS, WAITING_LIMIT, time_pair
 from minibert.perf.process import WorkerError
 from minibert.perf.statistics import PairFigure, pair_figure
 from minibert.progress import Progress
@@ -24,7 +25,7 @@ from minibert.progress import Progress
 SIDES = ("base", "head")
 TIME_LIMIT_SECONDS = 60.0
 """Of stepping, for each benchmark, both sides together, unless another is asked for."""
-CONTROL_CAUSE = "the machine changed, or a side goes on working after its turn"
+CONTROL_CAUSE = "after the head's turns the machine was another than after the base's"
 PAIRS_IN_LIMIT = 40
 """Pairs of processes that fill the time limit, first part and repeat together. A pair is one observation, and an
 interval over many short ones is narrower than over few long ones."""
@@ -159,14 +160,28 @@ class Comparison:
                     built[course.name] = _build(pair, course.name)
                 except WorkerError as error:
                     course.fail(error)
+            for course in courses if is_first else ():
+                self._note_long_step(course, built.get(course.name, 0.0))
             for course in courses:
                 if course.is_open:
                     with failing(course):
                         self._time(course, pair, built[course.name], control, control_seconds)
-            for course in courses if is_first else ():
+            devices = {side: worker.ask("describe")["device"] for side, worker in pair.items()}
+            for course in courses:
                 if course.name in built and course.ended is None:
                     with failing(course):
-                        _look(pair, course)
+                        _require_one_device(course, devices)
+                        if is_first:
+                            _look(pair, course)
+
+    def _note_long_step(self, course: Course, step_seconds: float) -> None:
+        """Says at once where the time limit leaves no room for a slowdown's confirmation."""
+        needed = 2 * self.rules.fewest_pairs * FEWEST_BLOCKS * 4 * step_seconds
+        if needed > self.time_limit_seconds:
+            self.progress.note(
+                f"{course.name}: a step takes {step_seconds:.2f} s, so a slowdown can be confirmed only with "
+                f"--time-limit {math.ceil(needed / 10) * 10} or more"
+            )
 
     def _time(
         self, course: Course, pair: dict[str, Talks], step_seconds: float, control: Talks, control_seconds: float
@@ -181,6 +196,9 @@ class Comparison:
             control_seconds=control_seconds,
             cores=available_cores(),
         )
+        if times.head_waiting_rate > WAITING_LIMIT >= times.base_waiting_rate:
+            rates = f"{times.head_waiting_rate:.2f} cores busy, the base {times.base_waiting_rate:.2f}"
+            raise WorkerError(f"head: it works on while it waits for its turn: it keeps {rates}")
         add_within(course.trial, pair_figure(times), self.time_limit_seconds)
 
 
@@ -243,13 +261,18 @@ def _build(pair: dict[str, Talks], name: str) -> float:
 
 
 def _look(pair: dict[str, Talks], course: Course) -> None:
-    """Checks what both sides computed, counts, and sees that they ran on the same kind of device."""
+    """Checks what both sides computed, and counts."""
     for side, worker in pair.items():
         worker.ask("check", name=course.name)
         course.counters[side] = worker.ask("count", name=course.name)
-        course.devices[side] = worker.ask("describe")["device"]
-    if course.devices["base"] != course.devices["head"]:
-        ran = f"the base ran on {course.devices['base']}, the head on {course.devices['head']}"
+
+
+def _require_one_device(course: Course, devices: dict[str, str]) -> None:
+    """Sees that both sides ran on the same kind of device, and on that of the pairs before."""
+    known = set(devices.values()) | set(course.devices.values())
+    course.devices = course.devices or devices
+    if len(known) > 1:
+        ran = f"the base ran on {devices['base']}, the head on {devices['head']}"
         raise WorkerError(f"the same device is required, but {ran}", "missing")
 
 

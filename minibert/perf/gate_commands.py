@@ -18,7 +18,7 @@ from minibert.artifacts import write_bytes
 from minibert.errors import ArtifactError, MinibertError, SettingsError
 from minibert.perf import counters_file, table
 from minibert.perf.answer import BenchmarkAnswer, GateAnswer, NumericAnswer
-from minibert.perf.benchmark_files import changed_files, in_tree, without_silent_passes
+from minibert.perf.benchmark_files import changed_files, in_tree, require_own_gate, without_silent_passes
 from minibert.perf.counters import Counters
 from minibert.perf.counters_file import Key
 from minibert.perf.decision import MISSING, Decision, Rules
@@ -41,11 +41,9 @@ from minibert.progress import Progress
 
 def gate(options: Namespace) -> int:
     """Compares, prints, saves, and gives the verdict's exit code."""
-    if options.list:
-        for name in BUILDERS:
-            print(f"{name}{' (default)' if name in DEFAULT else ''}")
-        return 0
     names = chosen_names(options.benchmark)
+    if options.list:
+        return _list(list(names if options.benchmark else BUILDERS), as_json=options.json)
     if options.save is not None:
         _require_place(options.save)
     _require_extra()
@@ -68,6 +66,16 @@ def gate(options: Namespace) -> int:
     return answer.exit_code
 
 
+def _list(names: list[str], *, as_json: bool) -> int:
+    """Shows the benchmarks, and which of them are timed by default."""
+    if as_json:
+        print(json.dumps([{"name": name, "default": name in DEFAULT} for name in names], indent=2))
+        return 0
+    for name in names:
+        print(f"{name}{' (default)' if name in DEFAULT else ''}")
+    return 0
+
+
 def accept(options: Namespace) -> int:
     """Counts every workload of the working tree once, and writes what changed with the reason."""
     names, root = chosen_names(options.benchmark or list(BUILDERS)), checkout_root(Path.cwd())
@@ -75,7 +83,9 @@ def accept(options: Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="minibert-perf-") as folder:
         side = working_side(root, Path(folder) / "head")
         counted = []
-        with Worker("head", python=side.python, tree=side.tree, perf=own_files(Path(folder))) as worker:
+        perf = own_files(Path(folder))
+        require_own_gate(perf, side.tree)
+        with Worker("head", python=side.python, tree=side.tree, perf=perf) as worker:
             for name in names:
                 worker.ask("build", name=name)
                 worker.ask("check", name=name)
@@ -116,9 +126,11 @@ def _compare(options: Namespace, names: list[str]) -> GateAnswer:
         folder = Path(name)
         base, head = _sides(options, root, folder)
         is_same = _is_same_code(options, base, head)
+        perf = own_files(folder)
+        require_own_gate(perf, head.tree)
         progress.note(f"head: {head}")
         progress.note(f"base: {base}")
-        numeric, perf = _numeric(options, base, head, folder, progress), own_files(folder)
+        numeric = _numeric(options, base, head, folder, progress)
         changed = changed_files(perf, in_tree(base.tree))
         benchmarks = _timed(options, names, {"base": base, "head": head}, perf, accepted, progress)
     benchmarks = without_silent_passes(benchmarks, changed, options.allow_changed_benchmarks)

@@ -72,7 +72,7 @@ def _sentences(gate: Mapping[str, Any]) -> Iterator[str]:
     """What a reader of the table must know, and what was allowed and why."""
     numeric, threshold = gate["numeric"], gate["settings"].get("threshold")
     limit = f"Threshold {figures.percent(threshold)}. " if isinstance(threshold, int | float) else ""
-    yield f"A ratio above 1 is slower than the base. {limit}The control is the same code on both sides, timed between."
+    yield f"A ratio above 1 is slower than the base. {limit}The control is timed after each side's turns."
     said = [str(line) for line in _list(numeric, "explanation")] or [str(numeric.get("verdict", "not compared"))]
     allowed = numeric.get("allowed")
     if allowed and not any(str(allowed) in line for line in said):
@@ -83,7 +83,7 @@ def _sentences(gate: Mapping[str, Any]) -> Iterator[str]:
     changed = _object(gate, "changed_benchmarks")
     if files := _list(changed, "files"):
         why = f"which is meant: {changed['allowed']}" if changed.get("allowed") else "so no pass of theirs counts"
-        yield f"The benchmarks are not the base's: {', '.join(map(str, files))} changed, {why}."
+        yield f"The gate is not the base's: {', '.join(map(str, files))} changed, {why}."
 
 
 def _versions(base: Mapping[str, Any], head: Mapping[str, Any]) -> Markup | None:

@@ -31,8 +31,17 @@ def compare_bits(base: Side, head: Side, folder: Path) -> NumericAnswer:
         folder: Where the runs are written.
     """
     folders = {"base": folder / "base-run", "head": folder / "head-run"}
-    started = {name: _start(side, folders[name], folder) for name, side in (("base", base), ("head", head))}
-    failures = [f"{name}: {said}" for name, process in started.items() if (said := _failure(process, folders[name]))]
+    started: dict[str, subprocess.Popen[str]] = {}
+    try:
+        for name, side in (("base", base), ("head", head)):
+            started[name] = _start(side, folders[name], folder)
+        said = {name: _failure(process, folders[name]) for name, process in started.items()}
+    finally:  # a gate that is stopped leaves no run behind
+        for process in started.values():
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    failures = [f"{name}: {words}" for name, words in said.items() if words]
     one_environment = base.versions == head.versions
     if failures:
         return NumericAnswer(verdict=FAILED, explanation=(f"failed: {'; '.join(failures)}",))

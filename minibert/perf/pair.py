@@ -12,12 +12,15 @@ the sooner one follows the other.
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 TURN_SECONDS = 0.02
 CONTROL_SECONDS = 0.02
 FEWEST_BLOCKS = 4
+WAITING_LIMIT = 0.1
+"""Cores that a side may keep busy while it waits for its turn, in the median: what it does then slows the other."""
 OTHERS_LIMIT = 0.25
 """A block in which other processes took more than this share of the cores is discarded. Those with less are noisier
 than undisturbed ones by so little that without them an answer takes longer."""
@@ -81,12 +84,16 @@ class PairTimes:
         blocks: In the order of time.
         steps: Steps in one turn.
         stepping_seconds: Wall seconds of all turns, the control's aside.
+        base_waiting_rate: Cores that the base kept busy while it waited for a turn; 0 in a replay, which does not know.
+        head_waiting_rate: Likewise of the head.
     """
 
     name: str
     blocks: tuple[Block, ...]
     steps: int
     stepping_seconds: float
+    base_waiting_rate: float = 0.0
+    head_waiting_rate: float = 0.0
 
 
 def time_pair(
@@ -107,6 +114,7 @@ def time_pair(
     """
     steps, control_steps = _steps(TURN_SECONDS, step_seconds), _steps(CONTROL_SECONDS, control_seconds)
     blocks: list[Block] = []
+    waiting: dict[str, list[float]] = {base.side: [], head.side: []}
     amount = _Amount(seconds)
     while not amount.is_enough:
         first, second = (base, head) if len(blocks) % 2 == 0 else (head, base)
@@ -116,7 +124,10 @@ def time_pair(
             controls.append((worker, control.ask("turn", name=CONTROL, steps=control_steps)))
         blocks.append(_block(base, turns, steps, controls, control_steps, cores))
         amount.add(sum(answer["seconds"] for _, answer in turns), is_quiet=blocks[-1].is_quiet)
-    return PairTimes(name, tuple(blocks), steps, amount.stepped)
+        for worker, answer in turns:
+            waiting[worker.side].append(float(answer["waiting_rate"]))
+    rates = (statistics.median(waiting[worker.side]) for worker in (base, head))
+    return PairTimes(name, tuple(blocks), steps, amount.stepped, *rates)
 
 
 def shortened(times: PairTimes, seconds: float) -> PairTimes:

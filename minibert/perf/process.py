@@ -53,7 +53,7 @@ class Worker:
     """One side's process, used as a context manager.
 
     Args:
-        side: ``base`` or ``head``: named in errors.
+        side: ``base``, ``head`` or ``control``: named in errors.
         python: The interpreter.
         tree: The folder whose ``minibert`` is imported.
         perf: The gate's own files, the same for both sides.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
 from minibert.errors import MinibertError
-from minibert.perf.pair import Block, PairTimes
+from minibert.perf.pair import WAITING_LIMIT, Block, PairTimes
 
 FEWEST_KEPT_BLOCKS = 3
 OTHERS_MEAN_LIMIT = 0.15
@@ -84,6 +84,9 @@ def pair_figure(times: PairTimes) -> PairFigure:
     others = statistics.fmean(known) if known else 0.0
     if not all(_is_positive(block) for block in times.blocks):
         trouble = "a time that is not a positive number came"
+    elif max(times.base_waiting_rate, times.head_waiting_rate) > WAITING_LIMIT:
+        rates = f"{times.base_waiting_rate:.2f} (base) and {times.head_waiting_rate:.2f} (head)"
+        trouble = f"the sides kept {rates} cores busy while they waited for their turns"
     elif others > OTHERS_MEAN_LIMIT:
         trouble = f"other processes took {others:.0%} of the cores"
     elif len(kept) < FEWEST_KEPT_BLOCKS or discarded > len(kept):
@@ -136,10 +139,10 @@ def estimate(log_ratios: Sequence[float], *, confidence: float, base: Sequence[f
 
     Determinism: the same values give the same interval: the resampling has a fixed seed.
     """
-    count, mean = len(log_ratios), statistics.fmean(log_ratios)
+    count = len(log_ratios)
     if count < 2 or not all(map(math.isfinite, log_ratios)):
         raise MinibertError(f"log_ratios: at least 2 finite numbers are required, but {list(log_ratios)} came")
-    freedom, error = _freedom_and_error(log_ratios, base)
+    mean, (freedom, error) = statistics.fmean(log_ratios), _freedom_and_error(log_ratios, base)
     reach = quantile(confidence, freedom) * error
     low, high = mean - reach, mean + reach
     if count >= BOOTSTRAP_FROM and error > 0 and not base:

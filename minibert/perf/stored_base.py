@@ -21,7 +21,7 @@ from minibert.environment import available_cores
 from minibert.errors import ArtifactError, SettingsError
 from minibert.perf import counters_file
 from minibert.perf.answer import BenchmarkAnswer, GateAnswer, NumericAnswer
-from minibert.perf.benchmark_files import FILES, changed_files, without_silent_passes
+from minibert.perf.benchmark_files import FILES, changed_files, require_own_gate, without_silent_passes
 from minibert.perf.counters import KEYS, Counters
 from minibert.perf.counters_file import Key
 from minibert.perf.decision import MISSING, Decision, Rules, Trial
@@ -113,6 +113,7 @@ def compare_with_result(options: Namespace, names: list[str], own_files: Callabl
     results = read_results(options.base_result)
     with TemporaryDirectory(prefix="minibert-perf-") as folder, Progress(quiet=options.quiet) as progress:
         head, perf = described(working_side(root, Path(folder) / "head")), own_files(Path(folder))
+        require_own_gate(perf, head.tree)
         comparison = StoredComparison(
             start=lambda: Worker("head", python=head.python, tree=head.tree, perf=perf),
             bases=stored_bases(results, names, with_dropped=not options.benchmark),

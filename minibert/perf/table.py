@@ -103,7 +103,7 @@ def _notes(answer: dict[str, Any]) -> Iterator[str]:
     changed = answer["changed_benchmarks"]
     if changed["files"]:
         why = f"which is meant: {changed['allowed']}" if changed["allowed"] else "so no pass of theirs counts"
-        yield f"the benchmarks are not the base's: {', '.join(changed['files'])} changed, {why}"
+        yield f"the gate is not the base's: {', '.join(changed['files'])} changed, {why}"
     for benchmark in answer["benchmarks"]:
         yield from _benchmark_notes(benchmark)
 

@@ -1,7 +1,7 @@
 """One side's process: builds workloads and steps them when told, one line of JSON for each order.
 
     <- {"order": "turn", "name": "masking", "steps": 12}
-    -> {"answer": {"seconds": 0.0981, "busy_seconds": 0.11, "own_seconds": 0.1}}
+    -> {"answer": {"seconds": 0.0981, "busy_seconds": 0.11, "own_seconds": 0.1, "waiting_rate": 0.002}}
 
 The process imports its own side's minibert, but the gate's own files and the workloads of the newer
 side (see `minibert.perf.process`). Whatever else writes to stdout goes to stderr, so that only answers
@@ -39,6 +39,7 @@ class Server:
         self._make = make
         self._workloads: dict[str, Any] = {}
         self._numbers: dict[str, int] = {}
+        self.rest()
 
     def build(self, name: str, workload: str | None = None) -> dict[str, Any]:
         """Builds a workload, and runs it until it is warm.
@@ -67,15 +68,24 @@ class Server:
         self._numbers[name] += 1
 
     def turn(self, name: str, steps: int) -> dict[str, Any]:
-        """Runs some steps: wall seconds, and what all processes and this one took of the cores meanwhile."""
+        """Runs some steps: wall seconds, and what all processes and this one took of the cores meanwhile.
+
+        The ``waiting_rate`` is what this process took while it waited for the order: cores, 0 to all of them.
+        """
         busy, own, started = busy_seconds(), time.process_time(), time.perf_counter()
+        waiting_rate = (own - self._rested_own) / max(started - self._rested, 1e-9)
         self._steps(name, steps)
         seconds, own = time.perf_counter() - started, time.process_time() - own
         return {
             "seconds": seconds,
             "busy_seconds": None if busy is None else (busy_seconds() or 0.0) - busy,
             "own_seconds": own,
+            "waiting_rate": waiting_rate,
         }
+
+    def rest(self) -> None:
+        """From now on this process waits, and should do nothing."""
+        self._rested, self._rested_own = time.perf_counter(), time.process_time()
 
     def rounds(self, name: str, count: int) -> dict[str, Any]:
         """Runs the control and one step in turn, as a stored result does: seconds of each round."""
@@ -136,6 +146,7 @@ def serve(orders: Any, answers: Any, server: Server) -> None:
     for line in orders:
         order = json.loads(line)
         print(json.dumps(_answer(server, order)), file=answers, flush=True)
+        server.rest()
 
 
 def _answer(server: Server, order: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from minibert.artifacts import write_bytes
 from minibert.errors import MinibertError
+from minibert.perf.arguments import positive_number, rate
 from minibert.perf.decision import Rules
 from minibert.perf.error_study.collect import Study
 from minibert.perf.error_study.power_curve import power_curve
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m minibert.perf.error_study", description="How often is the gate wrong?"
     )
     way = parser.add_mutually_exclusive_group(required=True)
-    way.add_argument("--minutes", type=float, help="measure for so long")
+    way.add_argument("--minutes", type=positive_number, help="measure for so long")
     way.add_argument("--replay", type=Path, nargs="+", metavar="FILE", help="what was measured earlier")
     parser.add_argument("--neighbour", choices=NEIGHBOURS, default="none", help="what else the machine does")
     parser.add_argument("--out", type=Path, help="where the timings are written, after every pair of processes")
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gates", type=int, default=GATES, help=f"gates that are drawn (default: {GATES:,})")
     parser.add_argument("--control-moved", type=float, default=0.0, metavar="RATE",
                         help="as if the control had taken so much longer in the head")  # fmt: skip
-    parser.add_argument("--threshold", type=float, default=Rules().threshold, help="the gate's")
+    parser.add_argument("--threshold", type=rate, default=Rules().threshold, help="the gate's")
     return parser
 
 

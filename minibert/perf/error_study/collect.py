@@ -84,6 +84,7 @@ class Study:
         recording = Recording(
             {
                 "neighbour": kind,
+                "control": "in a process of neither side",
                 "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "machine": describe_machine(),
                 "pair_seconds": PAIR_SECONDS,
