@@ -164,7 +164,7 @@ def _finder(rule: str, propose: Propose) -> Callable[[Sequence[float]], list[int
 def replay(name: str, recording: Recording, propose: Propose) -> list[Row]:
     """Rows of a recording: with steps that multiply, and with those that its own extra work of 5 % made.
 
-    The same code in one process after the other is the series: each in units of its own control, in the order
+    The same code in one process after the other is the series: each in units of the control beside it, in the order
     of time, without the records that `minibert perf history` takes for disturbed.
     """
     find = _finder("minibert", propose)

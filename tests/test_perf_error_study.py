@@ -22,7 +22,7 @@ from minibert.perf.error_study.__main__ import main
 from minibert.perf.error_study.collect import PAIR_SECONDS, Study
 from minibert.perf.error_study.injection import is_study
 from minibert.perf.error_study.power_curve import power_curve
-from minibert.perf.error_study.recording import Recording, read_recording, write_recording
+from minibert.perf.error_study.recording import Recording, pooled, read_recording, write_recording
 from minibert.perf.error_study.replay import as_table, clopper_pearson, process_scatter, rates, with_moved_control
 from minibert.perf.gate import gate_pair_seconds
 from minibert.perf.pair import Block
@@ -310,6 +310,15 @@ def test_a_replay_from_the_command_line_prints_its_table_and_draws(
     assert "nothing.jsonl" in capsys.readouterr().err
 
 
+def test_recordings_of_one_neighbour_are_read_as_one() -> None:
+    (found,) = pooled([made_up(3), made_up(4)])
+    assert len(found.pairs) == 7
+    other = made_up(3)
+    other.header["steps"] += 1
+    with pytest.raises(SettingsError, match="recordings of the same steps are required, but 5 and 6 came"):
+        pooled([made_up(3), other])
+
+
 def test_a_workload_of_the_study_is_told_by_its_name() -> None:
     assert is_study("study[137]")
     assert not is_study("masking")
@@ -325,14 +334,15 @@ def test_a_figure_of_a_recorded_pair_counts_its_stepping(tmp_path: Path) -> None
 # What was measured, replayed: the gate's promises
 
 
-def recorded(kind: str) -> Recording:
-    """A recording; ``kind`` is its neighbour, or ``later``: none again, after the rules were chosen."""
-    recording = read_recording(ROOT / "benchmarks" / f"error_study_{kind}.jsonl.gz")
-    assert recording.header["neighbour"] == {"later": "none"}.get(kind, kind)
+def recorded(neighbour: str) -> Recording:
+    """All that was measured beside a neighbour."""
+    files = sorted((ROOT / "benchmarks").glob(f"error_study_{neighbour}*.jsonl.gz"))
+    (recording,) = pooled([read_recording(file) for file in files])
+    assert recording.header["neighbour"] == neighbour
     return recording
 
 
-@pytest.mark.parametrize("kind", ["none", "later", "busy"])
+@pytest.mark.parametrize("kind", ["none", "busy"])
 def test_the_same_code_is_called_slower_in_at_most_one_gate_of_a_hundred(kind: str) -> None:
     assert rates(recorded(kind), "0", gates=DRAWN, rules=Rules()).rate(SLOWER) <= 0.01
 
@@ -345,7 +355,7 @@ def test_on_a_quiet_machine_5_percent_more_is_called_slower(kind: str, least: fl
 
 @pytest.mark.parametrize(("rate", "least", "most"), [(0.0, 0.0, 0.02), (0.12, 0.95, 1.0)])
 def test_a_control_that_moved_is_seen_in_a_machines_own_noise(rate: float, least: float, most: float) -> None:
-    recording = with_moved_control(recorded("later"), rate)
+    recording = with_moved_control(recorded("none"), rate)
     assert least <= rates(recording, "0", gates=60, rules=Rules()).rate(UNPROVEN) <= most
 
 
@@ -355,7 +365,7 @@ def test_beside_a_neighbour_every_recorded_gate_is_unproven() -> None:
 
 
 @pytest.mark.parametrize("level", ["5", "10"])
-@pytest.mark.parametrize("kind", ["none", "later", "busy"])
+@pytest.mark.parametrize("kind", ["none", "busy"])
 def test_a_slowdown_is_never_called_none(kind: str, level: str) -> None:
     found = rates(recorded(kind), level, gates=DRAWN, rules=Rules())
     assert found.rate(SAME) + found.rate(FASTER) <= 0.01

@@ -15,7 +15,7 @@ from minibert.perf.arguments import positive_number, rate
 from minibert.perf.decision import Rules
 from minibert.perf.error_study.collect import Study
 from minibert.perf.error_study.power_curve import power_curve
-from minibert.perf.error_study.recording import NEIGHBOURS, Recording, read_recording, write_recording
+from minibert.perf.error_study.recording import NEIGHBOURS, Recording, pooled, read_recording, write_recording
 from minibert.perf.error_study.replay import Rates, as_table, process_scatter, rates, with_moved_control
 from minibert.perf.gate_commands import own_files
 from minibert.perf.trees import checkout_root, working_side
@@ -31,10 +31,10 @@ def main(words: Sequence[str] | None = None) -> int:
         recordings = _measured(options) if options.replay is None else [read_recording(p) for p in options.replay]
         rules = Rules(threshold=options.threshold)
         found: dict[str, list[Rates]] = {}
-        for recording in recordings:
+        for recording in pooled(recordings):
             moved = with_moved_control(recording, options.control_moved)
             levels = [rates(moved, level, gates=options.gates, rules=rules) for level in moved.levels]
-            found.setdefault(recording.header["neighbour"], levels)  # the picture has a curve for each neighbour
+            found[recording.header["neighbour"]] = levels
             print(as_table(recording.header["neighbour"], levels))
             common = process_scatter(recording)
             shown = "-" if common is None else f"{common.log_ratio:.1%} (at most {common.high:.1%})"
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--minutes", type=positive_number, help="measure for so long")
-    way.add_argument("--replay", type=Path, nargs="+", metavar="FILE", help="what was measured earlier")
+    way.add_argument("--replay", type=Path, nargs="+", metavar="FILE", help="earlier ones; a neighbour's are pooled")
     parser.add_argument("--neighbour", choices=NEIGHBOURS, default="none", help="what else the machine does")
     parser.add_argument("--out", type=Path, help="where the timings are written, after every pair of processes")
     parser.add_argument("--picture", type=Path, help="where the power curve is written, as SVG")

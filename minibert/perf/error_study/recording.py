@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.artifacts import write_bytes
-from minibert.errors import ArtifactError
+from minibert.errors import ArtifactError, SettingsError
 from minibert.perf.pair import Block, PairTimes
 
 KIND, FORMAT = "minibert perf error study", 2
@@ -99,6 +99,23 @@ def read_recording(path: Path) -> Recording:
         return Recording(header, list(pairs))
     except _NO_RECORDING as error:
         raise ArtifactError(f"{path}: the timings of a study of errors are required, but {error}") from None
+
+
+def pooled(recordings: Sequence[Recording]) -> list[Recording]:
+    """One recording for each neighbour, with the pairs of all that have it: more pairs say more.
+
+    Raises:
+        SettingsError: Two with one neighbour differ in their levels, the seconds of a pair or the steps of a turn.
+    """
+    found: dict[str, Recording] = {}
+    for recording in recordings:
+        first = found.setdefault(recording.header["neighbour"], Recording(recording.header))
+        for what in ("levels", "pair_seconds", "steps"):
+            one, other = ((r.levels if what == "levels" else r.header[what]) for r in (first, recording))
+            if one != other:
+                raise SettingsError(f"replay: recordings of the same {what} are required, but {one} and {other} came")
+        first.pairs.extend(recording.pairs)
+    return list(found.values())
 
 
 def _content(path: Path) -> bytes:
