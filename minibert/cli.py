@@ -203,7 +203,7 @@ def _add_verify(subparsers: argparse._SubParsersAction) -> None:
                      help="run one step of each stage N times, list what does not repeat")  # fmt: skip
     parser.add_argument("--data", metavar="PATH", type=_path, help="the run's data, if they are elsewhere by now")
     parser.add_argument("--tolerance", metavar="RATE", type=_tolerance,
-                        help="largest relative deviation of a loss in the first 200 steps for the verdict numeric "
+                        help="largest relative deviation of a loss in the first steps for the verdict numeric "
                              "(default: 0.001); a smaller one holds later figures closer, too")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_json(parser, "the verdict")

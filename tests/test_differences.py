@@ -22,7 +22,7 @@ from minibert.verify.differences import (
 from minibert.verify.verdict import TOLERANCE, Parting, Tolerances, Verdict
 
 HEADER = TraceHeader("frozen", ("labels",), ("activation a", "gradient a", "weight a"))
-TOLERANCES = Tolerances(early=1e-3, late=0.1, accuracy=0.02, horizon=15)
+TOLERANCES = Tolerances(early=1e-3, late=0.1, accuracy=0.02, horizon=30, later_horizon=15)
 BEFORE = 10
 """Steps of the stage before: of this one, the first five are held step by step."""
 
@@ -60,6 +60,12 @@ def test_a_steps_loss_is_held_up_to_the_horizon_and_not_after_it(step: int, is_h
     assert deviations.late == Deviation()
     assert deviations.early.at == (f"frozen, step {step}: loss" if is_held else None)
     assert deviations.early.value == pytest.approx(0.2 / 2.2 if is_held else 0.0)
+
+
+def test_the_first_stages_losses_are_held_longer_than_those_of_a_stage_on_its_weights() -> None:
+    for before, is_held in ((0, True), (TOLERANCES.later_horizon - 5, False)):
+        (difference,), _ = trace_differences(trace(), trace(loss={6: 2.2}), tolerances=TOLERANCES, steps_before=before)
+        assert bool(difference.unexplained) == is_held
 
 
 @pytest.mark.parametrize("step", [2, 7])
@@ -199,8 +205,8 @@ def test_a_tolerance_that_is_wider_than_the_late_one_holds_late_too() -> None:
 
 def test_a_smaller_tolerance_makes_the_others_smaller_by_the_same_factor() -> None:
     found, all_by_default = Tolerances.of_first_steps(TOLERANCE / 50), Tolerances()
-    assert found.of(1) == pytest.approx(all_by_default.early / 50)
-    assert found.of(10**6) == pytest.approx(all_by_default.late / 50)
+    assert found.early == pytest.approx(all_by_default.early / 50)
+    assert found.late == pytest.approx(all_by_default.late / 50)
     assert found.accuracy == pytest.approx(all_by_default.accuracy / 50)
 
 
@@ -220,7 +226,10 @@ def test_all_deviations_are_explained_and_what_is_held_is_said() -> None:
     deviations |= {"accuracy_deviation": 0.01, "accuracy_at": "far"}
     verdict = Verdict("different", 20, parting=first, tolerances=TOLERANCES, environment=("another",), **deviations)
     assert verdict.explanation[2:5] == [
-        "largest relative deviation of a loss in the first 15 steps: 2e-07, here, within the tolerance of 0.001",
+        (
+            "largest relative deviation of a loss in the first 30 steps (15 behind the first stage): 2e-07, here, "
+            "within the tolerance of 0.001"
+        ),
         "largest relative deviation of a loss after them: 0.2, there, beyond the tolerance of 0.1",
         "largest deviation of an accuracy: 0.01, far, within the tolerance of 0.02",
     ]

@@ -45,8 +45,7 @@ def require_own_gate(own: Path, tree: Path) -> None:
     """
     theirs = tree / "minibert" / "perf"
     names = {path.relative_to(folder) for folder in (own, theirs) for path in folder.rglob("*.py")}
-    read = lambda path: path.read_bytes() if path.is_file() else None  # noqa: E731
-    if other := sorted(name.as_posix() for name in names if read(own / name) != read(theirs / name)):
+    if other := sorted(name.as_posix() for name in names if _content(own / name) != _content(theirs / name)):
         raise SettingsError(
             f"perf: the working tree's own gate is required, but minibert is installed with another {other[0]}: "
             "install the working tree again (pip install .)"
@@ -55,12 +54,11 @@ def require_own_gate(own: Path, tree: Path) -> None:
 
 def in_tree(tree: Path) -> Callable[[str], bytes | None]:
     """Reads the files of a side's tree."""
+    return lambda name: _content(tree / "minibert" / "perf" / name)
 
-    def content(name: str) -> bytes | None:
-        path = tree / "minibert" / "perf" / name
-        return path.read_bytes() if path.is_file() else None
 
-    return content
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def without_silent_passes(

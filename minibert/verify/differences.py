@@ -105,7 +105,7 @@ def trace_differences(
     relative = _relative(one.losses[:count], two.losses[:count], same=same_loss)
     names = [name for name, _, _ in columns]
     fixed = np.array([name.startswith("batch ") for name in names], dtype=bool)
-    is_early = np.arange(1, count + 1) + steps_before <= tolerances.horizon
+    is_early = np.arange(1, count + 1) + steps_before <= tolerances.early_until(steps_before)
     beyond = np.isinf(relative) | (is_early & (relative > tolerances.early))
     alone = tuple(f"{name}, which is in one run only" for name in _names_of_one(one, two)) if count else ()
     found = []
@@ -181,7 +181,11 @@ def epoch_differences(
     for number, (one, two) in enumerate(zip(first["epochs"], second["epochs"], strict=False), start=1):
         steps = number * int(one["steps"])
         parts, unexplained, largest = _figures(
-            one, two, tolerances=tolerances, steps=steps_before + steps, of_training=_OF_TRAINING
+            one,
+            two,
+            tolerances=tolerances,
+            is_early=steps_before + steps <= tolerances.early_until(steps_before),
+            of_training=_OF_TRAINING,
         )
         if parts:
             label = f"epoch {number}: "
@@ -200,7 +204,9 @@ def raw_text_differences(
     first: dict[str, Any], second: dict[str, Any], *, tolerances: Tolerances, steps_before: int
 ) -> tuple[list[Difference], Deviations]:
     """Likewise of the raw-text model."""
-    parts, unexplained, largest = _figures(first, second, tolerances=tolerances, steps=steps_before)
+    parts, unexplained, largest = _figures(
+        first, second, tolerances=tolerances, is_early=steps_before <= tolerances.early_until(steps_before)
+    )
     if not parts:
         return [], Deviations()
     labels = tuple(name.removesuffix("_sha256") for name in parts)
@@ -218,7 +224,7 @@ def _figures(
     two: dict[str, Any],
     *,
     tolerances: Tolerances,
-    steps: int,
+    is_early: bool,
     of_training: tuple[str, ...] = (),
 ) -> tuple[list[str], list[str], Deviations]:
     """Names of figures that differ in the order of computation, those that are unexplained, and the deviations.
@@ -227,7 +233,7 @@ def _figures(
         one: Figures by name.
         two: Those of the other run.
         tolerances: Of losses and accuracies.
-        steps: Steps of the run before them.
+        is_early: Whether the losses are of the first steps.
         of_training: Those that were there before the weights that the others were evaluated with.
     """
     names = [n for n in {**one, **two} if one.get(n) != two.get(n) and not n.endswith("seconds")]
@@ -239,13 +245,13 @@ def _figures(
         elif name in _LOSSES:
             relative = relative_deviation(one[name], two[name])
             loss = loss.or_larger(Deviation(relative, name))
-            if not relative <= tolerances.of(steps):
+            if not relative <= (tolerances.early if is_early else tolerances.late):
                 unexplained.append(name)
         elif name in _ACCURACIES:
             absolute = abs(one[name] - two[name])
             accuracy = accuracy.or_larger(Deviation(absolute, name))
             if not absolute <= tolerances.accuracy:
                 unexplained.append(name)
-    if tolerances.is_early(steps):
+    if is_early:
         return names, unexplained, Deviations(early=loss, accuracy=accuracy)
     return names, unexplained, Deviations(late=loss, accuracy=accuracy)
