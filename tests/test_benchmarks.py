@@ -60,6 +60,7 @@ def without_dropout():
     return dataclasses.replace(settings, model=dataclasses.replace(settings.model, dropout_rate=0.0))
 
 
+@pytest.mark.long
 def test_notebook_and_ours_have_the_same_loss_on_the_same_weights(without_dropout):
     notebook_models = importlib.import_module("benchmarks.notebook_models")
     ours = workloads.OurStep(without_dropout, "masked_lm")
@@ -136,6 +137,7 @@ def test_an_attention_that_still_drops_out_is_refused():
         keras_hub_models.without_attention_dropout(SimpleNamespace(hidden_dim=8, transformer_layers=[layer]))
 
 
+@pytest.mark.long
 def test_pytorchs_losses_are_the_same_gathered_or_not(without_dropout):
     if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")):
         pytest.skip("not run: torch or transformers is not installed (the extra `peers` has them)")

@@ -51,6 +51,7 @@ def run_backends(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False, env=os.environ)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_first_loss_on_another_backend_is_tensorflows(backend):
     if importlib.util.find_spec(backend) is None:

@@ -157,6 +157,7 @@ def test_what_a_public_function_returns_is_public() -> None:
                 assert getattr(minibert, kind.__name__) is kind, f"{function.__name__} returns it"
 
 
+@pytest.mark.long
 def test_importing_keras_after_minibert_registers_the_layers() -> None:
     program = """
 import sys, minibert

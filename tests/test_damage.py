@@ -81,17 +81,21 @@ def assert_named(run: Path, name: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", READ_BY)
-@pytest.mark.parametrize("part", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "part", [pytest.param(0.0, marks=pytest.mark.long), 0.5, pytest.param(1.0, marks=pytest.mark.long)]
+)
 def test_a_file_that_was_cut_is_named(name: str, part: float, run: Path) -> None:
     content = (run / name).read_bytes()
     assert_named(run, name, content[: min(int(len(content) * part), len(content) - 2)])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in READ_BY if name != NAME])
 def test_a_file_with_something_behind_it_is_named(name: str, run: Path) -> None:
     assert_named(run, name, (run / name).read_bytes() + b"\n")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", READ_BY)
 def test_a_file_of_something_else_is_named(name: str, run: Path) -> None:
     assert_named(run, name, b"\x89PNG\r\n\x1a\n")

@@ -189,6 +189,7 @@ def test_a_backend_that_keras_own_configuration_chose_is_an_error(monkeypatch: p
     assert list(doctor._other_backend(HEALTHY)) == []
 
 
+@pytest.mark.long
 def test_the_command_diagnoses_this_machine_and_keeps_tensorflow_quiet(tmp_path: Path) -> None:
     """Whatever backend Keras is configured to: the command line asks for TensorFlow."""
     (tmp_path / "keras.json").write_text(json.dumps({"backend": "jax"}), encoding="utf-8")

@@ -171,6 +171,7 @@ def saved_run(tmp_path) -> list[str]:
     return [str(tmp_path / "masked_lm.keras"), str(tmp_path / "corpus.npz"), "6"]
 
 
+@pytest.mark.long
 def test_the_notebooks_next_cells_run_unchanged(saved_run, monkeypatch):
     keras.utils.set_random_seed(0)  # as the README says, where a run of this process has turned op determinism on
     monkeypatch.setattr(sys, "argv", ["cells.py", *saved_run])

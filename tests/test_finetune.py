@@ -63,7 +63,12 @@ def test_a_stage_validates_and_shows_how_far_it_is(classifier, forward, frozen, 
 
 
 @pytest.mark.parametrize(
-    ("frozen", "frozen_dropout", "drops"), [(True, True, True), (True, False, False), (False, False, True)]
+    ("frozen", "frozen_dropout", "drops"),
+    [
+        pytest.param(True, True, True, marks=pytest.mark.long),
+        (True, False, False),
+        pytest.param(False, False, True, marks=pytest.mark.long),
+    ],
 )
 def test_a_frozen_encoder_drops_out_if_the_settings_say_so_and_an_unfrozen_one_always(frozen, frozen_dropout, drops):
     finetune = dataclasses.replace(RUN.finetune, frozen_dropout=frozen_dropout)

@@ -87,7 +87,7 @@ def test_a_batch_without_a_selected_token_has_no_loss_and_no_gradient():
         assert not any(gradient.any() for gradient in found.values())
 
 
-@pytest.mark.parametrize("parts", [2, 4, 8])
+@pytest.mark.parametrize("parts", [pytest.param(2, marks=pytest.mark.long), 4, pytest.param(8, marks=pytest.mark.long)])
 def test_micro_batches_add_up_to_the_gradient_of_the_batch(parts):
     """The same masks, and float32 gradients that differ by rounding only: 1e-6 of the largest."""
     objective = MaskedLMObjective(small_models.masked_lm(WITHOUT_DROPOUT), reduction="sum")
@@ -182,7 +182,9 @@ def in_float64():
     return notebook, ours, objective, TrainingStep(objective, learning_rate=0.001, seed=0, stage="pretrain")
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, 1, pytest.param(2, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.long)]
+)
 def test_loss_and_gradients_are_those_of_the_notebooks_model_in_float64(in_float64, seed):
     notebook, ours, objective, step = in_float64
     generator = np.random.Generator(np.random.PCG64(seed))

@@ -135,7 +135,9 @@ def test_classes_are_matched_by_name_not_by_number(small_run: Path, tmp_path: Pa
     assert flipped.accuracy == pytest.approx(1.0 - straight.accuracy)
 
 
-@pytest.mark.parametrize("order", [("negative", "positive"), ("positive", "negative")])
+@pytest.mark.parametrize(
+    "order", [("negative", "positive"), pytest.param(("positive", "negative"), marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("names", [("negative", "positive"), ("positive", "negative")])
 def test_a_table_of_the_class_names_is_matched_by_them_and_not_by_their_order(
     small_run: Path, tmp_path: Path, names: tuple[str, str], order: tuple[str, str]
@@ -206,6 +208,7 @@ def test_one_text_is_not_taken_for_a_list_of_letters(small_run: Path) -> None:
         inference.classify(small_run, "good")
 
 
+@pytest.mark.long
 def test_a_run_without_labels_fills_masks_and_does_not_classify(unlabelled_run: Path, tmp_path: Path) -> None:
     assert len(inference.fill_mask(unlabelled_run, SENTENCE, top_k=3)) == 3
     with pytest.raises(ArtifactError, match="a run of a labelled corpus is required, but this one has no classifier"):

@@ -455,6 +455,7 @@ def test_selection_of_neighbours_does_not_correlate(neighbours):
     assert abs(z_of_correlation(*NEIGHBOURS[neighbours]())) < 4
 
 
+@pytest.mark.long
 def test_no_two_of_500_000_examples_have_the_same_mask():
     """1,000 texts in 500 epochs, each by its mask: 64 tokens, half of them selected."""
     settings = MaskingSettings(vocabulary_size=20, selection_rate=0.5, static=False)

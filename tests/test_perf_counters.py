@@ -288,6 +288,7 @@ def counted() -> Any:
     return counters
 
 
+@pytest.mark.long
 def test_counters_repeat_and_move_with_the_model(counted: Any) -> None:
     one, again, two = counted(blocks=1), counted(blocks=1), counted(blocks=2)
     assert differences(one, again) == []

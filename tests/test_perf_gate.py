@@ -196,8 +196,8 @@ def test_a_slowdown_that_the_time_limit_cannot_confirm_is_said_at_once() -> None
 
 def test_processes_that_differ_more_than_the_change_are_unproven() -> None:
     """Of 150 seeds 138 were unproven, 10 the same, which they are, and 1 each was slower and faster."""
-    found = Counter(verdict_of(process_noise=0.2, seed=seed)[0] for seed in range(20))
-    assert found[UNPROVEN] >= 15
+    found = Counter(verdict_of(process_noise=0.2, seed=seed)[0] for seed in range(12))
+    assert found[UNPROVEN] >= 9
     assert found[SLOWER] == 0
     assert found[FASTER] <= 1
 

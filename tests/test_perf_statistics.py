@@ -254,6 +254,7 @@ def test_more_scatter_detects_less() -> None:
 # Verdicts
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scatter", [0.4, 1.0])
 def test_what_is_called_detectable_is_found_in_95_of_100_gates(scatter: float) -> None:
     """A gate on no change says what it would detect; another one, on that change, calls it slower."""

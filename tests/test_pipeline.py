@@ -129,6 +129,7 @@ def test_the_masked_language_model_opens_safely_and_has_the_notebooks_layers(sma
     assert probabilities.sum(axis=-1) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.long
 def test_the_encoder_can_be_cut_out_and_trained_on_as_the_notebooks_do(small_run: Path) -> None:
     keras.utils.set_random_seed(0)  # a run has switched TensorFlow's determinism on, which asks for a seed
     masked_lm = keras.models.load_model(small_run / "masked_lm.keras")

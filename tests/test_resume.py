@@ -220,6 +220,7 @@ def resume(directory: Path, settings: RunSettings | None = None, *, progress: Pr
     return pipeline.run(settings or small_settings(), directory=directory, data=data, resume=True, progress=progress)
 
 
+@pytest.mark.long
 def test_a_stopped_run_goes_on_to_the_same_bits(copy: Path, unlabelled_run: Path) -> None:
     (copy / ".run.0123abcd.json").write_text("half a rec")
     (copy / FOLDER / ".0-pretrain-00000009-x.0123abcd.safetensors").write_bytes(b"half")
@@ -234,6 +235,7 @@ def test_a_run_goes_on_with_its_own_data(copy: Path, monkeypatch: pytest.MonkeyP
     assert pipeline.run(small_settings(), directory=copy, resume=True) == data
 
 
+@pytest.mark.long
 def test_weights_that_diverge_in_an_epochs_last_step_are_not_kept(
     tmp_path: Path, unlabelled_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,7 +259,11 @@ def test_weights_that_diverge_in_an_epochs_last_step_are_not_kept(
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda content: content[:-1], lambda content: content[:-1] + bytes([content[-1] ^ 1]), lambda content: b""],
+    [
+        pytest.param(lambda content: content[:-1], marks=pytest.mark.long),
+        lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+        pytest.param(lambda content: b"", marks=pytest.mark.long),
+    ],
     ids=["cut", "one bit flipped", "emptied"],
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
@@ -283,6 +289,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
     assert path.with_name(f"{path.name}.damaged").exists(), "it is kept for whoever wants to look at it"
 
 
+@pytest.mark.long
 def test_from_the_checkpoint_before_a_damaged_one_the_bits_are_the_same(copy: Path, unlabelled_run: Path) -> None:
     path = max((copy / FOLDER).glob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:-1])
@@ -355,8 +362,10 @@ def name_edited(content: bytes, rows: int) -> bytes:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (first_line_cut, "a fingerprint trace is required, but its first line is not right"),
-        (rows_cut, "6 steps are required, but 5 are there"),
+        pytest.param(
+            first_line_cut, "a fingerprint trace is required, but its first line is not right", marks=pytest.mark.long
+        ),
+        pytest.param(rows_cut, "6 steps are required, but 5 are there", marks=pytest.mark.long),
         (row_edited, "of row 1 does not fit: it was edited"),
         (name_edited, "field 'checksum' of row 0 does not fit: it was edited"),
     ],

@@ -153,6 +153,7 @@ def test_steps_after_a_restart_give_the_same_bits(run):
     assert run.digests() == digests
 
 
+@pytest.mark.long
 def test_fingerprints_change_no_weight(run):
     trace, digests = run.train(range(3)), run.digests()
     bare = Run(fingerprints=False)

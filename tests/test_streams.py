@@ -97,6 +97,7 @@ def test_keys_do_not_depend_on_the_process(hash_seed):
     assert tuple(map(int, printed.split())) == stream(5, "order", "pretrain", 1).key
 
 
+@pytest.mark.long
 def test_no_two_of_500_000_names_share_a_key():
     """Adjacent seeds, epochs and purposes: exactly where seeds that are added up collide."""
     grid = itertools.product(range(500), ("masking", "order"), range(500))
@@ -268,6 +269,7 @@ def test_words_are_uniform(ten_million_words):
         assert abs(z_of_counts(np.bincount(bins.ravel(), minlength=2**16), bins.size / 2**16)) < 4, part
 
 
+@pytest.mark.long
 def test_words_of_neighbours_do_not_correlate(ten_million_words):
     """Positions (also a whole Philox block away), examples, epochs and seeds."""
     words = (ten_million_words >> np.uint64(40)).astype(np.float32)
@@ -280,6 +282,7 @@ def test_words_of_neighbours_do_not_correlate(ten_million_words):
         assert abs(z_of_correlation(left, right)) < 4, what
 
 
+@pytest.mark.long
 def test_no_two_of_500_000_rows_start_with_the_same_word():
     first_words = stream(0, "masking", 0).rows(range(500_000), 1)
     assert len(np.unique(first_words)) == 500_000
