@@ -395,6 +395,7 @@ def test_times_have_units(value: float | None, shown: str) -> None:
         (["--benchmark", "maskin"], "--benchmark: 'maskin' is not a benchmark; the nearest is 'masking'"),
         (["--benchmark", "zzzz"], "`minibert perf gate --list` shows all"),
         (["--list", "--benchmark", "zzzz"], "'zzzz' is not a benchmark"),
+        (["--base", ""], "--base: a revision is required, but an empty text came"),
     ],
 )
 def test_an_unknown_benchmark_is_an_error(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

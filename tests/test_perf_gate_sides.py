@@ -275,6 +275,8 @@ def test_a_stored_result_of_other_benchmarks_or_of_an_unknown_commit_is_told(
 def test_a_saved_answer_is_read_as_it_was_written(tmp_path: Path) -> None:
     content = answer(benchmark(), benchmark(SLOWER, name="encoding")).to_dict()
     assert read_gate(write_result(tmp_path / "gate.json", content)) == content
+    with pytest.raises(ArtifactError, match="what perf gate --save wrote is required, but there is no such file"):
+        read_gate(tmp_path / "other.json")
 
 
 Edit = Callable[[dict[str, Any]], Any]

@@ -25,7 +25,7 @@ def read_gate(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: It is missing, another file, of another format, or a field does not fit.
     """
-    answer = read_object(path)
+    answer = read_object(path, hint="what perf gate --save wrote is required")
     if answer.get("format") != FORMAT:
         raise ArtifactError(f"{path}: field 'format': {FORMAT!r} is required, but {answer.get('format')!r} came")
     for name, kind in _FIELDS.items():

@@ -27,6 +27,7 @@ from minibert.perf.machine import describe_machine
 from minibert.perf.pair import CONTROL
 from minibert.perf.process import Worker
 from minibert.perf.trees import (
+    PACKAGE,
     Side,
     checkout_root,
     described,
@@ -44,6 +45,8 @@ def gate(options: Namespace) -> int:
     names = chosen_names(options.benchmark)
     if options.list:
         return _list(list(names if options.benchmark else BUILDERS), as_json=options.json)
+    if options.base == "":  # as an unset variable of a CI job is: HEAD in its place would compare with something else
+        raise SettingsError("--base: a revision is required, but an empty text came")
     if options.save is not None:
         _require_place(options.save)
     _require_extra()
@@ -197,7 +200,7 @@ def _is_same_code(options: Namespace, base: Side, head: Side) -> bool:
     if is_same and options.base is None and options.base_python is None:
         raise SettingsError(
             "--base: a revision to compare with is required, such as --base origin/main, "
-            "but none came and the working tree is HEAD, unchanged"
+            f"but none came and the working tree's {PACKAGE}/ is HEAD's, unchanged"
         )
     return is_same
 

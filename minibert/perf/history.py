@@ -84,7 +84,7 @@ def read_record(path: Path) -> Result:
     Raises:
         ArtifactError: It is damaged, edited, renamed, of a newer format, or none; file and field are named.
     """
-    record = read_object(path)
+    record = read_object(path, hint="a record of a history is required")
     _require_format(path, record)
     fields = Fields(record, f"{path}: ")
     for field, value in record.items():

@@ -104,8 +104,8 @@ def read_result(path: Path) -> Result:
     )
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON file's object.
+def read_object(path: Path, *, hint: str = _HINT) -> dict[str, Any]:
+    """A JSON file's object; ``hint`` says what file is required where there is none.
 
     Raises:
         ArtifactError: It cannot be read, or holds something else.
@@ -113,7 +113,7 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ArtifactError(f"{path}: {_HINT}, but there is no such file") from None
+        raise ArtifactError(f"{path}: {hint}, but there is no such file") from None
     except RecursionError:
         raise ArtifactError(f"{path}: JSON is required, but it is nested too deeply") from None
     except (OSError, ValueError) as error:
