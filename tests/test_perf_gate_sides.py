@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -164,6 +166,25 @@ def test_a_gate_that_cannot_start_the_second_run_leaves_no_first_one_behind(
         numeric.compare_bits(HEAD, HEAD, tmp_path)
     assert started[0].returncode is not None
     started[0].stdin.close()
+
+
+@pytest.mark.long
+def test_a_gate_that_is_terminated_leaves_nothing_behind(checkout: Path, tmp_path: Path) -> None:  # noqa: F811
+    edit(checkout, "masking.py", lambda text: f"{text}\n")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    words = ["perf", "gate", "--benchmark", "masking", "--no-numeric", "--quiet"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "minibert", *words], cwd=checkout, env={**os.environ, "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        until = time.monotonic() + 60
+        while not list(temporary.glob("minibert-worker-*")) and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.1)
+        assert list(temporary.glob("minibert-perf-*"))
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert list(temporary.iterdir()) == []
 
 
 # Changed benchmarks

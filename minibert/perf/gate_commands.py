@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from minibert.artifacts import write_bytes
 from minibert.errors import ArtifactError, MinibertError, SettingsError
@@ -50,12 +53,13 @@ def gate(options: Namespace) -> int:
     if options.save is not None:
         _require_place(options.save)
     _require_extra()
-    if options.base_result is not None:
-        from minibert.perf.stored_base import compare_with_result
+    with _ending_in_order():
+        if options.base_result is not None:
+            from minibert.perf.stored_base import compare_with_result
 
-        answer = compare_with_result(options, names, own_files)
-    else:
-        answer = _compare(options, names)
+            answer = compare_with_result(options, names, own_files)
+        else:
+            answer = _compare(options, names)
     content = answer.to_dict()
     text = json.dumps(content, indent=2, allow_nan=False)
     if options.json:
@@ -67,6 +71,24 @@ def gate(options: Namespace) -> int:
     if options.save is not None:  # behind what is printed: minutes of measuring are not lost to a full disk
         write_bytes(options.save, f"{text}\n".encode())
     return answer.exit_code
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """A SIGTERM, as of a CI job that is cancelled, ends the processes and removes the folders, as Ctrl-C does."""
+
+    def end(*_: object) -> NoReturn:
+        sys.exit(128 + signal.SIGTERM)
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not the main thread, which alone may say so
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _list(names: list[str], *, as_json: bool) -> int:
