@@ -68,6 +68,17 @@ def test_the_first_stages_losses_are_held_longer_than_those_of_a_stage_on_its_we
         assert bool(difference.unexplained) == is_held
 
 
+@pytest.mark.parametrize(("first_step", "is_held"), [(20, True), (TOLERANCES.horizon, False)])
+def test_a_row_of_the_first_stage_compared_alone_is_held_as_long_as_in_the_whole(
+    first_step: int, is_held: bool
+) -> None:
+    """As a replay does, step by step."""
+    one, two = (Trace(HEADER, whole.rows[:1]) for whole in (trace(), trace(loss={0: 2.2})))
+    (difference,), _ = trace_differences(one, two, tolerances=TOLERANCES, steps_before=0, first_step=first_step)
+    assert difference.parting.step == first_step
+    assert bool(difference.unexplained) == is_held
+
+
 @pytest.mark.parametrize("step", [2, 7])
 @pytest.mark.parametrize("loss", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_is_never_explained(step: int, loss: float) -> None:

@@ -21,6 +21,7 @@ from minibert.cli import main
 from minibert.errors import ArtifactError, SettingsError
 from minibert.perf import gate_commands, numeric, table
 from minibert.perf.answer import EXIT_CODES, BenchmarkAnswer, CounterAnswer, GateAnswer, NumericAnswer
+from minibert.perf.benchmark_files import own_files
 from minibert.perf.decision import FAILED, FASTER, MISSING, SAME, SLOWER, UNPROVEN, Decision, Rules, Trial
 from minibert.perf.gate import SIDES, Comparison
 from minibert.perf.numeric import compare_bits
@@ -656,7 +657,7 @@ def test_a_worker_imports_its_own_side_with_the_gates_own_files(checkout: Path, 
     """The base's own benchmarks are not asked, however they look; what they call is the base's."""
     edit(checkout, "perf/workloads.py", lambda _: "raise ImportError('the edited benchmark')\n")
     edit(checkout, "masking.py", lambda text: text.replace("def mask_tokens(", "def mask_words("))
-    perf = gate_commands.own_files(tmp_path)
+    perf = own_files(tmp_path)
     with Worker("base", python=Path(sys.executable), tree=checkout, perf=perf) as worker:
         assert worker.ask("build", name=CONTROL)["step_seconds"] > 0
         with pytest.raises(WorkerError, match="cannot import name 'mask_tokens'") as raised:

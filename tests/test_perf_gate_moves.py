@@ -17,10 +17,10 @@ import pytest
 
 import minibert
 from minibert.environment import available_cores
+from minibert.perf.benchmark_files import own_files
 from minibert.perf.counters import differences
 from minibert.perf.decision import FAILED, Rules
 from minibert.perf.gate import Comparison
-from minibert.perf.gate_commands import own_files
 from minibert.perf.pair import CONTROL, time_pair
 from minibert.perf.process import Worker
 from minibert.perf.workloads import DEFAULT

@@ -19,7 +19,7 @@ import pytest
 from minibert.cli import main
 from minibert.errors import ArtifactError, SettingsError
 from minibert.perf import benchmark_files, gate_commands, numeric, stored_base, table
-from minibert.perf.benchmark_files import FILES, changed_files, in_tree, require_own_gate, without_silent_passes
+from minibert.perf.benchmark_files import FILES, changed_files, in_tree, own_files, own_gate, without_silent_passes
 from minibert.perf.decision import FASTER, MISSING, SAME, SLOWER
 from minibert.perf.gate import TIME_LIMIT_SECONDS
 from minibert.perf.gate_answer import read_gate
@@ -192,29 +192,29 @@ def test_a_gate_that_is_terminated_leaves_nothing_behind(checkout: Path, tmp_pat
 
 def test_a_gate_that_is_not_the_working_trees_is_refused(tmp_path: Path) -> None:
     """Else an edited benchmark would be neither run nor seen, where minibert is installed from another state."""
-    own, tree = gate_commands.own_files(tmp_path / "own"), tmp_path / "tree"
-    gate_commands.own_files(tree / "minibert")
-    require_own_gate(own, tree)
+    own, tree = tmp_path / "own", tmp_path / "tree"
+    own_files(tree / "minibert")
+    own_gate(own, tree)
     for name, content in (("workloads.py", b"# edited\n"), ("added.py", b"")):
         file = tree / "minibert" / "perf" / name
         before = file.read_bytes() if file.exists() else None
         file.write_bytes(content)
         with pytest.raises(SettingsError, match=f"the working tree's own gate is required, .* another {name}: install"):
-            require_own_gate(own, tree)
+            own_gate(own, tree)
         file.unlink()
         if before is not None:
             with pytest.raises(SettingsError, match=name):
-                require_own_gate(own, tree)
+                own_gate(own, tree)
             file.write_bytes(before)
-    require_own_gate(own, tree)
+    own_gate(own, tree)
 
 
 def test_a_change_of_what_is_timed_is_seen_and_a_base_without_a_gate_has_none(tmp_path: Path) -> None:
-    own = gate_commands.own_files(tmp_path / "own")
+    own = own_files(tmp_path / "own")
     base = tmp_path / "base" / "minibert" / "perf"
     assert changed_files(own, in_tree(tmp_path / "base")) == ()
     base.parent.mkdir(parents=True)
-    gate_commands.own_files(base.parent)
+    own_files(base.parent)
     assert changed_files(own, in_tree(tmp_path / "base")) == ()
     for name in FILES:
         (base / name).write_bytes((own / name).read_bytes() + b"\n# one line more\n")
@@ -276,7 +276,7 @@ def test_a_stored_result_of_other_benchmarks_or_of_an_unknown_commit_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stored_base, "describe_machine", made_up_machine)
-    perf, paths = gate_commands.own_files(tmp_path), [tmp_path / "known.json", tmp_path / "unknown.json"]
+    perf, paths = own_files(tmp_path), [tmp_path / "known.json", tmp_path / "unknown.json"]
     write_result(paths[0], made_up_result(commit=git(checkout, "rev-parse", "HEAD")))
     write_result(paths[1])
     known, unknown = (stored_base.read_results([path])[0] for path in paths)

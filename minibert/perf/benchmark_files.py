@@ -7,6 +7,7 @@ that the base has, nobody knows whether the base's own would still say the same.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -33,16 +34,24 @@ def changed_files(own: Path, of_base: Callable[[str], bytes | None]) -> tuple[st
     return tuple(name for name in FILES if (own / name).read_bytes() != of_base(name))
 
 
-def require_own_gate(own: Path, tree: Path) -> None:
-    """Refuses a gate that is not the working tree's, whose own benchmarks nobody would look at then.
+def own_files(folder: Path) -> Path:
+    """A copy of the gate's own files for the workers, which no editor changes while it runs."""
+    copy = folder / "perf"
+    shutil.copytree(Path(__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    return copy
+
+
+def own_gate(folder: Path, tree: Path) -> Path:
+    """Likewise, of a gate that is the working tree's; nobody would look at the tree's own benchmarks otherwise.
 
     Args:
-        own: The folder of the gate's own files.
+        folder: Where the copy is made.
         tree: The working tree's copy.
 
     Raises:
         SettingsError: A file differs; it is named.
     """
+    own = own_files(folder)
     theirs = tree / "minibert" / "perf"
     names = {path.relative_to(folder) for folder in (own, theirs) for path in folder.rglob("*.py")}
     if other := sorted(name.as_posix() for name in names if _content(own / name) != _content(theirs / name)):
@@ -50,6 +59,7 @@ def require_own_gate(own: Path, tree: Path) -> None:
             f"perf: the working tree's own gate is required, but minibert is installed with another {other[0]}: "
             "install the working tree again (pip install .)"
         )
+    return own
 
 
 def in_tree(tree: Path) -> Callable[[str], bytes | None]:

@@ -21,7 +21,7 @@ from minibert.artifacts import write_bytes
 from minibert.errors import ArtifactError, MinibertError, SettingsError
 from minibert.perf import counters_file, table
 from minibert.perf.answer import BenchmarkAnswer, GateAnswer, NumericAnswer
-from minibert.perf.benchmark_files import changed_files, in_tree, require_own_gate, without_silent_passes
+from minibert.perf.benchmark_files import changed_files, in_tree, own_gate, without_silent_passes
 from minibert.perf.counters import Counters
 from minibert.perf.counters_file import Key
 from minibert.perf.decision import MISSING, Decision, Rules
@@ -57,7 +57,7 @@ def gate(options: Namespace) -> int:
         if options.base_result is not None:
             from minibert.perf.stored_base import compare_with_result
 
-            answer = compare_with_result(options, names, own_files)
+            answer = compare_with_result(options, names)
         else:
             answer = _compare(options, names)
     content = answer.to_dict()
@@ -108,8 +108,7 @@ def accept(options: Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="minibert-perf-") as folder:
         side = working_side(root, Path(folder) / "head")
         counted = []
-        perf = own_files(Path(folder))
-        require_own_gate(perf, side.tree)
+        perf = own_gate(Path(folder), side.tree)
         with Worker("head", python=side.python, tree=side.tree, perf=perf) as worker:
             for name in names:
                 worker.ask("build", name=name)
@@ -134,13 +133,6 @@ def chosen_names(given: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(given or DEFAULT))
 
 
-def own_files(folder: Path) -> Path:
-    """A copy of the gate's own files for the workers, which no editor changes while it runs."""
-    copy = folder / "perf"
-    shutil.copytree(Path(__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
-    return copy
-
-
 def _compare(options: Namespace, names: list[str]) -> GateAnswer:
     root = checkout_root(Path.cwd())
     accepted = counters_file.read_counters(root / counters_file.FILE)
@@ -151,8 +143,7 @@ def _compare(options: Namespace, names: list[str]) -> GateAnswer:
         folder = Path(name)
         base, head = _sides(options, root, folder)
         is_same = _is_same_code(options, base, head)
-        perf = own_files(folder)
-        require_own_gate(perf, head.tree)
+        perf = own_gate(folder, head.tree)
         progress.note(f"head: {head}")
         progress.note(f"base: {base}")
         numeric = _numeric(options, base, head, folder, progress)

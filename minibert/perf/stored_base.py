@@ -21,7 +21,7 @@ from minibert.environment import available_cores
 from minibert.errors import ArtifactError, SettingsError
 from minibert.perf import counters_file
 from minibert.perf.answer import BenchmarkAnswer, GateAnswer, NumericAnswer
-from minibert.perf.benchmark_files import FILES, changed_files, require_own_gate, without_silent_passes
+from minibert.perf.benchmark_files import FILES, changed_files, own_gate, without_silent_passes
 from minibert.perf.counters import KEYS, Counters
 from minibert.perf.counters_file import Key
 from minibert.perf.decision import MISSING, Decision, Rules, Trial
@@ -100,7 +100,7 @@ def stored_bases(
     return found
 
 
-def compare_with_result(options: Namespace, names: list[str], own_files: Callable[[Path], Path]) -> GateAnswer:
+def compare_with_result(options: Namespace, names: list[str]) -> GateAnswer:
     """The gate with a stored base; bits are not compared, because a result holds none.
 
     Raises:
@@ -112,8 +112,8 @@ def compare_with_result(options: Namespace, names: list[str], own_files: Callabl
     root, rules = checkout_root(Path.cwd()), Rules(threshold=options.threshold, control_threshold=CONTROL_FACTOR - 1)
     results = read_results(options.base_result)
     with TemporaryDirectory(prefix="minibert-perf-") as folder, Progress(quiet=options.quiet) as progress:
-        head, perf = described(working_side(root, Path(folder) / "head")), own_files(Path(folder))
-        require_own_gate(perf, head.tree)
+        head = described(working_side(root, Path(folder) / "head"))
+        perf = own_gate(Path(folder), head.tree)
         comparison = StoredComparison(
             start=lambda: Worker("head", python=head.python, tree=head.tree, perf=perf),
             bases=stored_bases(results, names, with_dropped=not options.benchmark),

@@ -86,7 +86,7 @@ class Deviations:
 
 
 def trace_differences(
-    one: Trace, two: Trace, *, tolerances: Tolerances, steps_before: int
+    one: Trace, two: Trace, *, tolerances: Tolerances, steps_before: int, first_step: int = 0
 ) -> tuple[list[Difference], Deviations]:
     """The steps at which two traces of a stage part, in order: at least the first one, and the first unexplained.
 
@@ -95,6 +95,7 @@ def trace_differences(
         two: Another of the same stage.
         tolerances: Of losses.
         steps_before: Steps of the stages before.
+        first_step: The stage's step that the traces' first rows are of.
     """
     stage, count = one.header.stage, min(len(one.rows), len(two.rows))
     columns = list(_shared_columns(one, two))
@@ -105,7 +106,7 @@ def trace_differences(
     relative = _relative(one.losses[:count], two.losses[:count], same=same_loss)
     names = [name for name, _, _ in columns]
     fixed = np.array([name.startswith("batch ") for name in names], dtype=bool)
-    is_early = np.arange(1, count + 1) + steps_before <= tolerances.early_until(steps_before)
+    is_early = np.arange(1, count + 1) + first_step + steps_before <= tolerances.early_until(steps_before)
     beyond = np.isinf(relative) | (is_early & (relative > tolerances.early))
     alone = tuple(f"{name}, which is in one run only" for name in _names_of_one(one, two)) if count else ()
     found = []
@@ -114,7 +115,7 @@ def trace_differences(
         only = alone if step == 0 else ()
         parts = tuple(sorted((*(names[n] for n in np.flatnonzero(differs[step])), *only), key=_kind))
         unexplained = tuple(n for n in parts if n.startswith("batch ") or (n == "loss" and beyond[step]) or n in only)
-        found.append(Difference(Parting(stage, step, parts[0], parts[1:]), unexplained))
+        found.append(Difference(Parting(stage, first_step + step, parts[0], parts[1:]), unexplained))
     if len(one.rows) != len(two.rows):
         name = f"the number of steps, {len(one.rows)} in one run and {len(two.rows)} in the other"
         found.append(Difference(Parting(stage, count, name), (name,)))

@@ -59,7 +59,7 @@ class WatchedTrace(TraceWriter):
         beside = Trace(self._recorded.header, self._recorded.rows[step : step + 1])
         if beside.header == row.header and beside.rows.tobytes() == row.rows.tobytes():
             return False  # no bit differs, as in nearly all rows: told at once
-        found, _ = trace_differences(beside, row, tolerances=tolerances, steps_before=self._before + step)
+        found, _ = trace_differences(beside, row, tolerances=tolerances, steps_before=self._before, first_step=step)
         return any(self._tolerances is None or difference.unexplained for difference in found)
 
 

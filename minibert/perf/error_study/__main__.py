@@ -12,12 +12,12 @@ from pathlib import Path
 from minibert.artifacts import write_bytes
 from minibert.errors import MinibertError
 from minibert.perf.arguments import positive_number, rate
+from minibert.perf.benchmark_files import own_gate
 from minibert.perf.decision import Rules
 from minibert.perf.error_study.collect import Study
 from minibert.perf.error_study.power_curve import power_curve
 from minibert.perf.error_study.recording import NEIGHBOURS, Recording, pooled, read_recording, write_recording
 from minibert.perf.error_study.replay import Rates, as_table, process_scatter, rates, with_moved_control
-from minibert.perf.gate_commands import own_files
 from minibert.perf.trees import checkout_root, working_side
 from minibert.progress import Progress
 
@@ -69,7 +69,7 @@ def _measured(options: argparse.Namespace) -> list[Recording]:
     with tempfile.TemporaryDirectory(prefix="minibert-study-") as name, Progress() as progress:
         side = working_side(root, Path(name) / "tree")
         save = None if options.out is None else functools.partial(write_recording, options.out)
-        study = Study(side.tree, own_files(Path(name)), progress)
+        study = Study(side.tree, own_gate(Path(name), side.tree), progress)
         return [study.collect(minutes=options.minutes, kind=options.neighbour, save=save)]
 
 

@@ -4,9 +4,9 @@
     {"pair": 0, "levels": {"0": "2645,56,-31,12,451,-4,1;2698,-20,15,4,450,3,0", "5": "..."}}
 
 A block is the base's step in its first turn, how much longer the head's next to it took, the same of the base's and the
-head's second turn beside the first, the control in the base, and how much longer it took in the head: all in units of
-10 microseconds; and the share of the cores that others took in percent (nothing, where it is not known). A file whose
-name ends in ``.gz`` is compressed.
+head's second turn beside the first, the control after the base's turns, and how much longer it took after the head's:
+all in units of 10 microseconds; and the share of the cores that others took in percent (nothing, where it is not
+known). A file whose name ends in ``.gz`` is compressed.
 """
 
 from __future__ import annotations
