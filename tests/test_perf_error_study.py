@@ -142,8 +142,8 @@ def test_a_file_that_is_no_study_is_an_error(tmp_path: Path, content: str) -> No
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"neighbour": "../busy"}, "field 'neighbour': none or busy is required, but '../busy' came"),
-        ({"neighbour": None}, "field 'neighbour': none or busy is required, but None came"),
+        ({"neighbour": "../busy"}, "field 'neighbour': one of none, light, busy is required, but '../busy' came"),
+        ({"neighbour": None}, "field 'neighbour': one of none, light, busy is required, but None came"),
         ({"steps": 0}, "field 'steps': an integer, 1 or more, is required, but 0 came"),
         ({"steps": True}, "field 'steps': an integer, 1 or more, is required, but True came"),
         ({"steps": "5"}, "field 'steps': an integer, 1 or more, is required, but '5' came"),

@@ -28,7 +28,7 @@ from minibert.perf.numeric import compare_bits
 from minibert.perf.pair import CONTROL
 from minibert.perf.process import Worker, WorkerError
 from minibert.perf.statistics import estimate
-from minibert.perf.trees import Side, described, revision_side, working_side
+from minibert.perf.trees import Side, described, environment_differences, revision_side, working_side
 from minibert.perf.workloads import BUILDERS, DEFAULT
 from minibert.progress import Progress
 
@@ -556,10 +556,23 @@ def test_a_revision_without_the_package_is_an_error(checkout: Path, tmp_path: Pa
 def test_a_revision_that_cannot_be_imported_is_an_error(checkout: Path, tmp_path: Path) -> None:
     edit(checkout, "__init__.py", lambda text: text + "\nimport no_such_module_anywhere\n")
     git(checkout, "commit", "-qam", "broken")
-    with pytest.raises(
-        SettingsError, match="HEAD: a package that can be imported is required, but ModuleNotFoundError"
-    ):
+    message = r"HEAD: a package that .* can import is required, but it said: ModuleNotFoundError: .*no_such_module"
+    with pytest.raises(SettingsError, match=message):
         described(revision_side(checkout, "HEAD", tmp_path / "base"))
+
+
+def test_a_program_that_is_no_python_is_one_short_line(checkout: Path, tmp_path: Path) -> None:
+    program = tmp_path / "talkative"
+    program.write_text("#!/bin/sh\nyes 'what is this' | head -c 20000 | tr '\\n' ' ' >&2\nexit 1\n")
+    program.chmod(0o755)
+    with pytest.raises(SettingsError, match=r"talkative can import is required, but it said: what .*") as caught:
+        described(revision_side(checkout, "HEAD", tmp_path / "base", python=program))
+    assert len(str(caught.value)) < 300 + len(str(program))
+
+
+def test_a_package_that_one_side_lacks_is_said_in_words() -> None:
+    base, head = (Side(kind="python", name="", versions={"tensorflow": version}) for version in (None, "2.21.0"))
+    assert environment_differences(base, head) == ["tensorflow not installed (base) and 2.21.0 (head)"]
 
 
 def test_outside_of_a_checkout_the_gate_is_an_error(

@@ -109,7 +109,7 @@ def require_otava() -> Propose:
             raise
         raise MinibertError(
             "perf history: apache-otava is required to find change points, but it is not installed; it pins an old "
-            'NumPy, so give it an environment of its own and there: pip install "minibert[history]"'
+            'NumPy, so give it an environment of its own and there, in a checkout: pip install ".[history]"'
         ) from None
 
     def propose(values: Sequence[float]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from datetime import datetime, timezone
 from typing import Any
 
@@ -30,7 +31,8 @@ class Fields:
 
     def error(self, name: str, required: str, came: object) -> ArtifactError:
         """The error for a field that does not fit."""
-        return ArtifactError(f"{self.where}field {self.full(name)!r}: {required} is required, but {came!r} came")
+        shown = reprlib.repr(came) if isinstance(came, dict | list) else repr(came)
+        return ArtifactError(f"{self.where}field {self.full(name)!r}: {required} is required, but {shown} came")
 
     def full(self, name: str) -> str:
         """A field's path in the file."""

@@ -261,5 +261,5 @@ def _require_place(file: Path) -> None:
 def _require_extra() -> None:
     if importlib.util.find_spec("scipy") is None:
         raise MinibertError(
-            f"perf gate: scipy is required, but {sys.executable} has none: pip install 'minibert[perf]'"
+            f"perf gate: scipy is required, but {sys.executable} has none: pip install '.[perf]' in a checkout"
         )

@@ -100,7 +100,7 @@ def _add_record(subparsers: argparse._SubParsersAction) -> None:
 
 def _add_history(subparsers: argparse._SubParsersAction) -> None:
     parser = _add(subparsers, "history", "say since when a benchmark is slower or faster",
-                  epilog='Needs apache-otava, in its own environment: pip install "minibert[history]"')  # fmt: skip
+                  epilog='Needs apache-otava, in its own environment: pip install ".[history]"')  # fmt: skip
     _add_folder(parser)
     parser.add_argument("--benchmark", metavar="NAME", nargs="+", action="extend", help="default: all of them")
     _add_order(parser)
@@ -111,7 +111,7 @@ def _add_history(subparsers: argparse._SubParsersAction) -> None:
 def _add_report(subparsers: argparse._SubParsersAction) -> None:
     parser = _add(subparsers, "report", "draw the history, and the last gate, on one page")
     parser.add_argument("--history", metavar="DIR", type=Path,
-                        help=f"the history's folder (default: {_FOLDER}; with --gate it may be missing)")  # fmt: skip
+                        help=f"the history's folder (default: {_FOLDER}; without one, a --gate is needed)")  # fmt: skip
     parser.add_argument("--gate", metavar="GATE.json", type=Path, help="what minibert perf gate --save wrote")
     _add_order(parser)
     parser.add_argument("--out", metavar="PAGE.html", type=Path, default=_PAGE, help=f"the page (default: {_PAGE})")

@@ -21,6 +21,8 @@ from minibert.perf.fields import Fields
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _HINT = "a file of pytest-benchmark's --benchmark-json is required"
 _OTHER_TOOLS = {"context": "Google Benchmark", "results": "hyperfine or asv", "Benchmarks": "BenchmarkDotNet"}
+_OURS = "minibert perf"
+"""What the formats of records and answers begin with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,8 @@ def read_result(path: Path) -> Result:
     for name, tool in _OTHER_TOOLS.items():
         if name in reader.values:
             raise ArtifactError(f"{path}: {_HINT}, but this looks like one of {tool} (it has a field {name!r})")
+    if str(reader.values.get("format")).startswith(_OURS):
+        raise ArtifactError(f"{path}: {_HINT}, but this is a {reader.values['format']!r}")
     entries = reader.take("benchmarks", list)
     machine_info, version = reader.fields("machine_info"), reader.take("version", str)
     if not entries:

@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from minibert.errors import SettingsError
 
 PACKAGE = "minibert"
 _GIT_SECONDS, _IMPORT_SECONDS = 120, 300
+_LONGEST_SAID = 160
+"""Characters of what another program said, in an error."""
 _DESCRIBE = """
 import json, platform
 from importlib import metadata
@@ -147,7 +150,8 @@ def described(side: Side) -> Side:
         raise SettingsError(f"{side.name}: {side.python} is required to run Python, but {error}") from None
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise SettingsError(f"{side.name}: a package that can be imported is required, but {said}")
+        short = textwrap.shorten(said, _LONGEST_SAID, placeholder=" ...")
+        raise SettingsError(f"{side.name}: a package that {side.python} can import is required, but it said: {short}")
     try:
         found = json.loads(done.stdout.strip().splitlines()[-1])
         return dataclasses.replace(side, versions=dict(found["versions"]), benchmarks=tuple(found["benchmarks"]))
@@ -169,7 +173,11 @@ def _digests(tree: Path) -> dict[str, str]:
 def environment_differences(base: Side, head: Side) -> list[str]:
     """Versions that differ, in words: ``tensorflow 2.20.0 (base) and 2.21.0 (head)``."""
     names = [name for name in {**base.versions, **head.versions} if base.versions.get(name) != head.versions.get(name)]
-    return [f"{name} {base.versions.get(name)} (base) and {head.versions.get(name)} (head)" for name in names]
+    return [f"{name} {_version(base, name)} (base) and {_version(head, name)} (head)" for name in names]
+
+
+def _version(side: Side, name: str) -> str:
+    return side.versions.get(name) or "not installed"
 
 
 def file_of_commit(root: Path, commit: str, name: str) -> bytes | None:

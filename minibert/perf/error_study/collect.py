@@ -31,25 +31,29 @@ import os, random, sys, time
 import numpy as np
 random.seed(0)
 matrix = np.full((192, 192), 1e-3, np.float32)
-parent = int(sys.argv[1])
+parent, longest, longest_rest = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
 while os.getppid() == parent:
-    until = time.perf_counter() + random.uniform(0.05, 1.5)
+    until = time.perf_counter() + random.uniform(0.05, longest)
     while time.perf_counter() < until:
         matrix @ matrix
-    time.sleep(random.uniform(0.05, 1.5))
+    time.sleep(random.uniform(0.05, longest_rest))
 """
+_BURSTS = {"busy": (1.5, 1.5), "light": (0.25, 2.5)}
+"""By neighbour: the longest burst and the longest rest, in seconds; the shortest of either is 0.05."""
 
 
 @contextlib.contextmanager
 def neighbour(kind: str) -> Iterator[None]:
-    """Beside what is measured: nothing, or a process that multiplies matrices in bursts half of the time.
+    """Beside what is measured: nothing, or a process that multiplies matrices in bursts.
+
+    ``busy`` does so half of the time, ``light`` about a tenth of it.
 
     It ends with this process, even where that is killed.
     """
     if kind == "none":
         yield
         return
-    words = [sys.executable, "-c", _NEIGHBOUR, str(os.getpid())]
+    words = [sys.executable, "-c", _NEIGHBOUR, str(os.getpid()), *map(str, _BURSTS[kind])]
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
     try:
         yield
@@ -75,7 +79,7 @@ class Study:
 
         Args:
             minutes: Wall time, calibration included.
-            kind: ``none`` or ``busy``: the neighbour.
+            kind: ``none``, ``light`` or ``busy``: the neighbour.
             save: Keeps what there is so far; called after every pair.
         """
         until, longest = time.monotonic() + 60 * minutes, 0.0

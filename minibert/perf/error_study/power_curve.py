@@ -10,16 +10,19 @@ from minibert.report.markup import Markup, element
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 380, 64, 170, 48, 56
 LARGEST_LEVEL = 10.0
+_BESIDE = {"none": -3, "light": 0, "busy": 3}
+"""How far right of its level a neighbour's bar stands, in pixels."""
 
 _STYLE = Markup(
     "text{font:13px system-ui,sans-serif;fill:#1f2933}.title{font-weight:600}.quiet{fill:#5b6770}"
     ".grid{stroke:#d5dbe0}.goal{stroke:#5b6770;stroke-dasharray:4 3}"
-    "polyline{fill:none;stroke-width:2}.none{stroke:#2f6f9f}.busy{stroke:#c2762b;stroke-dasharray:7 4}"
-    "circle.none{fill:#2f6f9f}circle.busy{fill:#c2762b}"
-    "text.none{fill:#2f6f9f;stroke:none}text.busy{fill:#c2762b;stroke:none}"
+    "polyline{fill:none;stroke-width:2}.none{stroke:#2f6f9f}.light{stroke:#3c8a5b;stroke-dasharray:2 3}"
+    ".busy{stroke:#c2762b;stroke-dasharray:7 4}"
+    "circle.none{fill:#2f6f9f}circle.light{fill:#3c8a5b}circle.busy{fill:#c2762b}"
+    "text.none{fill:#2f6f9f;stroke:none}text.light{fill:#3c8a5b;stroke:none}text.busy{fill:#c2762b;stroke:none}"
     "@media(prefers-color-scheme:dark){text{fill:#e6e9ec}.quiet{fill:#a4adb5}.grid{stroke:#3a444d}"
-    ".goal{stroke:#a4adb5}.none{stroke:#5fa3d6}.busy{stroke:#e09a52}circle.none,text.none{fill:#5fa3d6}"
-    "circle.busy,text.busy{fill:#e09a52}}"
+    ".goal{stroke:#a4adb5}.none{stroke:#5fa3d6}.light{stroke:#6fbf8f}.busy{stroke:#e09a52}"
+    "circle.none,text.none{fill:#5fa3d6}circle.light,text.light{fill:#6fbf8f}circle.busy,text.busy{fill:#e09a52}}"
 )
 
 
@@ -29,7 +32,7 @@ def power_curve(found: Mapping[str, Sequence[Rates]], *, threshold: float) -> st
     A vertical bar is the Clopper-Pearson interval of the separate gates.
 
     Args:
-        found: Rates by neighbour, ``none`` and ``busy``.
+        found: Rates by neighbour: ``none``, ``light``, ``busy``.
         threshold: The gate's, relative.
     """
     return element(
@@ -91,13 +94,13 @@ def _curve(kind: str, rates: Sequence[Rates]) -> Markup:
 
 def _bar(kind: str, each: Rates) -> Markup:
     low, high = each.bounds(SLOWER)
-    place = _x(each.level) + (3 if kind == "busy" else -3)
+    place = _x(each.level) + _BESIDE[kind]
     return element("line", x1=place, x2=place, y1=_y(low), y2=_y(high), class_=kind, opacity="0.45")
 
 
 def _names(found: Mapping[str, Sequence[Rates]]) -> Iterator[Markup]:
     for place, (kind, rates) in enumerate(found.items()):
-        words = {"none": "quiet machine", "busy": "busy neighbour"}[kind]
+        words = {"none": "quiet machine", "light": "light neighbour", "busy": "busy neighbour"}[kind]
         y = TOP + 12 + 44 * place
         yield element("text", words, x=WIDTH - RIGHT + 14, y=y, class_=kind)
         unproven = sum(each.rate(UNPROVEN) for each in rates) / max(1, len(rates))

@@ -25,7 +25,7 @@ from minibert.errors import ArtifactError, SettingsError
 from minibert.perf.pair import Block, PairTimes
 
 KIND, FORMAT = "minibert perf error study", 2
-NEIGHBOURS = ("none", "busy")
+NEIGHBOURS = ("none", "light", "busy")
 """What else the machine did while a study measured."""
 _UNIT = 1e-5
 _MOST_BYTES = 64 << 20
@@ -136,7 +136,7 @@ def _check_header(header: dict[str, Any]) -> None:
     """
     neighbour, steps, products = (header.get(name) for name in ("neighbour", "steps", "products"))
     if neighbour not in NEIGHBOURS:
-        raise ValueError(f"field 'neighbour': {' or '.join(NEIGHBOURS)} is required, but {neighbour!r} came")
+        raise ValueError(f"field 'neighbour': one of {', '.join(NEIGHBOURS)} is required, but {neighbour!r} came")
     if type(steps) is not int or steps < 1:
         raise ValueError(f"field 'steps': an integer, 1 or more, is required, but {steps!r} came")
     if not isinstance(products, dict) or not products or not all(map(_is_level, products.items())):
