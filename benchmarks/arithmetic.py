@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from minibert.perf.flops import step_flops
+from minibert.perf.flops import head_flops, step_flops
 
-__all__ = ["MatrixRate", "step_flops"]
+__all__ = ["MatrixRate", "head_flops", "step_flops"]
 
 MATRIX_SIZES = {"cpu": 2_048, "cuda": 8_192, "metal": 4_096}
 PRODUCTS = {"cpu": 4, "cuda": 50, "metal": 8}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.arithmetic import MatrixRate, step_flops
+from benchmarks.arithmetic import MatrixRate, head_flops, step_flops
 from benchmarks.backends import JAX_DETERMINISM, LARGE, require_losses, require_precision, require_start
 from benchmarks.checks import require_fall
 from benchmarks.devices import claim_tensorflow_device, nvidia_gpus, require_torch_device
@@ -55,9 +55,9 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         dtypes.append("bfloat16")
     rates = [MatrixRate(dtype, backend=backend, device=device) for dtype in dtypes]
     timed = _timed(step, rates, task["turns"])
-    of_encoder, flops = (step_flops(settings, "masked_lm", rows=number) for number in (0, rows))
+    flops, of_head = step_flops(settings, "masked_lm", rows=rows), head_flops(settings, rows=rows)
     rate_of_encoder, rate_of_head = timed["matrix_flops_per_second"], timed["head_flops_per_second"]
-    floor = of_encoder / rate_of_encoder + (flops - of_encoder) / rate_of_head  # the head is in float32
+    floor = (flops - of_head) / rate_of_encoder + of_head / rate_of_head  # the head is in float32
     return {
         **{name: task[name] for name in ("backend", "shape", "precision", "compiled", "deterministic", "device")},
         "device_name": device_name,

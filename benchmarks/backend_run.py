@@ -63,7 +63,7 @@ def run_of(task: dict[str, Any]) -> dict[str, Any]:
     choose_backend(task)
     from benchmarks.backend_measuring import conditions_here, set_up
     from benchmarks.workloads import with_precision
-    from minibert.batches import MaskedLMBatches
+    from minibert.batches import MaskedLMBatches, drawn
     from minibert.preparation import prepare
     from minibert.presets import resolve_settings
     from minibert.training.state import state_digest
@@ -83,7 +83,7 @@ def run_of(task: dict[str, Any]) -> dict[str, Any]:
         **{name: corpus[name] for name in ("digest", "vocabulary_sha256", "ids_sha256")},
         "settings": settings.digest(),
         # Of the first epoch's ends: however far a run goes, they are the same.
-        "batches": state_digest({f"{n}/{k}": v for n in (0, epoch - 1) for k, v in batches.batch(n).items()}),
+        "batches": state_digest({f"{n}/{k}": v for n in (0, epoch - 1) for k, v in drawn(batches.batch(n)).items()}),
         "weights": state_digest(step.weights()),
     }
     started = time.perf_counter()

@@ -22,14 +22,17 @@ import numpy as np
 
 from benchmarks.checks import WrongLossError
 from benchmarks.workloads import masked_lm_batches
-from minibert.batches import Arrays
+from minibert.batches import PLACES, QUERY_MULTIPLE, Arrays, query_places
 from minibert.model.dropout import DropoutStream
 from minibert.model.encoder import build_masked_lm
 from minibert.model.heads import MaskedLMObjective
 from minibert.settings import RunSettings
 from minibert.training.state import state_digest
 
-READ_BY_STEP = ("token_ids", "positions", "labels", "sample_weight")
+DRAWN = ("token_ids", "positions", "labels", "sample_weight")
+READ_BY_STEP = (*DRAWN, *PLACES)
+QUERIES = 4 * QUERY_MULTIPLE
+"""An example's queries are filled up to a multiple of this, so that JAX compiles few steps."""
 STAGE = "pretrain"
 
 
@@ -43,7 +46,9 @@ def with_rows(batch: Arrays, rows: int) -> Arrays:
     """A batch with so many rows: what is added has weight 0, which changes neither loss nor gradient."""
     more = rows - len(batch["positions"])
     names = ("positions", "labels", "sample_weight")
-    return {name: np.pad(array, (0, more)) if name in names else array for name, array in batch.items()}
+    padded = {name: np.pad(array, (0, more)) if name in names else array for name, array in batch.items()}
+    is_selected = (batch["place_rows"] > 0).reshape(len(batch["token_ids"]), -1)
+    return {**padded, **query_places(is_selected, rows, multiple=QUERIES)}
 
 
 class BackendStep:
@@ -100,6 +105,7 @@ class BackendStep:
             f"{number}/{name}": _fetched(array)
             for number, (batch, _) in enumerate(self._prepared)
             for name, array in batch.items()
+            if name in DRAWN
         }
         length, model = self._settings.text.sequence_length, self._settings.model
         shape = (self._settings.pretrain.batch_size, length, model.hidden_size)

@@ -34,7 +34,7 @@ import numpy as np
 from benchmarks.devices import as_a_run
 from benchmarks.stored import RESULTS, Results, conditions, conditions_line
 from minibert.errors import MinibertError
-from minibert.perf.flops import step_flops
+from minibert.perf.flops import head_flops, step_flops
 from minibert.settings import RunSettings
 
 SHAPES, QUICK_SHAPES = ("imdb", "amazon"), ("tiny",)
@@ -69,25 +69,23 @@ def parts_of(settings: RunSettings) -> list[Part]:
     import tensorflow as tf
 
     from benchmarks.workloads import OurStep
-    from minibert.model.encoder import HEAD_NAME, cut_encoder
-    from minibert.model.heads import with_activations
+    from minibert.model.encoder import HEAD_NAME
 
     ours = OurStep(settings, "masked_lm")
     numbers = iter(range(1 << 40))
     batch = {name: tf.constant(value) for name, value in ours.batches[0].items() if name != "example_ids"}
-    encoder, layer = cut_encoder(ours.model), ours.model.get_layer(HEAD_NAME)
-    weights = [variable.value for variable in ours.training_step.objective.variables]
+    objective, layer = ours.training_step.objective, ours.model.get_layer(HEAD_NAME)
+    weights = [variable.value for variable in objective.variables]
     gradients = [tf.fill(tf.shape(weight), 1e-3) for weight in weights]
     rows = int(batch["positions"].shape[0])
     generator = np.random.Generator(np.random.PCG64(0))
     hidden = tf.constant(generator.standard_normal((rows, settings.model.hidden_size), dtype=np.float32))
-    head_flops = 3 * 2.0 * rows * settings.model.hidden_size * settings.masking.required_vocabulary_size
-    all_flops = step_flops(settings, "masked_lm", rows=rows)
+    of_head, all_flops = head_flops(settings, rows=rows), step_flops(settings, "masked_lm", rows=rows)
     found = [
         Part(WHOLE, lambda: ours.training_step(next(numbers), ours.batches[0]), all_flops),
-        Part("head", _head(hidden, layer, batch), head_flops),
-        Part("encoder", _encoder(with_activations(encoder), encoder, batch, hidden), all_flops - head_flops),
-        Part("Adam", _adam(ours.training_step.objective.variables, gradients), moved_bytes=_moved(weights)),
+        Part("head", _head(hidden, layer, batch), of_head),
+        Part("encoder", _encoder(objective, layer, batch, hidden), all_flops - of_head),
+        Part("Adam", _adam(objective.variables, gradients), moved_bytes=_moved(weights)),
     ]
     for part in found:
         part.run()
@@ -111,21 +109,21 @@ def _head(hidden: Any, layer: Any, batch: Mapping[str, Any]) -> Callable[[], Any
     return lambda: [each[:1].numpy() for each in gradients()]
 
 
-def _encoder(activations: Any, encoder: Any, batch: Mapping[str, Any], upstream: Any) -> Callable[[], Any]:
+def _encoder(objective: Any, head: Any, batch: Mapping[str, Any], upstream: Any) -> Callable[[], Any]:
     import tensorflow as tf
 
     from minibert.model.dropout import DropoutStream
 
     @tf.function(autograph=False)
     def gradients(step: Any) -> Any:
-        read = [variable.value for variable in encoder.trainable_variables]
+        of_head = {id(variable) for variable in head.trainable_variables}
+        read = [variable.value for variable in objective.variables if id(variable) not in of_head]
         with (
             DropoutStream(seed=0, stage="pretrain", step=step),
             tf.GradientTape(watch_accessed_variables=False) as tape,
         ):
             tape.watch(read)
-            last = activations(batch["token_ids"], training=True)[encoder.layers[-1].name]
-            chosen = tf.gather(tf.reshape(last, [-1, last.shape[-1]]), batch["positions"])
+            chosen = objective.encode(batch)[objective.outputs]
         return [tf.convert_to_tensor(each) for each in tape.gradient(chosen, read, output_gradients=upstream)]
 
     step = tf.constant(0, tf.int64)

@@ -2,7 +2,7 @@
 
 Nothing here remembers the step before, so a resumed run, a replay and a parallel reader build the
 same batch. A batch of the masked language model carries the flat places of its selected tokens: the
-loss is zero everywhere else, so only these rows go through the vocabulary projection.
+loss is zero everywhere else, so only these rows go through the last block and the vocabulary projection.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from minibert.streams import permutation
 ROW_MULTIPLE = 64
 """Selected positions are filled up to a multiple of this with rows of weight 0, so that matrix
 products and compiled parts meet few different shapes."""
+QUERY_MULTIPLE = 8
+"""Likewise the queries of an example."""
+PLACES = ("place_rows", "query_rows", "row_queries")
+"""Arrays of a masked-LM batch that follow from its others: neither the trace nor a digest of batches has them."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -86,7 +90,8 @@ class MaskedLMBatches:
     A batch has ``example_ids`` int64 (batch,), ``token_ids`` int32 (batch, sequence) after
     replacement, and for the selected tokens, row by row, ``positions`` int32 (rows,) into the flattened
     batch, ``labels`` int32 (rows,) and ``sample_weight`` float32 (rows,): 1, and 0 for the rows that
-    fill up to a multiple of `ROW_MULTIPLE` (at least one multiple is there).
+    fill up to a multiple of `ROW_MULTIPLE` (at least one multiple is there). Where these rows stand is
+    what `query_places` gives.
 
     Args:
         token_ids: Encoded texts, integers (examples, sequence).
@@ -125,7 +130,40 @@ class MaskedLMBatches:
             "positions": filled,
             "labels": masked.labels.reshape(-1)[filled],
             "sample_weight": weight,
+            **query_places(masked.sample_weight != 0, rows),
         }
+
+
+def drawn(batch: Arrays) -> Arrays:
+    """What makes a batch: its arrays but for those that follow from the others."""
+    return {name: array for name, array in batch.items() if name not in PLACES}
+
+
+def query_places(is_selected: np.ndarray, rows: int, *, multiple: int = QUERY_MULTIPLE) -> Arrays:
+    """Where the selected tokens' rows stand, so that each example's can ask for themselves in attention.
+
+    Rows are counted from 1 in the order of their places, and 0 stands for none: rows that only fill up are none.
+
+    Args:
+        is_selected: bool, (batch, sequence).
+        rows: Number of rows, those that fill up included.
+        multiple: An example's rows are filled up to a multiple of this, at least one.
+
+    Returns:
+        int32 each: ``place_rows`` (batch * sequence,), the row of each place; ``query_rows`` (batch * queries,),
+        the rows of each example, where ``queries`` is the largest number that an example has, filled up;
+        ``row_queries`` (rows,), the place of each row in ``query_rows``, counted from 1.
+    """
+    count = int(is_selected.sum())
+    place_rows = np.zeros(is_selected.size, dtype=np.int32)
+    place_rows[is_selected.reshape(-1)] = np.arange(1, count + 1)
+    of_example = is_selected.sum(axis=1)
+    queries = max(math.ceil(int(of_example.max(initial=0)) / multiple), 1) * multiple
+    is_query = np.arange(queries) < of_example[:, None]
+    query_rows, row_queries = np.zeros(is_query.size, dtype=np.int32), np.zeros(rows, dtype=np.int32)
+    query_rows[is_query.reshape(-1)] = np.arange(1, count + 1)
+    row_queries[:count] = np.flatnonzero(is_query) + 1
+    return {"place_rows": place_rows, "query_rows": query_rows, "row_queries": row_queries}
 
 
 class ClassifierBatches:

@@ -21,6 +21,7 @@ from minibert.corpora.corpus import Corpus, Split, TextBatch, make_corpus
 from minibert.errors import DivergenceError
 from minibert.model import attention, dropout, encoder, heads
 from minibert.model.backend import read
+from minibert.model.rows import rearrange
 from minibert.text import Vocabulary
 from minibert.training import finetune
 from minibert.training import step as training_step
@@ -287,22 +288,19 @@ def kept_optimizer(patch: Patch) -> None:
 
 
 def three_consumers(patch: Patch) -> None:
-    """Query, key and value each take the block's input, which the residual sum takes as well."""
+    """The key and either half of the value each take the last block's input."""
 
-    def call(self: Any, inputs: Any, padding_mask: Any = None) -> Any:
-        hidden, size = inputs.shape[2], inputs.shape[2] // self.heads
-        shape = (-1, inputs.shape[1], self.heads, size)
-        kernels, biases = (tf.split(read(weight), 3, axis=-1) for weight in (self.qkv_kernel, self.qkv_bias))
-        parts = [
-            tf.transpose(tf.reshape(tf.matmul(inputs, kernel) + bias, shape), (0, 2, 1, 3))
-            for kernel, bias in zip(kernels, biases, strict=True)
-        ]
-        attended = attention.attend(*parts, scale=1.0 / size**0.5)
-        joined = tf.reshape(tf.transpose(attended, (0, 2, 1, 3)), (-1, hidden))
-        projected = tf.matmul(joined, self.output_kernel) + self.output_bias
-        return tf.reshape(projected, (-1, inputs.shape[1], hidden))
+    def asked(self: Any, rows: Any, length: int, queries: attention.Queries, most: Any) -> list[list[Any]]:
+        kernels, biases = (tf.split(read(weight), 6, axis=-1) for weight in (self.qkv_kernel, self.qkv_bias))
+        of_query, of_key = (tf.concat(kernels[place : place + 2], axis=1) for place in (0, 2))
+        query_bias, key_bias = (tf.concat(biases[place : place + 2], axis=0) for place in (0, 2))
+        query = rearrange(queries.hidden @ of_query + query_bias, queries.query_rows, queries.row_queries)
+        halves = [tf.matmul(rows, kernel) + bias for kernel, bias in zip(kernels[4:], biases[4:], strict=True)]
+        others = (tf.matmul(rows, of_key) + key_bias, tf.concat(halves, axis=1))
+        parts = [self._by_group(query, 1, most), *(self._by_group(other, 1, length) for other in others)]
+        return [[part for group in groups for part in group] for groups in zip(*parts, strict=True)]
 
-    patch.setattr(attention.SelfAttention, "call", call)
+    patch.setattr(attention.SelfAttention, "_asked", asked)
 
 
 # What is computed beside the steps

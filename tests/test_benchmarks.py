@@ -27,12 +27,13 @@ arithmetic, checks, meter, workers, workloads = (
 @pytest.mark.parametrize(
     ("step", "rows", "flops"),
     [
-        # For each of 32 x 256 tokens: query, key and value 2 x 128 x 384 = 98,304, scores and weighted values
-        # 4 x 256 x 128 = 131,072, output 2 x 128 x 128 = 32,768, feed-forward 4 x 128 x 128 = 65,536.
-        # In all 8,192 x 327,680 = 2,684,354,560, and three times that with both gradients; a selected
-        # position takes 6 x 128 x 30,000 = 23,040,000.
-        ("masked_lm", 780, 8_053_063_680 + 780 * 23_040_000),
-        ("masked_lm", 0, 8_053_063_680),
+        # For each of 32 x 256 tokens: key and value 2 x 128 x 256 = 65,536, query 2 x 128 x 128 = 32,768, scores and
+        # weighted values 4 x 256 x 128 = 131,072, output 2 x 128 x 128 = 32,768, feed-forward 4 x 128 x 128 = 65,536.
+        # In all 8,192 x 327,680 = 2,684,354,560, and three times that with both gradients.
+        # The masked-LM loss needs key and value of all, 8,192 x 65,536 = 536,870,912, and the rest, 262,144, of the
+        # selected positions alone; each takes 6 x 128 x 30,000 = 23,040,000 in the projection too.
+        ("masked_lm", 780, 3 * 536_870_912 + 780 * (3 * 262_144 + 23_040_000)),
+        ("masked_lm", 0, 3 * 536_870_912),
         # The dense layers take 2 x 32 x 128 x 64 = 524,288 and 2 x 32 x 64 = 4,096 forward.
         ("frozen", 0, 2_684_354_560 + 2 * 524_288 + 3 * 4_096),
         ("unfrozen", 0, 8_053_063_680 + 3 * 524_288 + 3 * 4_096),
@@ -40,6 +41,13 @@ arithmetic, checks, meter, workers, workloads = (
 )
 def test_arithmetic_of_a_step_is_that_of_a_hand_count(step, rows, flops):
     assert arithmetic.step_flops(workloads.shape_settings("imdb"), step, rows=rows) == flops
+
+
+def test_only_the_last_block_is_for_the_selected_positions_alone():
+    settings = workloads.shape_settings("imdb")
+    deeper = dataclasses.replace(settings, model=dataclasses.replace(settings.model, blocks=3))
+    more = arithmetic.step_flops(deeper, "masked_lm", rows=780) - arithmetic.step_flops(settings, "masked_lm", rows=780)
+    assert more == 3 * 2 * 2_684_354_560
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minibert.batches import ROW_MULTIPLE
+from minibert.batches import ROW_MULTIPLE, query_places
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
@@ -75,18 +75,24 @@ def test_runs_on_other_inputs_are_not_compared(name):
 
 def test_more_rows_have_no_weight():
     backend_steps = importlib.import_module("benchmarks.backend_steps")
+    is_selected = np.arange(2 * ROW_MULTIPLE).reshape(2, -1) % 2 == 0
     batch = {
-        "token_ids": np.ones((2, 8), np.int32),
-        "positions": np.arange(ROW_MULTIPLE, dtype=np.int32),
+        "token_ids": np.ones((2, ROW_MULTIPLE), np.int32),
+        "positions": np.flatnonzero(is_selected).astype(np.int32),
         "labels": np.ones(ROW_MULTIPLE, np.int32),
         "sample_weight": np.ones(ROW_MULTIPLE, np.float32),
+        **query_places(is_selected, ROW_MULTIPLE),
     }
     wide = backend_steps.with_rows(batch, 3 * ROW_MULTIPLE)
     assert {name: len(array) for name, array in wide.items()} == {
         "token_ids": 2,
-        **dict.fromkeys(("positions", "labels", "sample_weight"), 3 * ROW_MULTIPLE),
+        "place_rows": 2 * ROW_MULTIPLE,
+        "query_rows": 2 * backend_steps.QUERIES,
+        **dict.fromkeys(("positions", "labels", "sample_weight", "row_queries"), 3 * ROW_MULTIPLE),
     }
     assert wide["sample_weight"].sum() == ROW_MULTIPLE
+    assert wide["query_rows"][wide["row_queries"][:ROW_MULTIPLE] - 1].tolist() == list(range(1, ROW_MULTIPLE + 1))
+    assert not wide["row_queries"][ROW_MULTIPLE:].any()
 
 
 @pytest.mark.parametrize(

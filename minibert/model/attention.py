@@ -7,18 +7,22 @@ happen to be ready.
 
 The heads are computed in groups that may run at once: without oneDNN, TensorFlow computes a batch of
 products of this size one after the other, on one core.
+
+Where only some tokens' outputs are wanted, only these ask: every token has a key and a value, and the
+(queries, sequence) matrices are as much smaller.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
-from minibert.model.backend import compiled, matmul, matmul_and_bias
+from minibert.model.backend import compiled, matmul, matmul_and_bias, read
+from minibert.model.rows import rearrange
 
 MOST_GROUPS = 4
 """Groups of heads; fewer where 4 does not divide the heads. Their number changes no bit: heads do not meet."""
@@ -47,15 +51,15 @@ def attend(query: Any, key: Any, value: Any, *, scale: float, bias: Any = None, 
     twice as long for E^T d as for d^T E.
 
     Args:
-        query: (batch, heads, sequence, key size).
-        key: Of the same shape.
-        value: Of the same shape.
+        query: (batch, heads, queries, key size).
+        key: (batch, heads, sequence, key size).
+        value: Of the shape of ``key``.
         scale: What the scores are multiplied by, above 0: 1 by the root of the key size.
         bias: Added to the scaled scores, (batch, 1, 1, sequence), or None.
         group: Calls with different numbers may run at the same time.
 
     Returns:
-        The shape of ``value``.
+        The shape of ``query``.
 
     Source: Vaswani et al. 2017, section 3.2.1. With E = exp(scores - max), t its row sums, O the output and
     d = upstream / t, the gradient of the unscaled scores is scale E (d V^T - sum(d O)), and V's is E^T d.
@@ -75,7 +79,7 @@ def attend(query: Any, key: Any, value: Any, *, scale: float, bias: Any = None, 
             upstream = (arguments[0] if upstream is None else upstream) / total
             scaled = upstream * scale
             along = ops.sum(scaled * outputs, axis=-1, keepdims=True)
-            ones = ops.ones_like(along)
+            ones = ops.ones_like(value[..., :1])
             scores_gradient = exponential * matmul(
                 ops.concatenate([scaled, -along], axis=-1), ops.concatenate([value, ones], axis=-1), transpose_b=True
             )
@@ -88,6 +92,20 @@ def attend(query: Any, key: Any, value: Any, *, scale: float, bias: Any = None, 
         return outputs, gradient
 
     return attention(query, key, value)
+
+
+class Queries(NamedTuple):
+    """The tokens that ask, where not all do.
+
+    Attributes:
+        hidden: (rows, hidden): their inputs.
+        query_rows: int32, (batch * queries,): the rows of each example, counted from 1; 0: none.
+        row_queries: int32, (rows,): the place of each row in ``query_rows``, counted from 1; 0: none.
+    """
+
+    hidden: Any
+    query_rows: Any
+    row_queries: Any
 
 
 @keras.saving.register_keras_serializable(package="minibert")
@@ -114,35 +132,52 @@ class SelfAttention(keras.layers.Layer):
         self.output_kernel = self.add_weight(name="output_kernel", shape=(hidden, hidden))
         self.output_bias = self.add_weight(name="output_bias", shape=(hidden,), initializer="zeros")
 
-    def call(self, inputs: Any, padding_mask: Any = None) -> Any:
+    def call(self, inputs: Any, padding_mask: Any = None, queries: Queries | None = None) -> Any:
         """Attends.
 
         Args:
             inputs: (batch, sequence, hidden).
             padding_mask: bool (batch, sequence), True for real tokens, or None.
+            queries: The tokens that ask; None: all.
 
         Returns:
-            (batch, sequence, hidden).
+            (batch, sequence, hidden), or (rows, hidden) with ``queries``.
         """
         length, hidden = inputs.shape[1], inputs.shape[2]
-        size = hidden // self.heads
         rows = ops.reshape(inputs, (-1, hidden))
-        projected = matmul_and_bias(rows, self.qkv_kernel, self.qkv_bias)
-        groups = math.gcd(self.heads, MOST_GROUPS)
-        split = ops.reshape(projected, (-1, length, 3, groups, self.heads // groups, size))
-        split = ops.transpose(split, (3, 2, 0, 4, 1, 5))
+        if queries is None:
+            projected = matmul_and_bias(rows, self.qkv_kernel, self.qkv_bias)
+            parts = self._by_group(projected, 3, length)
+        else:
+            parts = self._asked(rows, length, queries, ops.shape(queries.query_rows)[0] // ops.shape(inputs)[0])
         bias = None
         if padding_mask is not None:
             bias = (1.0 - ops.cast(padding_mask, inputs.dtype))[:, None, None, :] * -1e9
-        attended = ops.stack(
-            [
-                attend(*ops.unstack(part, axis=0), scale=1.0 / size**0.5, bias=bias, group=group)
-                for group, part in enumerate(ops.unstack(split, axis=0))
-            ]
-        )
+        scale = 1.0 / (hidden // self.heads) ** 0.5
+        attended = ops.stack([attend(*part, scale=scale, bias=bias, group=group) for group, part in enumerate(parts)])
         joined = ops.reshape(ops.transpose(attended, (1, 3, 0, 2, 4)), (-1, hidden))
+        if queries is not None:
+            joined = rearrange(joined, queries.row_queries, queries.query_rows)
         outputs = matmul_and_bias(joined, self.output_kernel, self.output_bias)
-        return ops.reshape(outputs, (-1, length, hidden))
+        return outputs if queries is not None else ops.reshape(outputs, (-1, length, hidden))
+
+    def _asked(self, rows: Any, length: int, queries: Queries, most: Any) -> list[list[Any]]:
+        """Query, key and value of each group of heads, where an example asks for ``most`` tokens at the most."""
+        sizes = [rows.shape[-1]]  # split, not sliced: the gradients are put side by side, and not added up
+        of_query, of_key_value = ops.split(read(self.qkv_kernel), sizes, axis=1)
+        query_bias, key_value_bias = ops.split(read(self.qkv_bias), sizes)
+        query = matmul_and_bias(queries.hidden, of_query, query_bias)
+        asking = self._by_group(rearrange(query, queries.query_rows, queries.row_queries), 1, most)
+        asked = self._by_group(matmul_and_bias(rows, of_key_value, key_value_bias), 2, length)
+        return [[*query, *key_value] for query, key_value in zip(asking, asked, strict=True)]
+
+    def _by_group(self, projected: Any, parts: int, length: Any) -> list[list[Any]]:
+        """(rows, parts * hidden) -> for each group of heads its parts, (batch, heads, length, key size) each."""
+        groups = math.gcd(self.heads, MOST_GROUPS)
+        size = projected.shape[-1] // (parts * self.heads)
+        split = ops.reshape(projected, (-1, length, parts, groups, self.heads // groups, size))
+        split = ops.transpose(split, (3, 2, 0, 4, 1, 5))
+        return [list(ops.unstack(group, axis=0)) for group in ops.unstack(split, axis=0)]
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The input's shape."""

@@ -66,6 +66,11 @@ def take_each(matrix: Any, columns: Any) -> Any:
     return ops.take_along_axis(matrix, columns[:, None], axis=1)[:, 0]
 
 
+def gather(rows: Any, indices: Any) -> Any:
+    """Rows by their indices, 0 or more: `keras.ops.take` looks for negative ones first."""
+    return tf.gather(rows, indices) if BACKEND == "tensorflow" else ops.take(rows, indices, axis=0)
+
+
 def after(tensor: Any, before: Any) -> Any:
     """The tensor, but not before ``before`` is computed.
 

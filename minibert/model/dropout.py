@@ -10,12 +10,12 @@ it is Keras' dropout with its seed generator.
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
-from minibert.model.backend import compiled, halves, philox_words
+from minibert.model.backend import compiled, gather, halves, philox_words
 from minibert.streams import stream
 
 _scope = threading.local()
@@ -25,6 +25,18 @@ _scope = threading.local()
 def _dropped(inputs: Any, drawn: Any, below: Any, scale: Any) -> Any:
     """0 where what was drawn is below the threshold, else the input times the scale."""
     return ops.where(drawn >= below, inputs * scale, ops.zeros_like(inputs))
+
+
+class Rows(NamedTuple):
+    """Some rows of a whole.
+
+    Attributes:
+        positions: int32, (rows,): their places.
+        place_rows: (places,): anything for each place that there is.
+    """
+
+    positions: Any
+    place_rows: Any
 
 
 class DropoutStream:
@@ -88,9 +100,18 @@ class StreamDropout(keras.layers.Dropout):
         rate: Share of elements set to 0; the others are scaled by 1 / (1 - rate).
     """
 
-    def call(self, inputs: Any, training: bool | None = False) -> Any:
-        """Drops elements in training; the shape of ``inputs``."""
+    def call(self, inputs: Any, training: bool | None = False, rows: Rows | None = None) -> Any:
+        """Drops elements in training; the shape of ``inputs``.
+
+        Args:
+            inputs: Any shape; (rows, features) with ``rows``.
+            training: Whether elements are dropped.
+            rows: Of which places the inputs are; each is dropped as if all places were there. None: they all are.
+        """
         active = getattr(_scope, "stream", None)
         if active is None or not training or self.rate == 0:
             return super().call(inputs, training=bool(training))
-        return drop(inputs, active.drawn(self.name, tuple(ops.shape(inputs))), self.rate)
+        if rows is None:
+            return drop(inputs, active.drawn(self.name, tuple(ops.shape(inputs))), self.rate)
+        drawn = active.drawn(self.name, (ops.shape(rows.place_rows)[0], inputs.shape[-1]))
+        return drop(inputs, gather(drawn, rows.positions), self.rate)

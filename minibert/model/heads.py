@@ -9,6 +9,7 @@ from keras import layers, ops
 
 from minibert.model.encoder import HEAD_NAME, cut_encoder
 from minibert.model.initial_weights import set_initial_weights
+from minibert.model.last_block import LastBlock
 from minibert.model.masked_lm_loss import masked_lm_loss
 from minibert.settings import FinetuneSettings, ModelSettings
 
@@ -21,29 +22,36 @@ class MaskedLMObjective:
     Args:
         model: From `build_masked_lm`.
         reduction: ``sum`` over the selected tokens, as the notebooks do, or ``mean``.
+
+    Attributes:
+        outputs: The name of the encoder's last layer.
     """
 
     def __init__(self, model: keras.Model, *, reduction: str) -> None:
         self._head, self._reduction = model.get_layer(HEAD_NAME), reduction
         encoder = cut_encoder(model)
-        self._activations, self._last = with_activations(encoder), encoder.layers[-1].name
+        self._block = LastBlock(encoder)
+        self.outputs = self._block.outputs
+        self._before = with_activations(encoder, before=self._block.prefix)
         self.variables = list(model.trainable_variables)
 
     def __call__(self, batch: Named) -> tuple[Any, Named, Named]:
         """The objective, the metrics ``loss`` (sum) and ``count``, and the activations by layer.
 
-        Only the selected positions go through the vocabulary projection: every other position has
-        weight 0, so loss and gradient are the same.
+        Only the selected positions go through the last block and the vocabulary projection: every other position
+        has weight 0, so loss and gradient are the same.
         """
-        activations = self._activations(batch["token_ids"], training=True)
-        hidden = activations[self._last]  # by name: Keras on PyTorch gives them in another order
-        rows = ops.take(ops.reshape(hidden, (-1, hidden.shape[-1])), batch["positions"], axis=0)
-        total = masked_lm_loss(
-            ops.cast(rows, "float32"), self._head.kernel, self._head.bias, batch["labels"], batch["sample_weight"]
-        )
+        activations = self.encode(batch)
+        rows = ops.cast(activations[self.outputs], "float32")
+        total = masked_lm_loss(rows, self._head.kernel, self._head.bias, batch["labels"], batch["sample_weight"])
         count = ops.sum(batch["sample_weight"])
         objective = total if self._reduction == "sum" else total / ops.maximum(count, 1.0)
         return objective, {"loss": total, "count": count}, activations
+
+    def encode(self, batch: Named) -> Named:
+        """The activations by layer in forward order; of the last block those of the selected positions."""
+        before = dict(self._before(batch["token_ids"], training=True))
+        return before | self._block(before[self._block.inputs], batch)
 
 
 class ClassifierObjective:
@@ -153,11 +161,18 @@ def pool(layer: Any, hidden: Any, token_ids: Any) -> Any:
     return layer(hidden, ops.not_equal(token_ids, 0)) if masked else layer(hidden)
 
 
-def with_activations(encoder: keras.Model) -> keras.Model:
-    """A model of the same layers that gives every layer's output, by name, in forward order."""
+def with_activations(encoder: keras.Model, *, before: str | None = None) -> keras.Model:
+    """A model of the same layers that gives every layer's output, by name, in forward order.
+
+    Args:
+        encoder: From `cut_encoder`.
+        before: Leaves out the layers whose names begin so; None: none.
+    """
     outputs = {
         layer.name: layer.output
         for layer in encoder.layers
-        if not isinstance(layer, layers.InputLayer) and layer.name not in ("position_embedding", "not_padding")
+        if not isinstance(layer, layers.InputLayer)
+        and layer.name not in ("position_embedding", "not_padding")
+        and (before is None or not layer.name.startswith(before))
     }
     return keras.Model(encoder.input, outputs)

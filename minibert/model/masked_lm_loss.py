@@ -26,12 +26,16 @@ def _exponential(logits: Any, largest: Any) -> Any:
 
 
 @compiled
-def _sum_of_chunks(parts: list[Any], of_labels: Any, upstream: Any) -> Any:
-    """((a + b) - labels' part) * upstream in one pass, the chunks always added in the same order."""
+def _sum_of_chunks(parts: list[Any], of_labels: Any, upstream: Any) -> tuple[Any, Any]:
+    """((a + b) - labels' part) * upstream in one pass, the chunks always added in the same order.
+
+    The last row of each part is the bias': the gradients by the kernel and by the bias.
+    """
     total = parts[0]
     for part in parts[1:]:
         total = total + part
-    return (total - of_labels) * upstream
+    found = (total - ops.transpose(of_labels)) * upstream
+    return found[:-1], found[-1]
 
 
 def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any) -> Any:
@@ -53,14 +57,14 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
 
     Source: sparse categorical cross-entropy from logits; its gradient by the logits is
     weight * (softmax - one-hot(label)). With E = exp(logits - max), t its row sums and s = weight / t, the
-    gradients are s (E kernel^T) - weight kernel[:, label] by the hidden rows, (s hidden)^T E less
-    weight * hidden added up by label for the kernel, and s^T E less weight added up by label for the bias.
+    gradients are s (E kernel^T) - weight kernel[:, label] by the hidden rows, and (s [hidden 1])^T E less
+    weight [hidden 1] added up by label for the kernel and, in the last row, the bias.
     """
 
     @ops.custom_gradient
     def loss(hidden: Any, kernel: Any, bias: Any) -> tuple[Any, Any]:
         losses: list[Any] = []
-        gradients: list[tuple[Any, Any, Any]] = []
+        gradients: list[tuple[Any, Any]] = []
         rows = zip(*(ops.split(part, CHUNKS, axis=0) for part in (hidden, labels, weight)), strict=True)
         for chunk_hidden, chunk_labels, chunk_weight in rows:
             if gradients:
@@ -75,27 +79,21 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
             gradients.append(
                 (
                     matmul(exponential, kernel, transpose_b=True) * scale,
-                    matmul(chunk_hidden * scale, exponential, transpose_a=True),
-                    matmul(scale, exponential, transpose_a=True)[0],
+                    matmul(ops.concatenate([chunk_hidden * scale, scale], axis=1), exponential, transpose_a=True),
                 )
             )
 
         def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
             upstream = arguments[0] if upstream is None else upstream
-            by_hidden, by_kernel, by_bias = zip(*gradients, strict=True)
+            by_hidden, by_kernel_and_bias = zip(*gradients, strict=True)
             label_columns = ops.transpose(ops.take(kernel, labels, axis=1))
-            weighted = hidden * weight[:, None]
+            weighted = ops.concatenate([hidden * weight[:, None], weight[:, None]], axis=1)
+            of_labels = ops.segment_sum(weighted, labels, num_segments=kernel.shape[1])
             return (
                 (ops.concatenate(by_hidden, axis=0) - label_columns * weight[:, None]) * upstream,
-                _sum_of_chunks(list(by_kernel), ops.transpose(_by_label(weighted, labels, kernel)), upstream),
-                _sum_of_chunks(list(by_bias), _by_label(weight, labels, kernel), upstream),
+                *_sum_of_chunks(list(by_kernel_and_bias), of_labels, upstream),
             )
 
         return ops.sum(ops.concatenate(losses, axis=0)), gradient
 
     return loss(hidden, read(kernel), read(bias))
-
-
-def _by_label(values: Any, labels: Any, kernel: Any) -> Any:
-    """The sum of the rows' values for each label: (vocabulary, ...)."""
-    return ops.segment_sum(values, labels, num_segments=kernel.shape[1])

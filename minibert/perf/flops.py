@@ -10,27 +10,36 @@ def step_flops(settings: RunSettings, step: str, *, rows: float) -> float:
 
     A product of a (rows, m) by an (m, n) matrix takes 2 rows m n operations, and backward the same again
     for each of its two gradients. Attention's scores, and the sum of values that they weight, are such
-    products of (sequence, key size) matrices in each head. A frozen encoder is only run forward, and the
+    products of (sequence, key size) matrices in each head. The masked-LM loss reads the selected positions only, so
+    of the last block all other tokens need their key and value alone. A frozen encoder is only run forward, and the
     first layer of the classifier on it needs no gradient of its input.
 
     Args:
         settings: The shape.
         step: ``masked_lm``, ``frozen`` or ``unfrozen``.
-        rows: Selected positions of a batch: all that goes through the vocabulary projection.
+        rows: Selected positions of a batch: all that goes through the last block and the vocabulary projection.
     """
     model, length = settings.model, settings.text.sequence_length
     hidden = model.hidden_size
     batch = settings.pretrain.batch_size if step == "masked_lm" else settings.finetune.batch_size
-    of_token = (
-        2 * hidden * 3 * hidden  # query, key and value
+    key_value = 2 * hidden * 2 * hidden
+    of_query = (
+        2 * hidden * hidden  # query
         + 2 * 2 * length * hidden  # scores, weighted values
         + 2 * hidden * hidden  # output
         + 2 * 2 * hidden * model.feed_forward_size
     )
-    encoder = batch * length * model.blocks * of_token
+    block = batch * length * (key_value + of_query)
     if step == "masked_lm":
-        return 3.0 * encoder + 3 * 2 * rows * hidden * settings.masking.required_vocabulary_size
+        last = batch * length * key_value + rows * of_query
+        return 3.0 * ((model.blocks - 1) * block + last) + head_flops(settings, rows=rows)
+    encoder = model.blocks * block
     inner, outer = 2 * batch * hidden * settings.finetune.classifier_size, 2 * batch * settings.finetune.classifier_size
     if step == "frozen":
         return encoder + 2.0 * inner + 3 * outer
     return 3.0 * (encoder + inner + outer)
+
+
+def head_flops(settings: RunSettings, *, rows: float) -> float:
+    """Of the masked-LM step's, those of the vocabulary projection."""
+    return 3.0 * 2 * rows * settings.model.hidden_size * settings.masking.required_vocabulary_size

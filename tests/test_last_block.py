@@ -1,0 +1,138 @@
+"""The last block for the selected tokens alone computes what the whole encoder does there, dropout included."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from minibert.batches import Arrays, query_places
+from minibert.model.dropout import DropoutStream
+from minibert.model.encoder import HEAD_NAME, cut_encoder
+from minibert.model.heads import MaskedLMObjective, with_activations
+from minibert.model.last_block import LastBlock
+from minibert.model.masked_lm_loss import masked_lm_loss
+from minibert.model.rows import rearrange, take_rows
+from minibert.settings import ModelSettings
+from tests import small_models
+from tests.closeness import deviation
+from tests.small_models import SETTINGS, WITH_PADDING_MASK, tensors
+
+ONE_BLOCK = dataclasses.replace(SETTINGS, blocks=1, dropout_rate=0.2)
+PADDING_MASK = dataclasses.replace(WITH_PADDING_MASK, blocks=2, dropout_rate=0.2)
+ODD = dataclasses.replace(SETTINGS, blocks=1, hidden_size=9, heads=3, dropout_rate=0.2)
+BFLOAT16 = dataclasses.replace(ONE_BLOCK, precision="mixed_bfloat16")
+
+
+def in_training(compute: Any) -> Any:
+    """Runs it as a training step does, at one step of one dropout stream."""
+    with DropoutStream(seed=0, stage="pretrain", step=tf.constant(3, tf.int64)):
+        return compute()
+
+
+def whole_objective(model: keras.Model, batch: Arrays) -> tuple[Any, dict[str, Any]]:
+    """The loss with every token in the last block, and every layer's output at the batch's rows."""
+    encoder, head = cut_encoder(model), model.get_layer(HEAD_NAME)
+    outputs = with_activations(encoder)(batch["token_ids"], training=True)
+    rows = {name: tf.gather(tf.reshape(o, (-1, o.shape[-1])), batch["positions"]) for name, o in outputs.items()}
+    hidden = tf.cast(rows[encoder.layers[-1].name], tf.float32)
+    return masked_lm_loss(hidden, head.kernel, head.bias, batch["labels"], batch["sample_weight"]), rows
+
+
+def with_gradients(model: keras.Model, compute: Any) -> tuple[float, dict[str, np.ndarray]]:
+    variables = [variable.value for variable in model.trainable_variables]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(variables)
+        loss = in_training(compute)
+    found = [tf.convert_to_tensor(each).numpy() for each in tape.gradient(loss, variables)]
+    return float(loss), {v.path: each for v, each in zip(model.trainable_variables, found, strict=True)}
+
+
+def with_selected(is_selected: np.ndarray) -> Arrays:
+    """A batch in which these tokens are selected: bool, (batch, sequence)."""
+    ids = small_models.token_ids()[: len(is_selected)].astype(np.int32)
+    rows = 2 * (int(is_selected.sum()) // 2) + 2
+    positions, weight = np.zeros(rows, np.int32), np.zeros(rows, np.float32)
+    places = np.flatnonzero(is_selected)
+    positions[: len(places)], weight[: len(places)] = places, 1.0
+    labels = (positions * 7 + 3) % small_models.VOCABULARY_SIZE
+    return {
+        "token_ids": ids, "positions": positions, "labels": labels.astype(np.int32), "sample_weight": weight,
+        **query_places(is_selected, rows),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [(ONE_BLOCK, 2e-6), (SETTINGS, 2e-6), (PADDING_MASK, 2e-6), (ODD, 2e-6), (BFLOAT16, 2e-2)],
+    ids=["one block", "two blocks", "padding mask", "odd sizes", "bfloat16"],
+)
+def test_loss_gradients_and_activations_are_the_whole_encoders(settings: ModelSettings, most: float) -> None:
+    model, batch = small_models.masked_lm(settings), tensors(small_models.masked_lm_batches().batch(0))
+    objective = MaskedLMObjective(model, reduction="sum")
+    loss, found = with_gradients(model, lambda: objective(batch)[0])
+    known_loss, known = with_gradients(model, lambda: whole_objective(model, batch)[0])
+    assert deviation(loss, known_loss) < most
+    assert sorted(found) == sorted(known)
+    for name, gradient in found.items():
+        assert deviation(gradient, known[name]) < 5 * most, name
+    activations = in_training(lambda: objective(batch)[2])
+    whole = in_training(lambda: whole_objective(model, batch)[1])
+    assert list(activations) == list(whole)
+    prefix = f"encoder_{settings.blocks - 1}_"
+    of_block = [name for name in whole if name.startswith(prefix)]
+    assert len(of_block) == 8
+    selected = batch["sample_weight"] == 1  # what fills up reads nothing
+    for name in of_block:
+        rows, known_rows = (tf.cast(each[name][selected], tf.float32) for each in (activations, whole))
+        assert deviation(rows, known_rows) < most, name
+
+
+SELECTED = {
+    "none": np.zeros((3, 10), bool),
+    "all": np.ones((3, 10), bool),
+    "an example without any": np.arange(30).reshape(3, 10) % 4 * [[1], [0], [2]] == 2,
+    "the last place alone": np.arange(30).reshape(3, 10) == 29,
+}
+
+
+@pytest.mark.parametrize("which", SELECTED)
+def test_any_number_of_tokens_may_be_selected(which: str) -> None:
+    model, batch = small_models.masked_lm(ONE_BLOCK), tensors(with_selected(SELECTED[which]))
+    loss, found = with_gradients(model, lambda: MaskedLMObjective(model, reduction="sum")(batch)[0])
+    known_loss, known = with_gradients(model, lambda: whole_objective(model, batch)[0])
+    assert deviation(loss, known_loss) < 2e-6
+    assert (loss == 0.0) == (which == "none")
+    for name, gradient in found.items():
+        assert deviation(gradient, known[name]) < 1e-5, name
+
+
+def test_rows_go_back_to_their_places_and_those_that_fill_up_to_none() -> None:
+    matrix = tf.reshape(tf.range(10.0), (5, 2))
+    positions, place_rows = tf.constant([1, 4, 0]), tf.constant([0, 1, 0, 0, 2])  # the third row fills up
+    with tf.GradientTape() as tape:
+        tape.watch(matrix)
+        rows = take_rows(matrix, positions, place_rows)
+    upstream = tf.constant([[1.0, 2.0], [3.0, 4.0], [0.0, 0.0]])
+    assert rows.numpy().tolist() == [[2.0, 3.0], [8.0, 9.0], [0.0, 1.0]]
+    assert tape.gradient(rows, matrix, upstream).numpy().tolist() == [[0, 0], [1, 2], [0, 0], [0, 0], [3, 4]]
+
+
+def test_rows_are_rearranged_and_their_gradients_taken_back() -> None:
+    rows, numbers, back = tf.constant([[1.0], [2.0], [3.0]]), tf.constant([0, 3, 1, 0]), tf.constant([3, 0, 2])
+    with tf.GradientTape() as tape:
+        tape.watch(rows)
+        other = rearrange(rows, numbers, back)
+    assert other.numpy().tolist() == [[0.0], [3.0], [1.0], [0.0]]
+    assert tape.gradient(other, rows, tf.constant([[5.0], [6.0], [7.0], [8.0]])).numpy().tolist() == [[7], [0], [6]]
+
+
+@pytest.mark.parametrize(("blocks", "inputs"), [(1, "embedding"), (3, "encoder_1_ffn_layernormalization")])
+def test_the_block_reads_what_stands_before_it(blocks: int, inputs: str) -> None:
+    block = LastBlock(cut_encoder(small_models.build(dataclasses.replace(SETTINGS, blocks=blocks))))
+    assert block.inputs == inputs
+    assert (block.prefix, block.outputs) == (f"encoder_{blocks - 1}_", f"encoder_{blocks - 1}_ffn_layernormalization")
