@@ -38,7 +38,7 @@ from benchmarks.line_picture import Line, Panel, line_picture
 from benchmarks.stored import Results, kept_table
 from benchmarks.workers import run_apart
 from minibert.artifacts import write_bytes
-from minibert.batches import ROW_MULTIPLE, Arrays, Batches
+from minibert.batches import QUERY_MULTIPLE, ROW_MULTIPLE, Arrays, Batches
 from minibert.errors import MinibertError, SettingsError
 
 KEYS = ("backend", "device_name", "precision", "compiled", "deterministic", "steps")
@@ -50,6 +50,8 @@ WAITED_STEPS = 100
 """Losses are fetched after so many steps: the device is not held up between them."""
 JAX_ROWS = 8 * ROW_MULTIPLE
 """JAX compiles a step anew for every number of rows, so there are few different ones."""
+JAX_QUERIES = 4 * QUERY_MULTIPLE
+"""Likewise of an example's queries."""
 
 
 def run_of(task: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +65,7 @@ def run_of(task: dict[str, Any]) -> dict[str, Any]:
     choose_backend(task)
     from benchmarks.backend_measuring import conditions_here, set_up
     from benchmarks.workloads import with_precision
-    from minibert.batches import MaskedLMBatches, drawn
+    from minibert.batches import MaskedLMBatches, drawn_arrays
     from minibert.preparation import prepare
     from minibert.presets import resolve_settings
     from minibert.training.state import state_digest
@@ -83,7 +85,9 @@ def run_of(task: dict[str, Any]) -> dict[str, Any]:
         **{name: corpus[name] for name in ("digest", "vocabulary_sha256", "ids_sha256")},
         "settings": settings.digest(),
         # Of the first epoch's ends: however far a run goes, they are the same.
-        "batches": state_digest({f"{n}/{k}": v for n in (0, epoch - 1) for k, v in drawn(batches.batch(n)).items()}),
+        "batches": state_digest(
+            {f"{n}/{k}": v for n in (0, epoch - 1) for k, v in drawn_arrays(batches.batch(n)).items()}
+        ),
         "weights": state_digest(step.weights()),
     }
     started = time.perf_counter()
@@ -104,13 +108,15 @@ def run_of(task: dict[str, Any]) -> dict[str, Any]:
 
 def _trained(step: Any, batches: Batches, steps: int, *, name: str) -> list[float]:
     """Trains, and says how far it is: the mean loss of a selected token in each step."""
-    from benchmarks.backend_steps import mean_losses, with_rows
+    from benchmarks.backend_steps import mean_losses, queries_of, rows_of, with_rows
     from minibert.batches import Prefetch
 
     def made(number: int) -> Arrays:
         batch = batches.batch(number)
-        rows = len(batch["positions"])
-        return with_rows(batch, -(-rows // JAX_ROWS) * JAX_ROWS) if name == "jax" else batch
+        if name != "jax":
+            return batch
+        rows, queries = rows_of(batch), queries_of(batch)
+        return with_rows(batch, -(-rows // JAX_ROWS) * JAX_ROWS, -(-queries // JAX_QUERIES) * JAX_QUERIES)
 
     losses: list[float] = []
     sums: list[Any] = []

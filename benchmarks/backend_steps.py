@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.checks import WrongLossError
 from benchmarks.workloads import masked_lm_batches
-from minibert.batches import PLACES, QUERY_MULTIPLE, Arrays, query_places
+from minibert.batches import DERIVED, Arrays, locate_rows
 from minibert.model.dropout import DropoutStream
 from minibert.model.encoder import build_masked_lm
 from minibert.model.heads import MaskedLMObjective
@@ -30,25 +30,36 @@ from minibert.settings import RunSettings
 from minibert.training.state import state_digest
 
 DRAWN = ("token_ids", "positions", "labels", "sample_weight")
-READ_BY_STEP = (*DRAWN, *PLACES)
-QUERIES = 4 * QUERY_MULTIPLE
-"""An example's queries are filled up to a multiple of this, so that JAX compiles few steps."""
+READ_BY_STEP = (*DRAWN, *DERIVED)
 STAGE = "pretrain"
 
 
 def of_equal_shape(batches: list[Arrays]) -> list[Arrays]:
-    """What the step reads of the batches, with equally many rows: JAX compiles a step anew for every shape."""
-    rows = max(len(batch["positions"]) for batch in batches)
-    return [with_rows({name: batch[name] for name in READ_BY_STEP}, rows) for batch in batches]
+    """What the step reads of the batches, all of one shape: JAX compiles a step anew for every other."""
+    rows, queries = (max(map(count, batches)) for count in (rows_of, queries_of))
+    return [with_rows({name: batch[name] for name in READ_BY_STEP}, rows, queries) for batch in batches]
 
 
-def with_rows(batch: Arrays, rows: int) -> Arrays:
-    """A batch with so many rows: what is added has weight 0, which changes neither loss nor gradient."""
-    more = rows - len(batch["positions"])
+def rows_of(batch: Arrays) -> int:
+    """A batch's rows, those that fill up included."""
+    return len(batch["positions"])
+
+
+def queries_of(batch: Arrays) -> int:
+    """The rows that each example has room for in attention."""
+    return len(batch["row_of_query"]) // len(batch["token_ids"])
+
+
+def with_rows(batch: Arrays, rows: int, queries: int) -> Arrays:
+    """A batch with so many rows, and room for so many queries of an example; neither changes loss or gradient.
+
+    Rows that are added have weight 0, queries that are added belong to no row.
+    """
+    more = rows - rows_of(batch)
     names = ("positions", "labels", "sample_weight")
     padded = {name: np.pad(array, (0, more)) if name in names else array for name, array in batch.items()}
-    is_selected = (batch["place_rows"] > 0).reshape(len(batch["token_ids"]), -1)
-    return {**padded, **query_places(is_selected, rows, multiple=QUERIES)}
+    is_selected = (batch["row_of_place"] > 0).reshape(len(batch["token_ids"]), -1)
+    return {**padded, **locate_rows(is_selected, rows, least_queries=queries)}
 
 
 class BackendStep:

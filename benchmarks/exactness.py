@@ -126,6 +126,7 @@ class Stepper:
     """
 
     def __init__(self, shape: int, kind: str, *, traced: bool) -> None:
+        from minibert.batches import drawn_arrays
         from minibert.fingerprints import TraceHeader, TraceWriter
 
         made = OurStep(shape_settings(PRESETS[shape]), kind, fingerprints=traced)
@@ -135,7 +136,7 @@ class Stepper:
             self._step(0, batch)
         if traced:
             self._folder = tempfile.TemporaryDirectory(prefix="minibert-exactness-")
-            header = TraceHeader(made.stage, tuple(self._batches[0]), tuple(self._step.fingerprint_names))
+            header = TraceHeader(made.stage, tuple(drawn_arrays(self._batches[0])), tuple(self._step.fingerprint_names))
             self._trace = TraceWriter(Path(self._folder.name) / "trace" / f"{made.stage}.trace", header, steps=0)
 
     def __call__(self) -> float:

@@ -10,7 +10,7 @@ of the step's own code on arrays of the step's shapes:
     head       loss and gradients from the encoder's selected rows on: the vocabulary projection
     encoder    forward and backward, with dropout, up to those rows
     Adam       the update of every weight from given gradients
-    rest       what the whole step takes beside: fingerprints, the selection of rows, gradients made dense,
+    rest       what the whole step takes beside: fingerprints, gradients made dense,
                calls, and what the parts' arrays push out of the caches
 
 A part's floor is its matrix products' arithmetic (`minibert.perf.flops`) at the rate at which the machine

@@ -24,7 +24,7 @@ ROW_MULTIPLE = 64
 products and compiled parts meet few different shapes."""
 QUERY_MULTIPLE = 8
 """Likewise the queries of an example."""
-PLACES = ("place_rows", "query_rows", "row_queries")
+DERIVED = ("row_of_place", "row_of_query", "query_of_row")
 """Arrays of a masked-LM batch that follow from its others: neither the trace nor a digest of batches has them."""
 
 Arrays = dict[str, np.ndarray]
@@ -91,7 +91,7 @@ class MaskedLMBatches:
     replacement, and for the selected tokens, row by row, ``positions`` int32 (rows,) into the flattened
     batch, ``labels`` int32 (rows,) and ``sample_weight`` float32 (rows,): 1, and 0 for the rows that
     fill up to a multiple of `ROW_MULTIPLE` (at least one multiple is there). Where these rows stand is
-    what `query_places` gives.
+    what `locate_rows` gives.
 
     Args:
         token_ids: Encoded texts, integers (examples, sequence).
@@ -130,16 +130,16 @@ class MaskedLMBatches:
             "positions": filled,
             "labels": masked.labels.reshape(-1)[filled],
             "sample_weight": weight,
-            **query_places(masked.sample_weight != 0, rows),
+            **locate_rows(masked.sample_weight != 0, rows),
         }
 
 
-def drawn(batch: Arrays) -> Arrays:
+def drawn_arrays(batch: Arrays) -> Arrays:
     """What makes a batch: its arrays but for those that follow from the others."""
-    return {name: array for name, array in batch.items() if name not in PLACES}
+    return {name: array for name, array in batch.items() if name not in DERIVED}
 
 
-def query_places(is_selected: np.ndarray, rows: int, *, multiple: int = QUERY_MULTIPLE) -> Arrays:
+def locate_rows(is_selected: np.ndarray, rows: int, *, least_queries: int = 1) -> Arrays:
     """Where the selected tokens' rows stand, so that each example's can ask for themselves in attention.
 
     Rows are counted from 1 in the order of their places, and 0 stands for none: rows that only fill up are none.
@@ -147,23 +147,23 @@ def query_places(is_selected: np.ndarray, rows: int, *, multiple: int = QUERY_MU
     Args:
         is_selected: bool, (batch, sequence).
         rows: Number of rows, those that fill up included.
-        multiple: An example's rows are filled up to a multiple of this, at least one.
+        least_queries: An example has room for so many rows at least.
 
     Returns:
-        int32 each: ``place_rows`` (batch * sequence,), the row of each place; ``query_rows`` (batch * queries,),
-        the rows of each example, where ``queries`` is the largest number that an example has, filled up;
-        ``row_queries`` (rows,), the place of each row in ``query_rows``, counted from 1.
+        int32 each: ``row_of_place`` (batch * sequence,), the row of each place; ``row_of_query`` (batch * queries,),
+        the rows of each example, where ``queries`` is the largest number that an example has, filled up to a multiple
+        of `QUERY_MULTIPLE`; ``query_of_row`` (rows,), the place of each row in ``row_of_query``, counted from 1.
     """
     count = int(is_selected.sum())
-    place_rows = np.zeros(is_selected.size, dtype=np.int32)
-    place_rows[is_selected.reshape(-1)] = np.arange(1, count + 1)
+    row_of_place = np.zeros(is_selected.size, dtype=np.int32)
+    row_of_place[is_selected.reshape(-1)] = np.arange(1, count + 1)
     of_example = is_selected.sum(axis=1)
-    queries = max(math.ceil(int(of_example.max(initial=0)) / multiple), 1) * multiple
+    queries = math.ceil(max(int(of_example.max(initial=0)), least_queries) / QUERY_MULTIPLE) * QUERY_MULTIPLE
     is_query = np.arange(queries) < of_example[:, None]
-    query_rows, row_queries = np.zeros(is_query.size, dtype=np.int32), np.zeros(rows, dtype=np.int32)
-    query_rows[is_query.reshape(-1)] = np.arange(1, count + 1)
-    row_queries[:count] = np.flatnonzero(is_query) + 1
-    return {"place_rows": place_rows, "query_rows": query_rows, "row_queries": row_queries}
+    row_of_query, query_of_row = np.zeros(is_query.size, dtype=np.int32), np.zeros(rows, dtype=np.int32)
+    row_of_query[is_query.reshape(-1)] = np.arange(1, count + 1)
+    query_of_row[:count] = np.flatnonzero(is_query) + 1
+    return {"row_of_place": row_of_place, "row_of_query": row_of_query, "query_of_row": query_of_row}
 
 
 class ClassifierBatches:

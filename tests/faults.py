@@ -288,19 +288,19 @@ def kept_optimizer(patch: Patch) -> None:
 
 
 def three_consumers(patch: Patch) -> None:
-    """The key and either half of the value each take the last block's input."""
+    """The key and each half of the value take the last block's input."""
 
-    def asked(self: Any, rows: Any, length: int, queries: attention.Queries, most: Any) -> list[list[Any]]:
+    def project_apart(self: Any, rows: Any, length: int, queries: attention.Queries, most: Any) -> list[list[Any]]:
         kernels, biases = (tf.split(read(weight), 6, axis=-1) for weight in (self.qkv_kernel, self.qkv_bias))
         of_query, of_key = (tf.concat(kernels[place : place + 2], axis=1) for place in (0, 2))
         query_bias, key_bias = (tf.concat(biases[place : place + 2], axis=0) for place in (0, 2))
-        query = rearrange(queries.hidden @ of_query + query_bias, queries.query_rows, queries.row_queries)
+        query = rearrange(queries.hidden @ of_query + query_bias, queries.row_of_query, queries.query_of_row)
         halves = [tf.matmul(rows, kernel) + bias for kernel, bias in zip(kernels[4:], biases[4:], strict=True)]
         others = (tf.matmul(rows, of_key) + key_bias, tf.concat(halves, axis=1))
         parts = [self._by_group(query, 1, most), *(self._by_group(other, 1, length) for other in others)]
         return [[part for group in groups for part in group] for groups in zip(*parts, strict=True)]
 
-    patch.setattr(attention.SelfAttention, "_asked", asked)
+    patch.setattr(attention.SelfAttention, "_project_apart", project_apart)
 
 
 # What is computed beside the steps

@@ -88,9 +88,10 @@ def test_value_and_gradients_are_those_of_keras(masked):
 
 
 @few
-@given(seed=st.integers(0, 2**32), scale=st.sampled_from([0.1, 1.0, 3.0]))
-def test_attend_agrees_with_the_oracle(seed, scale):
-    query, key, value, upstream = (random(seed + n, 1, HEADS, 4, 3, scale=scale) for n in range(4))
+@given(seed=st.integers(0, 2**32), scale=st.sampled_from([0.1, 1.0, 3.0]), queries=st.sampled_from([4, 1, 6]))
+def test_attend_agrees_with_the_oracle(seed, scale, queries):
+    query, upstream = (random(seed + n, 1, HEADS, queries, 3, scale=scale) for n in (0, 3))
+    key, value = (random(seed + n, 1, HEADS, 4, 3, scale=scale) for n in (1, 2))
 
     def known_outputs(query, key, value):
         return oracles.attention(query * SCALE, key, value)

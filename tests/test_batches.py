@@ -19,14 +19,23 @@ from minibert.batches import (
     ExampleOrder,
     MaskedLMBatches,
     Prefetch,
-    query_places,
+    locate_rows,
 )
 from minibert.settings import MaskingSettings
 from tests import oracles, strategies
 from tests.golden import make
 
 MASKING = MaskingSettings(vocabulary_size=30, selection_rate=0.4, random_rate=0.3, static=False)
-NAMES = ["example_ids", "token_ids", "positions", "labels", "sample_weight", "place_rows", "query_rows", "row_queries"]
+NAMES = [
+    "example_ids",
+    "token_ids",
+    "positions",
+    "labels",
+    "sample_weight",
+    "row_of_place",
+    "row_of_query",
+    "query_of_row",
+]
 
 
 def token_ids(examples: int, length: int, *, vocabulary_size: int = 30, dtype: str = "uint16") -> np.ndarray:
@@ -114,7 +123,7 @@ def test_masked_lm_batch_agrees_with_the_oracle(seed, batch_size, step, static):
 )
 @example(selected=[[False] * 9] * 3, more=0)  # nothing is selected
 @example(selected=[[True] * 9, [False] * 9], more=1)  # more than one multiple of queries, and an example without any
-def test_query_places_say_where_each_selected_token_stands(selected, more):
+def test_rows_are_located_where_each_selected_token_stands(selected, more):
     """By the obvious way: rows are numbered place by place, and each example's stand together."""
     numbers, known_places, known_queries = itertools.count(1), [], []
     for example_selected in selected:
@@ -122,10 +131,10 @@ def test_query_places_say_where_each_selected_token_stands(selected, more):
         known_places += row
         known_queries.append([number for number in row if number])
     count = sum(map(len, known_queries))
-    found = query_places(np.array(selected), count + more)
+    found = locate_rows(np.array(selected), count + more)
     assert [str(array.dtype) for array in found.values()] == ["int32"] * 3
-    assert found["place_rows"].tolist() == known_places
-    queries = found["query_rows"].reshape(len(selected), -1)
+    assert found["row_of_place"].tolist() == known_places
+    queries = found["row_of_query"].reshape(len(selected), -1)
     assert [[number for number in row if number] for row in queries.tolist()] == known_queries
     assert [
         list(row[: len(known)]) for row, known in zip(queries.tolist(), known_queries, strict=True)
@@ -133,8 +142,8 @@ def test_query_places_say_where_each_selected_token_stands(selected, more):
     most = max(map(len, known_queries))
     assert queries.shape[1] % QUERY_MULTIPLE == 0
     assert most <= queries.shape[1] < max(most, 1) + QUERY_MULTIPLE
-    assert found["row_queries"].tolist()[count:] == [0] * more
-    assert found["query_rows"][found["row_queries"][:count] - 1].tolist() == list(range(1, count + 1))
+    assert found["query_of_row"].tolist()[count:] == [0] * more
+    assert found["row_of_query"][found["query_of_row"][:count] - 1].tolist() == list(range(1, count + 1))
 
 
 @pytest.mark.parametrize(("rate", "rows"), [(0.0, 64), (0.15, 64), (1.0, 320)])
@@ -143,7 +152,7 @@ def test_rows_are_filled_up_to_a_multiple_with_weight_0(rate, rows):
     masking = MaskingSettings(vocabulary_size=30, selection_rate=rate, protected_ids=())
     ids = np.full((32, 9), 3, dtype=np.uint16)
     batch = MaskedLMBatches(ids, seed=0, masking=masking, batch_size=32).batch(0)
-    queries = len(batch["query_rows"])
+    queries = len(batch["row_of_query"])
     assert queries % (32 * QUERY_MULTIPLE) == 0
     assert {name: (len(batch[name]), str(batch[name].dtype)) for name in NAMES} == {
         "example_ids": (32, "int64"),
@@ -151,9 +160,9 @@ def test_rows_are_filled_up_to_a_multiple_with_weight_0(rate, rows):
         "positions": (rows, "int32"),
         "labels": (rows, "int32"),
         "sample_weight": (rows, "float32"),
-        "place_rows": (32 * 9, "int32"),
-        "query_rows": (queries, "int32"),
-        "row_queries": (rows, "int32"),
+        "row_of_place": (32 * 9, "int32"),
+        "row_of_query": (queries, "int32"),
+        "query_of_row": (rows, "int32"),
     }
     assert rows % ROW_MULTIPLE == 0
     assert batch["positions"].min() >= 0

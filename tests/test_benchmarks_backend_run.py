@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minibert.batches import ROW_MULTIPLE, query_places
+from minibert.batches import ROW_MULTIPLE, locate_rows
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
@@ -81,18 +81,19 @@ def test_more_rows_have_no_weight():
         "positions": np.flatnonzero(is_selected).astype(np.int32),
         "labels": np.ones(ROW_MULTIPLE, np.int32),
         "sample_weight": np.ones(ROW_MULTIPLE, np.float32),
-        **query_places(is_selected, ROW_MULTIPLE),
+        **locate_rows(is_selected, ROW_MULTIPLE),
     }
-    wide = backend_steps.with_rows(batch, 3 * ROW_MULTIPLE)
+    assert (backend_steps.rows_of(batch), backend_steps.queries_of(batch)) == (64, 32)
+    wide = backend_steps.with_rows(batch, 3 * ROW_MULTIPLE, 40)
     assert {name: len(array) for name, array in wide.items()} == {
         "token_ids": 2,
-        "place_rows": 2 * ROW_MULTIPLE,
-        "query_rows": 2 * backend_steps.QUERIES,
-        **dict.fromkeys(("positions", "labels", "sample_weight", "row_queries"), 3 * ROW_MULTIPLE),
+        "row_of_place": 2 * ROW_MULTIPLE,
+        "row_of_query": 2 * 40,
+        **dict.fromkeys(("positions", "labels", "sample_weight", "query_of_row"), 3 * ROW_MULTIPLE),
     }
     assert wide["sample_weight"].sum() == ROW_MULTIPLE
-    assert wide["query_rows"][wide["row_queries"][:ROW_MULTIPLE] - 1].tolist() == list(range(1, ROW_MULTIPLE + 1))
-    assert not wide["row_queries"][ROW_MULTIPLE:].any()
+    assert wide["row_of_query"][wide["query_of_row"][:ROW_MULTIPLE] - 1].tolist() == list(range(1, ROW_MULTIPLE + 1))
+    assert not wide["query_of_row"][ROW_MULTIPLE:].any()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import tensorflow as tf
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from minibert.model.dropout import DropoutStream, StreamDropout, drop
+from minibert.model.dropout import DropoutStream, Rows, StreamDropout, drop
 from tests import oracles, strategies
 from tests.chance import z_of_correlation, z_of_count
 
@@ -37,6 +37,17 @@ def test_masks_agree_with_the_oracle(seed, stage, layer, step, shape, rate):
     found, count = drop(tf.ones(shape), drawn, rate).numpy() != 0, int(np.prod(shape))
     assert found.shape == drawn.shape == shape
     assert found.reshape(-1).tolist() == oracles.dropout_kept(seed, stage, layer, step, count, rate)
+
+
+@pytest.mark.parametrize("features", [1, 4, 5])
+@pytest.mark.parametrize("positions", [[0], [6, 2, 2, 0], [0, 1, 2, 3, 4, 5, 6]])
+def test_rows_are_dropped_as_in_the_whole(features, positions):
+    layer = StreamDropout(0.5, name="a")
+    rows = Rows(tf.constant(positions), tf.zeros([7]))
+    with DropoutStream(seed=4, stage="pretrain", step=2):
+        found = layer(tf.ones([len(positions), features]), training=True, rows=rows)
+    known = np.reshape(oracles.dropout_kept(4, "pretrain", "a", 2, 7 * features, 0.5), (7, features))
+    assert np.array_equal(found, 2.0 * known[positions])
 
 
 def test_a_traced_step_gives_the_mask_of_that_step():

@@ -22,7 +22,7 @@ from minibert.perf.error_study.__main__ import main
 from minibert.perf.error_study.collect import PAIR_SECONDS, Study
 from minibert.perf.error_study.injection import is_study
 from minibert.perf.error_study.power_curve import power_curve
-from minibert.perf.error_study.recording import Recording, pooled, read_recording, write_recording
+from minibert.perf.error_study.recording import NEIGHBOURS, Recording, pooled, read_recording, write_recording
 from minibert.perf.error_study.replay import as_table, clopper_pearson, process_scatter, rates, with_moved_control
 from minibert.perf.gate import gate_pair_seconds
 from minibert.perf.pair import Block
@@ -167,14 +167,15 @@ def test_a_header_that_cannot_be_replayed_is_named(changed: dict[str, Any], mess
 PARENT = """
 import sys, time
 from minibert.perf.error_study.collect import neighbour
-with neighbour("busy"):
+with neighbour(sys.argv[1]):
     print("begun", flush=True)
     time.sleep(600)
 """
 
 
-def test_the_neighbour_ends_with_who_started_it_even_if_that_is_killed() -> None:
-    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+@pytest.mark.parametrize("kind", ["light", "busy"])
+def test_the_neighbour_ends_with_who_started_it_even_if_that_is_killed(kind: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT, kind], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"begun\n"
         (neighbour,) = psutil.Process(parent.pid).children()
@@ -283,14 +284,17 @@ def test_too_few_pairs_are_unproven() -> None:
     assert found.bounds(SLOWER) == (0.0, 1.0)
 
 
-def test_the_power_curve_is_a_picture_with_both_curves() -> None:
+def test_the_power_curve_is_a_picture_with_a_curve_for_each_neighbour() -> None:
+    recordings = [
+        made_up(20, others=others, neighbour=kind) for kind, others in zip(NEIGHBOURS, (0.01, 0.05, 0.5), strict=True)
+    ]
     found = {
-        kind: [rates(recording, level, gates=10, rules=RULES) for level in recording.levels]
-        for kind, recording in (("none", made_up(20)), ("busy", made_up(20, others=0.5, neighbour="busy")))
+        recording.header["neighbour"]: [rates(recording, level, gates=10, rules=RULES) for level in recording.levels]
+        for recording in recordings
     }
     picture = ElementTree.fromstring(power_curve(found, threshold=0.025))
     lines = [each for each in picture.iter() if each.tag.endswith("polyline")]
-    assert [line.get("class") for line in lines] == ["none", "busy"]
+    assert [line.get("class") for line in lines] == ["none", "light", "busy"]
     assert "5 %: 100.0%" in (picture.get("aria-label") or "")
 
 

@@ -126,7 +126,8 @@ def _drop(*path: str) -> Edit:
 
 BAD_RESULTS: list[tuple[str, Edit, str]] = [
     ("record", _set("format", to="minibert perf record 1"), "but this is a 'minibert perf record 1'"),
-    ("long", _set("benchmarks", to={f"name {i}": "text" * 50 for i in range(90)}), r"but \{[^}]{,250}\} came"),
+    ("long", _set("benchmarks", to={f"name {i}": "text" * 50 for i in range(90)}), r"but \{[^}]{,500}\} came"),
+    ("long text", _set("machine_info", to="text " * 9_000), "field 'machine_info': an object is required, but 'text t"),
     ("google", _set("context", to={}), "this looks like one of Google Benchmark"),
     ("hyperfine", lambda r: (r.clear(), r.update(results=[])), "this looks like one of hyperfine or asv"),
     ("other", lambda r: r.pop("benchmarks"), "field 'benchmarks' is required, but it is missing"),

@@ -105,7 +105,7 @@ from minibert.model.heads import MaskedLMObjective
 from minibert.settings import MaskingSettings
 from minibert.training.step import TrainingStep
 from tests import small_models
-masking = MaskingSettings(vocabulary_size=small_models.VOCABULARY_SIZE, selection_rate=0.6)
+masking = MaskingSettings(vocabulary_size=small_models.VOCABULARY_SIZE, selection_rate=0.8)
 batches = MaskedLMBatches(small_models.token_ids(), seed=0, masking=masking, batch_size=16)
 step = TrainingStep(
     MaskedLMObjective(small_models.build(), reduction="sum"), learning_rate=0.001, seed=0, stage="pretrain"
@@ -114,7 +114,7 @@ for number in range(8 * batches.steps_per_epoch):
     batch = batches.batch(number)
     step(number, batch)
     compiled = len(list(Path(dump).glob("*.before_optimizations.txt")))
-    print(json.dumps([[batch["token_ids"].shape[0], batch["positions"].shape[0]], compiled]))
+    print(json.dumps([[len(batch[name]) for name in ("token_ids", "positions", "row_of_query")], compiled]))
 """
 """The shape of each step's batch, and how many modules XLA has compiled so far: it writes each into a folder."""
 
@@ -127,7 +127,9 @@ def test_xla_compiles_its_groups_once_for_a_shape(tmp_path):
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line) for line in done.stdout.splitlines()]
     shapes = [tuple(shape) for shape, _ in steps]
-    assert len(set(shapes)) > 2, "batches of two sizes, with one or two times 64 rows"
+    assert len(set(shapes)) > 2
+    assert len({examples for examples, _, _ in shapes}) == 2
+    assert len({queries // examples for examples, _, queries in shapes}) == 2, "8 or 16 queries of an example"
     added = np.diff([0, *(compiled for _, compiled in steps)])
     is_new = np.array([shape not in shapes[:number] for number, shape in enumerate(shapes)])
     assert added[0] > 1

@@ -5,11 +5,14 @@ input then feeds two consumers (this product and the residual sum), and a sum of
 same in either order. With three products TensorFlow adds four gradients in the order in which they
 happen to be ready.
 
+Where only some tokens' outputs are wanted, only these ask: every token has a key and a value, and the
+(queries, sequence) matrices are as much smaller. These are two products, and each input has two consumers again:
+the block's feeds that of key and value and the choice of rows, and the rows feed that of the query and the
+residual sum.
+
 The heads are computed in groups that may run at once: without oneDNN, TensorFlow computes a batch of
 products of this size one after the other, on one core.
 
-Where only some tokens' outputs are wanted, only these ask: every token has a key and a value, and the
-(queries, sequence) matrices are as much smaller.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from minibert.model.backend import compiled, matmul, matmul_and_bias, read
+from minibert.model.backend import compiled, matmul, matmul_and_bias, read, split_columns
 from minibert.model.rows import rearrange
 
 MOST_GROUPS = 4
@@ -45,7 +48,7 @@ def _exponential(group: int) -> Any:
 def attend(query: Any, key: Any, value: Any, *, scale: float, bias: Any = None, group: int = 0) -> Any:
     """Softmax attention, with the gradient written out.
 
-    The (sequence, sequence) matrices are most of its memory traffic, so they are touched as little as the
+    The (queries, sequence) matrices are most of its memory traffic, so they are touched as little as the
     formula allows: the softmax's division and the scale are applied to what the products give, and the
     gradient's subtraction is one more column of a product. They are never the transposed operand: Eigen takes
     twice as long for E^T d as for d^T E.
@@ -99,13 +102,13 @@ class Queries(NamedTuple):
 
     Attributes:
         hidden: (rows, hidden): their inputs.
-        query_rows: int32, (batch * queries,): the rows of each example, counted from 1; 0: none.
-        row_queries: int32, (rows,): the place of each row in ``query_rows``, counted from 1; 0: none.
+        row_of_query: int32, (batch * queries,): the rows of each example, counted from 1; 0: none.
+        query_of_row: int32, (rows,): the place of each row in ``row_of_query``, counted from 1; 0: none.
     """
 
     hidden: Any
-    query_rows: Any
-    row_queries: Any
+    row_of_query: Any
+    query_of_row: Any
 
 
 @keras.saving.register_keras_serializable(package="minibert")
@@ -149,7 +152,9 @@ class SelfAttention(keras.layers.Layer):
             projected = matmul_and_bias(rows, self.qkv_kernel, self.qkv_bias)
             parts = self._by_group(projected, 3, length)
         else:
-            parts = self._asked(rows, length, queries, ops.shape(queries.query_rows)[0] // ops.shape(inputs)[0])
+            parts = self._project_apart(
+                rows, length, queries, ops.shape(queries.row_of_query)[0] // ops.shape(inputs)[0]
+            )
         bias = None
         if padding_mask is not None:
             bias = (1.0 - ops.cast(padding_mask, inputs.dtype))[:, None, None, :] * -1e9
@@ -157,19 +162,20 @@ class SelfAttention(keras.layers.Layer):
         attended = ops.stack([attend(*part, scale=scale, bias=bias, group=group) for group, part in enumerate(parts)])
         joined = ops.reshape(ops.transpose(attended, (1, 3, 0, 2, 4)), (-1, hidden))
         if queries is not None:
-            joined = rearrange(joined, queries.row_queries, queries.query_rows)
+            joined = rearrange(joined, queries.query_of_row, queries.row_of_query)
         outputs = matmul_and_bias(joined, self.output_kernel, self.output_bias)
         return outputs if queries is not None else ops.reshape(outputs, (-1, length, hidden))
 
-    def _asked(self, rows: Any, length: int, queries: Queries, most: Any) -> list[list[Any]]:
+    def _project_apart(self, rows: Any, length: int, queries: Queries, most: Any) -> list[list[Any]]:
         """Query, key and value of each group of heads, where an example asks for ``most`` tokens at the most."""
-        sizes = [rows.shape[-1]]  # split, not sliced: the gradients are put side by side, and not added up
-        of_query, of_key_value = ops.split(read(self.qkv_kernel), sizes, axis=1)
-        query_bias, key_value_bias = ops.split(read(self.qkv_bias), sizes)
-        query = matmul_and_bias(queries.hidden, of_query, query_bias)
-        asking = self._by_group(rearrange(query, queries.query_rows, queries.row_queries), 1, most)
-        asked = self._by_group(matmul_and_bias(rows, of_key_value, key_value_bias), 2, length)
-        return [[*query, *key_value] for query, key_value in zip(asking, asked, strict=True)]
+        hidden = rows.shape[-1]
+        query_kernel, key_value_kernel = split_columns(read(self.qkv_kernel), hidden)
+        query_bias, key_value_bias = split_columns(read(self.qkv_bias), hidden)
+        query = matmul_and_bias(queries.hidden, query_kernel, query_bias)
+        query = rearrange(query, queries.row_of_query, queries.query_of_row)
+        key_value = matmul_and_bias(rows, key_value_kernel, key_value_bias)
+        groups = zip(self._by_group(query, 1, most), self._by_group(key_value, 2, length), strict=True)
+        return [[*of_query, *of_key_value] for of_query, of_key_value in groups]
 
     def _by_group(self, projected: Any, parts: int, length: Any) -> list[list[Any]]:
         """(rows, parts * hidden) -> for each group of heads its parts, (batch, heads, length, key size) each."""

@@ -2,7 +2,7 @@
 
 Three things are not in `keras.ops`: a matrix product that reads a transposed operand without copying
 it, a hint that a group of elementwise operations is worth compiling, and raw Philox words on the
-device.
+device. Others are there, and cost TensorFlow more than they need.
 """
 
 from __future__ import annotations
@@ -68,7 +68,18 @@ def take_each(matrix: Any, columns: Any) -> Any:
 
 def gather(rows: Any, indices: Any) -> Any:
     """Rows by their indices, 0 or more: `keras.ops.take` looks for negative ones first."""
-    return tf.gather(rows, indices) if BACKEND == "tensorflow" else ops.take(rows, indices, axis=0)
+    if BACKEND != "tensorflow":
+        return ops.take(rows, indices, axis=0)
+    if rows.dtype == tf.uint32:  # a GPU has a kernel for the signed ones alone
+        return tf.bitcast(tf.gather(tf.bitcast(rows, tf.int32), indices), tf.uint32)
+    return tf.gather(rows, indices)
+
+
+def split_columns(matrix: Any, first: int) -> tuple[Any, Any]:
+    """The first columns and the others: TensorFlow puts their gradients side by side, where slices' are added up."""
+    if BACKEND == "tensorflow":
+        return tuple(tf.split(matrix, [first, matrix.shape[-1] - first], axis=-1))
+    return matrix[..., :first], matrix[..., first:]
 
 
 def after(tensor: Any, before: Any) -> Any:

@@ -32,11 +32,12 @@ class Rows(NamedTuple):
 
     Attributes:
         positions: int32, (rows,): their places.
-        place_rows: (places,): anything for each place that there is.
+        row_of_place: (places,): one element for each place of the whole. Its length is what is read: a number would
+            not be known where JAX traces a shape.
     """
 
     positions: Any
-    place_rows: Any
+    row_of_place: Any
 
 
 class DropoutStream:
@@ -63,13 +64,25 @@ class DropoutStream:
     def __exit__(self, *_: object) -> None:
         _scope.stream = self._before
 
-    def drawn(self, layer: str, shape: tuple[Any, ...]) -> Any:
-        """What is drawn for each element: uint16, of the given shape."""
+    def drawn(self, layer: str, shape: tuple[Any, ...], *, positions: Any = None) -> Any:
+        """What is drawn for each element: uint16, of the given shape.
+
+        Args:
+            layer: The layer's name.
+            shape: Of the whole; (places, features) with ``positions``.
+            positions: int32, (rows,): gives these rows alone, (rows, features), each as it is in the whole.
+        """
         key = stream(self._seed, "dropout", self._stage, layer).key[0]
         count = 1
         for size in shape:
             count = count * size
-        return ops.reshape(halves(philox_words(key, self._step, (count + 1) // 2))[:count], shape)
+        words = philox_words(key, self._step, (count + 1) // 2)
+        if positions is None:
+            return ops.reshape(halves(words)[:count], shape)
+        if shape[-1] % 2:  # a word has the end of a row and the beginning of the next
+            return gather(ops.reshape(halves(words)[:count], shape), positions)
+        of_rows = gather(ops.reshape(words, (-1, shape[-1] // 2)), positions)
+        return ops.reshape(halves(ops.reshape(of_rows, (-1,))), (-1, shape[-1]))
 
 
 def drop(inputs: Any, drawn: Any, rate: float) -> Any:
@@ -113,5 +126,5 @@ class StreamDropout(keras.layers.Dropout):
             return super().call(inputs, training=bool(training))
         if rows is None:
             return drop(inputs, active.drawn(self.name, tuple(ops.shape(inputs))), self.rate)
-        drawn = active.drawn(self.name, (ops.shape(rows.place_rows)[0], inputs.shape[-1]))
-        return drop(inputs, gather(drawn, rows.positions), self.rate)
+        whole = (ops.shape(rows.row_of_place)[0], inputs.shape[-1])
+        return drop(inputs, active.drawn(self.name, whole, positions=rows.positions), self.rate)

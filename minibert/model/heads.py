@@ -9,11 +9,9 @@ from keras import layers, ops
 
 from minibert.model.encoder import HEAD_NAME, cut_encoder
 from minibert.model.initial_weights import set_initial_weights
-from minibert.model.last_block import LastBlock
+from minibert.model.last_block import LastBlock, Named
 from minibert.model.masked_lm_loss import masked_lm_loss
 from minibert.settings import FinetuneSettings, ModelSettings
-
-Named = dict[str, Any]
 
 
 class MaskedLMObjective:
@@ -32,7 +30,7 @@ class MaskedLMObjective:
         encoder = cut_encoder(model)
         self._block = LastBlock(encoder)
         self.outputs = self._block.outputs
-        self._before = with_activations(encoder, before=self._block.prefix)
+        self._before = with_activations(encoder, without_prefix=self._block.prefix)
         self.variables = list(model.trainable_variables)
 
     def __call__(self, batch: Named) -> tuple[Any, Named, Named]:
@@ -161,18 +159,18 @@ def pool(layer: Any, hidden: Any, token_ids: Any) -> Any:
     return layer(hidden, ops.not_equal(token_ids, 0)) if masked else layer(hidden)
 
 
-def with_activations(encoder: keras.Model, *, before: str | None = None) -> keras.Model:
+def with_activations(encoder: keras.Model, *, without_prefix: str | None = None) -> keras.Model:
     """A model of the same layers that gives every layer's output, by name, in forward order.
 
     Args:
         encoder: From `cut_encoder`.
-        before: Leaves out the layers whose names begin so; None: none.
+        without_prefix: Leaves out the layers whose names begin so; None: none.
     """
     outputs = {
         layer.name: layer.output
         for layer in encoder.layers
         if not isinstance(layer, layers.InputLayer)
         and layer.name not in ("position_embedding", "not_padding")
-        and (before is None or not layer.name.startswith(before))
+        and (without_prefix is None or not layer.name.startswith(without_prefix))
     }
     return keras.Model(encoder.input, outputs)

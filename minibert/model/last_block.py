@@ -5,7 +5,7 @@
 
 The loss reads the encoder's output at the selected places only, and nothing behind the last attention looks at another
 place. So all that this block needs of the other tokens is their keys and values; the same loss and the same gradient
-come of a seventh of its arithmetic. The layers, their weights and each place's dropout are the whole encoder's.
+come of some quarter of its arithmetic. The layers, their weights and each place's dropout are the whole encoder's.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class LastBlock:
 
     def _outputs(self, hidden: Any, batch: Named) -> Iterator[tuple[str, Any]]:
         layers = self._layers
-        chosen = take_rows(ops.reshape(hidden, (-1, hidden.shape[-1])), batch["positions"], batch["place_rows"])
-        queries = Queries(chosen, batch["query_rows"], batch["row_queries"])
-        rows = Rows(batch["positions"], batch["place_rows"])
+        chosen = take_rows(ops.reshape(hidden, (-1, hidden.shape[-1])), batch["positions"], batch["row_of_place"])
+        queries = Queries(chosen, batch["row_of_query"], batch["query_of_row"])
+        rows = Rows(batch["positions"], batch["row_of_place"])
         padding_mask = ops.not_equal(batch["token_ids"], 0) if self._has_padding_mask else None
         yield "multiheadattention", (attended := layers["multiheadattention"](hidden, padding_mask, queries=queries))
         yield "att_dropout", (attended := layers["att_dropout"](attended, training=True, rows=rows))

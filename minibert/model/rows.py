@@ -13,13 +13,13 @@ from keras import ops
 from minibert.model.backend import gather
 
 
-def take_rows(matrix: Any, positions: Any, place_rows: Any) -> Any:
+def take_rows(matrix: Any, positions: Any, row_of_place: Any) -> Any:
     """Some rows of a matrix; its gradient puts each back to its place.
 
     Args:
         matrix: (places, features).
         positions: int32, (rows,): their places.
-        place_rows: int32, (places,): the row of each place, counted from 1; 0: none. A row that only fills up is
+        row_of_place: int32, (places,): the row of each place, counted from 1; 0: none. A row that only fills up is
             of no place, and its gradient, which is 0, is not looked at.
 
     Returns:
@@ -29,7 +29,7 @@ def take_rows(matrix: Any, positions: Any, place_rows: Any) -> Any:
     @ops.custom_gradient
     def taken(matrix: Any) -> tuple[Any, Any]:
         def gradient(*arguments: Any, upstream: Any = None) -> Any:
-            return _numbered(arguments[0] if upstream is None else upstream, place_rows)
+            return _numbered(arguments[0] if upstream is None else upstream, row_of_place)
 
         return gather(matrix, positions), gradient
 

@@ -11,6 +11,10 @@ from minibert.errors import ArtifactError
 from minibert.perf.counters import NUMBERS
 
 LONGEST_NAME = 300
+SHORT = reprlib.Repr()
+"""Shows what came, which may be anything, in a line."""
+SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 160
+SHORT.maxdict = SHORT.maxlist = 2
 
 
 class Fields:
@@ -31,8 +35,8 @@ class Fields:
 
     def error(self, name: str, required: str, came: object) -> ArtifactError:
         """The error for a field that does not fit."""
-        shown = reprlib.repr(came) if isinstance(came, dict | list) else repr(came)
-        return ArtifactError(f"{self.where}field {self.full(name)!r}: {required} is required, but {shown} came")
+        came = SHORT.repr(came)
+        return ArtifactError(f"{self.where}field {self.full(name)!r}: {required} is required, but {came} came")
 
     def full(self, name: str) -> str:
         """A field's path in the file."""

@@ -41,5 +41,10 @@ def step_flops(settings: RunSettings, step: str, *, rows: float) -> float:
 
 
 def head_flops(settings: RunSettings, *, rows: float) -> float:
-    """Of the masked-LM step's, those of the vocabulary projection."""
+    """Those of the masked-LM step's vocabulary projection.
+
+    Args:
+        settings: The shape.
+        rows: Selected positions of a batch.
+    """
     return 3.0 * 2 * rows * settings.model.hidden_size * settings.masking.required_vocabulary_size

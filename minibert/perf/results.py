@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.errors import ArtifactError
-from minibert.perf.fields import Fields
+from minibert.perf.fields import SHORT, Fields
 
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _HINT = "a file of pytest-benchmark's --benchmark-json is required"
@@ -88,7 +88,7 @@ def read_result(path: Path) -> Result:
         if name in reader.values:
             raise ArtifactError(f"{path}: {_HINT}, but this looks like one of {tool} (it has a field {name!r})")
     if str(reader.values.get("format")).startswith(_OURS):
-        raise ArtifactError(f"{path}: {_HINT}, but this is a {reader.values['format']!r}")
+        raise ArtifactError(f"{path}: {_HINT}, but this is a {SHORT.repr(reader.values['format'])}")
     entries = reader.take("benchmarks", list)
     machine_info, version = reader.fields("machine_info"), reader.take("version", str)
     if not entries:
