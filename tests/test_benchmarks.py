@@ -263,6 +263,7 @@ def test_a_result_or_an_error_comes_out_of_a_process():
         workers.run_apart(divmod, 7, 0)
 
 
+@pytest.mark.long
 def test_a_processs_peak_is_not_that_of_the_one_that_started_it(monkeypatch, tmp_path):
     held = np.ones(60_000_000)
     assert meter.peak_bytes() > held.nbytes

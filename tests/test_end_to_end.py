@@ -176,6 +176,7 @@ def test_a_saved_model_opens_in_a_fresh_process(saved):
 # Evaluated
 
 
+@pytest.mark.long
 def test_evaluate_takes_a_raw_table(model, classifier, vocabulary):
     probability = known_probabilities(classifier, vocabulary)[:, 0].astype(np.float64)
     labels = np.array(LABELS)

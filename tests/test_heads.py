@@ -54,7 +54,7 @@ def notebook_objective(model, batch) -> tuple[float, dict[str, np.ndarray]]:
     return float(total), {v.path: gradient for v, gradient in zip(model.trainable_variables, found, strict=True)}
 
 
-@pytest.mark.parametrize("settings", [WITHOUT_DROPOUT, WITH_PADDING_MASK])
+@pytest.mark.parametrize("settings", [pytest.param(WITHOUT_DROPOUT, marks=pytest.mark.long), WITH_PADDING_MASK])
 def test_masked_lm_objective_is_the_notebooks_loss_at_every_position(settings):
     model, batch = small_models.masked_lm(settings), small_models.masked_lm_batches().batch(0)
     value, found = gradients(MaskedLMObjective(model, reduction="sum"), batch)
@@ -182,9 +182,8 @@ def in_float64():
     return notebook, ours, objective, TrainingStep(objective, learning_rate=0.001, seed=0, stage="pretrain")
 
 
-@pytest.mark.parametrize(
-    "seed", [0, 1, pytest.param(2, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(4))
 def test_loss_and_gradients_are_those_of_the_notebooks_model_in_float64(in_float64, seed):
     notebook, ours, objective, step = in_float64
     generator = np.random.Generator(np.random.PCG64(seed))

@@ -78,6 +78,7 @@ def test_classes_are_those_of_the_raw_text_model(small_run: Path) -> None:
     assert [c.probability for c in found] == pytest.approx(expected.tolist(), rel=1e-5)
 
 
+@pytest.mark.long
 def test_a_text_is_classified_alone_as_among_others(small_run: Path) -> None:
     together = inference.classify(small_run, TEXTS * 20)
     assert len(together) == 60

@@ -386,6 +386,7 @@ def test_by_word_graph_and_bits_are_those_of_keras_own_adam(run, monkeypatch):
 # The classifier's step
 
 
+@pytest.mark.long
 def test_a_frozen_step_moves_the_head_alone_and_an_unfrozen_one_everything():
     classifier, batches = small_models.build_classifier(), small_models.classifier_batches()
     encoder, start = classifier.get_layer("encoder"), weight_arrays(classifier.variables)
@@ -423,7 +424,7 @@ def test_a_frozen_step_is_the_same_by_word_and_by_occurrence():
 @pytest.mark.parametrize(
     ("changed", "tolerance"),
     [
-        ({"padding_mask": True, "blocks": 1}, 0.2),
+        pytest.param({"padding_mask": True, "blocks": 1}, 0.2, marks=pytest.mark.long),
         pytest.param({"precision": "mixed_bfloat16"}, 0.03, marks=pytest.mark.slow),
     ],
 )

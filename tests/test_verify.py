@@ -118,8 +118,9 @@ def test_a_fault_in_pretraining_is_found_where_it_is(
 
 
 @pytest.mark.parametrize(
-    "name", some_slow(["one ulp of a used embedding before step 7", "another learning rate", "another epsilon of Adam",
-                       "one element of one gradient at step 7", "other predictions shown"])
+    "name", [pytest.param("one ulp of a used embedding before step 7", marks=long),
+             *some_slow(["another learning rate", "another epsilon of Adam", "one element of one gradient at step 7",
+                         "other predictions shown"])]
 )  # fmt: skip
 def test_changed_code_is_no_reason_for_a_fault(
     name: str, unlabelled_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -771,6 +772,7 @@ def test_a_step_that_does_not_repeat_is_listed_by_tensor(unlabelled_run: Path, m
     assert "  gradient mlm_cls/bias: 2 different results" in found.explanation
 
 
+@pytest.mark.long
 def test_three_consumers_are_refused_in_training_and_named_as_the_cause(
     unlabelled_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
