@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.stored import RESULTS, Results, conditions_line, disturbed, kept_table
 from minibert.artifacts import write_bytes
@@ -40,15 +41,16 @@ def speed() -> str | None:
 
     results = Results(RESULTS / "precision.json", RESULT_KEYS)
     rows = [row for row in results.rows if row["what"] == "speed"]
-    return f"{speed_table(rows)}\n\n{_under(results)} {disturbed(rows)}" if rows else None
+    return f"{speed_table(rows)}\n\n{_under(results, rows)} {disturbed(rows)}" if rows else None
 
 
 def losses() -> str | None:
     """The run of `benchmarks.precision`."""
     from benchmarks.precision import RESULT_KEYS, run_table
 
-    rows = [row for row in Results(RESULTS / "precision.json", RESULT_KEYS).rows if row["what"] == "run"]
-    return run_table(rows) if rows else None
+    results = Results(RESULTS / "precision.json", RESULT_KEYS)
+    rows = [row for row in results.rows if row["what"] == "run"]
+    return f"{run_table(rows)}\n\n{_under(results, rows)}" if rows else None
 
 
 def backends() -> str | None:
@@ -103,8 +105,9 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
 """Name of a block -> what stands in it; None where nothing is kept."""
 
 
-def _under(results: Results) -> str:
-    return conditions_line(results.conditions_of(results.rows))
+def _under(results: Results, rows: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """The conditions of these rows, or of all."""
+    return conditions_line(results.conditions_of(results.rows if rows is None else rows))
 
 
 def filled(text: str) -> tuple[str, list[str]]:

@@ -171,8 +171,9 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         if found:
             lines.append(_line(axis, found))
     notes = [f"{row['axis']} {row['value']:,}: not run: {row['not_run']}" for row in rows if row["not_run"]]
-    if any(is_disturbed(row) for row in rows if not row["not_run"]):
-        notes.append(f"† Others took more than {DISTURBED_RATE:.0%} of the cores meanwhile: such a time is in no fit.")
+    if disturbed := [f"{row['axis']} {row['value']:,}" for row in rows if not row["not_run"] and is_disturbed(row)]:
+        others = f"† Others took more than {DISTURBED_RATE:.0%} of the cores meanwhile: such a time is in no fit"
+        notes.append(f"{others} ({', '.join(disturbed)}).")
     return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 

@@ -128,7 +128,7 @@ def test_a_disturbed_time_is_marked_and_in_no_fit():
     assert slopes["memory"] == pytest.approx(1.0), "nobody else is in the memory of the process"
     table = growth.markdown(rows)
     assert "| 100 ms to 99.0 s† |" in table
-    assert "† Others took more than 5% of the cores meanwhile" in table
+    assert "† Others took more than 5% of the cores meanwhile: such a time is in no fit (blocks 8)." in table
     assert "†" not in growth.markdown(rows[:3])
     assert growth.fitted(axis, rows[3:])["time"] is None
     tree = ElementTree.fromstring(growth.picture(growth.drawn_axes(rows)))
