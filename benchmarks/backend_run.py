@@ -38,7 +38,7 @@ from benchmarks.line_picture import Line, Panel, line_picture
 from benchmarks.stored import Results, kept_table
 from benchmarks.workers import run_apart
 from minibert.artifacts import write_bytes
-from minibert.batches import QUERY_MULTIPLE, ROW_MULTIPLE, Arrays, Batches
+from minibert.batches import QUERY_MULTIPLE, ROW_MULTIPLE, Arrays, Batches, filled_up
 from minibert.errors import MinibertError, SettingsError
 
 KEYS = ("backend", "device_name", "precision", "compiled", "deterministic", "steps")
@@ -115,8 +115,7 @@ def _trained(step: Any, batches: Batches, steps: int, *, name: str) -> list[floa
         batch = batches.batch(number)
         if name != "jax":
             return batch
-        rows, queries = rows_of(batch), queries_of(batch)
-        return with_rows(batch, -(-rows // JAX_ROWS) * JAX_ROWS, -(-queries // JAX_QUERIES) * JAX_QUERIES)
+        return with_rows(batch, filled_up(rows_of(batch), JAX_ROWS), filled_up(queries_of(batch), JAX_QUERIES))
 
     losses: list[float] = []
     sums: list[Any] = []

@@ -22,15 +22,14 @@ import numpy as np
 
 from benchmarks.checks import WrongLossError
 from benchmarks.workloads import masked_lm_batches
-from minibert.batches import DERIVED, Arrays, locate_rows
+from minibert.batches import DERIVED, Arrays, drawn_arrays, locate_rows
 from minibert.model.dropout import DropoutStream
 from minibert.model.encoder import build_masked_lm
 from minibert.model.heads import MaskedLMObjective
 from minibert.settings import RunSettings
 from minibert.training.state import state_digest
 
-DRAWN = ("token_ids", "positions", "labels", "sample_weight")
-READ_BY_STEP = (*DRAWN, *DERIVED)
+READ_BY_STEP = ("token_ids", "positions", "labels", "sample_weight", *DERIVED)
 STAGE = "pretrain"
 
 
@@ -115,8 +114,7 @@ class BackendStep:
         batches = {
             f"{number}/{name}": _fetched(array)
             for number, (batch, _) in enumerate(self._prepared)
-            for name, array in batch.items()
-            if name in DRAWN
+            for name, array in drawn_arrays(batch).items()
         }
         length, model = self._settings.text.sequence_length, self._settings.model
         shape = (self._settings.pretrain.batch_size, length, model.hidden_size)

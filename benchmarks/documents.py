@@ -31,7 +31,7 @@ def growth() -> str | None:
     results = Results(RESULTS / "growth.json", ("axis", "value"))
     if not results.rows:
         return None
-    notes = f"{corpus_note(results.rows)} {_under(results)} {disturbed(results.rows)}"
+    notes = f"{corpus_note(results.rows)} {_under(results, results.rows)} {disturbed(results.rows)}"
     return f"{markdown(results.rows)}\n\n{notes.strip()}"
 
 
@@ -89,7 +89,11 @@ def profile() -> str | None:
     from benchmarks.step_profile import RESULT_KEYS, markdown, rates_line
 
     results = Results(RESULTS / "step_profile.json", RESULT_KEYS)
-    return f"{markdown(results.rows)}\n\n{rates_line(results.rows)} {_under(results)}" if results.rows else None
+    return (
+        f"{markdown(results.rows)}\n\n{rates_line(results.rows)} {_under(results, results.rows)}"
+        if results.rows
+        else None
+    )
 
 
 BLOCKS: dict[str, Callable[[], str | None]] = {
@@ -105,9 +109,8 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
 """Name of a block -> what stands in it; None where nothing is kept."""
 
 
-def _under(results: Results, rows: Sequence[Mapping[str, Any]] | None = None) -> str:
-    """The conditions of these rows, or of all."""
-    return conditions_line(results.conditions_of(results.rows if rows is None else rows))
+def _under(results: Results, rows: Sequence[Mapping[str, Any]]) -> str:
+    return conditions_line(results.conditions_of(rows))
 
 
 def filled(text: str) -> tuple[str, list[str]]:

@@ -126,8 +126,7 @@ class Stepper:
     """
 
     def __init__(self, shape: int, kind: str, *, traced: bool) -> None:
-        from minibert.batches import drawn_arrays
-        from minibert.fingerprints import TraceHeader, TraceWriter
+        from minibert.fingerprints import TraceWriter, trace_name
 
         made = OurStep(shape_settings(PRESETS[shape]), kind, fingerprints=traced)
         self._step = made.training_step
@@ -136,8 +135,8 @@ class Stepper:
             self._step(0, batch)
         if traced:
             self._folder = tempfile.TemporaryDirectory(prefix="minibert-exactness-")
-            header = TraceHeader(made.stage, tuple(drawn_arrays(self._batches[0])), tuple(self._step.fingerprint_names))
-            self._trace = TraceWriter(Path(self._folder.name) / "trace" / f"{made.stage}.trace", header, steps=0)
+            path, header = Path(self._folder.name) / trace_name(made.stage), self._step.trace_header(self._batches[0])
+            self._trace = TraceWriter(path, header, steps=0)
 
     def __call__(self) -> float:
         batch = self._batches[self._number % len(self._batches)]

@@ -119,7 +119,7 @@ class MaskedLMBatches:
             settings=self._masking,
         )
         positions = np.flatnonzero(masked.sample_weight)
-        rows = max(math.ceil(len(positions) / ROW_MULTIPLE), 1) * ROW_MULTIPLE
+        rows = filled_up(len(positions), ROW_MULTIPLE)
         filled = np.zeros(rows, dtype=np.int32)
         filled[: len(positions)] = positions
         weight = np.zeros(rows, dtype=np.float32)
@@ -134,12 +134,17 @@ class MaskedLMBatches:
         }
 
 
+def filled_up(count: int, multiple: int) -> int:
+    """The next multiple that has room for so many; one multiple at least."""
+    return max(math.ceil(count / multiple), 1) * multiple
+
+
 def drawn_arrays(batch: Arrays) -> Arrays:
     """What makes a batch: its arrays but for those that follow from the others."""
     return {name: array for name, array in batch.items() if name not in DERIVED}
 
 
-def locate_rows(is_selected: np.ndarray, rows: int, *, least_queries: int = 1) -> Arrays:
+def locate_rows(is_selected: np.ndarray, rows: int, *, least_queries: int = 0) -> Arrays:
     """Where the selected tokens' rows stand, so that each example's can ask for themselves in attention.
 
     Rows are counted from 1 in the order of their places, and 0 stands for none: rows that only fill up are none.
@@ -158,7 +163,7 @@ def locate_rows(is_selected: np.ndarray, rows: int, *, least_queries: int = 1) -
     row_of_place = np.zeros(is_selected.size, dtype=np.int32)
     row_of_place[is_selected.reshape(-1)] = np.arange(1, count + 1)
     of_example = is_selected.sum(axis=1)
-    queries = math.ceil(max(int(of_example.max(initial=0)), least_queries) / QUERY_MULTIPLE) * QUERY_MULTIPLE
+    queries = filled_up(max(int(of_example.max(initial=0)), least_queries), QUERY_MULTIPLE)
     is_query = np.arange(queries) < of_example[:, None]
     row_of_query, query_of_row = np.zeros(is_query.size, dtype=np.int32), np.zeros(rows, dtype=np.int32)
     row_of_query[is_query.reshape(-1)] = np.arange(1, count + 1)

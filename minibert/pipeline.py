@@ -17,10 +17,9 @@ import keras
 import numpy as np
 
 from minibert.artifacts import locked, remove_temporaries, replacing, sha256_of_file, write_bytes
-from minibert.batches import drawn_arrays
 from minibert.end_to_end import build_end_to_end, evaluate_raw_text
 from minibert.errors import ArtifactError
-from minibert.fingerprints import TraceHeader, TraceWriter, trace_name
+from minibert.fingerprints import TraceWriter, trace_name
 from minibert.model.backend import require_tensorflow
 from minibert.preparation import Prepared, Record, begin_record, prepare
 from minibert.progress import Progress
@@ -210,8 +209,7 @@ class _Run:
         with self._timed(stage.name, "building_seconds"):
             batch = stage.batches.batch(progression.step if progression.step < stage.steps else 0)
             stage.step.trace(batch)
-        tensors = (tuple(stage.step.fingerprint_names), tuple(stage.step.fingerprints_by_turns))
-        header, name = TraceHeader(stage.name, tuple(drawn_arrays(batch)), *tensors), trace_name(stage.name)
+        header, name = stage.step.trace_header(batch), trace_name(stage.name)
         trace = self._open_trace(self._directory / name, header, steps=progression.step, sha256=trace_sha256)
         accounted = _trained_seconds(progression) + self._times_of(stage.name)["writing_seconds"]
         started = time.perf_counter()

@@ -12,7 +12,6 @@ residual sum.
 
 The heads are computed in groups that may run at once: without oneDNN, TensorFlow computes a batch of
 products of this size one after the other, on one core.
-
 """
 
 from __future__ import annotations

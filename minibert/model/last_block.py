@@ -39,7 +39,7 @@ class LastBlock:
         self.outputs = encoder.layers[-1].name
         self.prefix = self.outputs.removesuffix("ffn_layernormalization")
         layers = {layer.name: layer for layer in encoder.layers}
-        self._has_padding_mask = "not_padding" in layers
+        self._not_padding = layers.get("not_padding")
         self._layers = {name.removeprefix(self.prefix): layer for name, layer in layers.items()}
         self.inputs = [name for name in layers if not name.startswith((self.prefix, "not_padding"))][-1]
 
@@ -58,7 +58,7 @@ class LastBlock:
         chosen = take_rows(ops.reshape(hidden, (-1, hidden.shape[-1])), batch["positions"], batch["row_of_place"])
         queries = Queries(chosen, batch["row_of_query"], batch["query_of_row"])
         rows = Rows(batch["positions"], batch["row_of_place"])
-        padding_mask = ops.not_equal(batch["token_ids"], 0) if self._has_padding_mask else None
+        padding_mask = None if self._not_padding is None else self._not_padding(batch["token_ids"])
         yield "multiheadattention", (attended := layers["multiheadattention"](hidden, padding_mask, queries=queries))
         yield "att_dropout", (attended := layers["att_dropout"](attended, training=True, rows=rows))
         yield "att_residual", (joined := layers["att_residual"]([chosen, attended]))

@@ -6,6 +6,7 @@ gradient is a gather too: it is faster, and its bits depend on no order.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from keras import ops
@@ -25,15 +26,7 @@ def take_rows(matrix: Any, positions: Any, row_of_place: Any) -> Any:
     Returns:
         (rows, features).
     """
-
-    @ops.custom_gradient
-    def taken(matrix: Any) -> tuple[Any, Any]:
-        def gradient(*arguments: Any, upstream: Any = None) -> Any:
-            return _numbered(arguments[0] if upstream is None else upstream, row_of_place)
-
-        return gather(matrix, positions), gradient
-
-    return taken(matrix)
+    return _sent(matrix, lambda rows: gather(rows, positions), row_of_place)
 
 
 def rearrange(rows: Any, numbers: Any, back: Any) -> Any:
@@ -47,15 +40,20 @@ def rearrange(rows: Any, numbers: Any, back: Any) -> Any:
     Returns:
         (other rows, features).
     """
+    return _sent(rows, lambda rows: _numbered(rows, numbers), back)
+
+
+def _sent(rows: Any, send: Callable[[Any], Any], back: Any) -> Any:
+    """What ``send`` makes of the rows, with the gradient that takes them back by their numbers."""
 
     @ops.custom_gradient
-    def rearranged(rows: Any) -> tuple[Any, Any]:
+    def sent(rows: Any) -> tuple[Any, Any]:
         def gradient(*arguments: Any, upstream: Any = None) -> Any:
             return _numbered(arguments[0] if upstream is None else upstream, back)
 
-        return _numbered(rows, numbers), gradient
+        return send(rows), gradient
 
-    return rearranged(rows)
+    return sent(rows)
 
 
 def _numbered(rows: Any, numbers: Any) -> Any:

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from minibert.batches import Arrays
+from minibert.batches import Arrays, drawn_arrays
 from minibert.errors import RepeatabilityError
-from minibert.fingerprints import TURNS
+from minibert.fingerprints import TURNS, TraceHeader
 from minibert.model.dropout import DropoutStream
 from minibert.settings import EmbeddingSecondMoment
 from minibert.training.adam import Adam, sum_of_squares
@@ -134,6 +134,15 @@ class TrainingStep:
         """
         if self._function is None:
             self._function = self._traced(_tensors(batch))
+
+    def trace_header(self, batch: Arrays) -> TraceHeader:
+        """What stands in the rows of the step's fingerprint trace; once it is traced.
+
+        Args:
+            batch: As in a call.
+        """
+        names = (tuple(self.fingerprint_names), tuple(self.fingerprints_by_turns))
+        return TraceHeader(self._stage, tuple(drawn_arrays(batch)), *names)
 
     def _first_call(self, *arguments: Any) -> Any:
         """Executes the step; a step that is refused for what TensorFlow executed is undone."""
