@@ -303,6 +303,17 @@ def three_consumers(patch: Patch) -> None:
     patch.setattr(attention.SelfAttention, "_project_apart", project_apart)
 
 
+def third_consumer(patch: Patch) -> None:
+    """A block that computes every position adds a part of its input to what its attention gives."""
+    healthy = attention.SelfAttention.call
+
+    def call(self: Any, inputs: Any, padding_mask: Any = None, queries: Any = None) -> Any:
+        attended = healthy(self, inputs, padding_mask, queries)
+        return attended if queries is not None else attended + 1e-3 * inputs
+
+    patch.setattr(attention.SelfAttention, "call", call)
+
+
 # What is computed beside the steps
 
 

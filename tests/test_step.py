@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -16,12 +17,13 @@ import pytest
 import tensorflow as tf
 
 from minibert.batches import MaskedLMBatches
+from minibert.errors import RepeatabilityError
 from minibert.model.heads import ClassifierObjective, MaskedLMObjective
 from minibert.settings import ModelSettings
 from minibert.training import step as training_step
 from minibert.training.state import optimizer_arrays, set_optimizer, set_weights, state_digest, weight_arrays
 from minibert.training.step import TURNS, TrainingStep, fingerprints
-from tests import oracles, small_models
+from tests import faults, oracles, small_models
 from tests.closeness import deviation
 from tests.executed_graphs import racing_nodes
 from tests.small_models import MASKING, SETTINGS
@@ -101,6 +103,7 @@ dump, checkout = sys.argv[1:]
 sys.path.append(checkout)
 os.environ["XLA_FLAGS"] = f"--xla_dump_to={dump} --xla_dump_hlo_as_text"
 from minibert.batches import MaskedLMBatches
+from minibert.errors import RepeatabilityError
 from minibert.model.heads import MaskedLMObjective
 from minibert.settings import MaskingSettings
 from minibert.training.step import TrainingStep
@@ -404,6 +407,21 @@ def test_a_frozen_step_moves_the_head_alone_and_an_unfrozen_one_everything():
     assert moved[True] == {"hidden/kernel", "hidden/bias", "logits/kernel", "logits/bias"}
     assert moved[False] > moved[True]
     assert {v.path for v in encoder.trainable_variables} <= moved[False]
+
+
+@pytest.mark.long
+def test_a_third_consumer_in_an_ordinary_block_is_refused_where_it_has_a_gradient(monkeypatch):
+    faults.third_consumer(monkeypatch)
+    classifier, batch = small_models.build_classifier(), small_models.classifier_batches().batch(0)
+    for frozen in (True, False):
+        objective = ClassifierObjective(classifier, encoder_trainable=not frozen)
+        step = TrainingStep(objective, learning_rate=0.001, seed=0, stage="frozen" if frozen else "unfrozen")
+        refused = pytest.raises(
+            RepeatabilityError, match=r"3 gradients are added in a racing order .*encoder_1_multiheadattention"
+        )
+        with contextlib.nullcontext() if frozen else refused:
+            step.trace(batch)
+        assert (step.trace_count, bool(step.fingerprint_names)) == (1, True)
 
 
 @pytest.mark.slow
