@@ -20,8 +20,8 @@ from benchmarks.workloads import PREPARED_BATCHES
 @pytest.mark.parametrize("step", ["frozen", "unfrozen"])
 @pytest.mark.parametrize("side", [OURS, "notebook"])
 def test_classifier_step(benchmark: Any, device: str, side: str, step: str, shape: str) -> None:
-    steps = Steps(side, shape, step)
-    reference = None if side == "notebook" else Steps("notebook", shape, step)
+    steps = Steps(side, shape, step, device)
+    reference = None if side == "notebook" else Steps("notebook", shape, step, device)
     steps.check_device(device)
     facts = step_facts(benchmark, steps, device)
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.measuring import SHAPE_PARAMETERS, time_beside
+from benchmarks.arithmetic import step_flops
+from benchmarks.measuring import SHAPE_PARAMETERS, Steps, time_beside
 from benchmarks.workloads import OurStep, shape_settings, shape_token_ids
 from minibert.masking import mask_tokens
 from minibert.settings import RunSettings
@@ -79,20 +80,24 @@ class NotebookEpoch:
 @pytest.mark.benchmark(group="epoch")
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
 @pytest.mark.parametrize("side", ["minibert", "notebook"])
-def test_epoch(benchmark: Any, side: str, shape: str) -> None:
+def test_epoch(benchmark: Any, device: str, side: str, shape: str) -> None:
     settings = shape_settings(shape)
     token_ids = shape_token_ids(settings, STEPS_PER_EPOCH[shape])
+    if device != "cpu":
+        Steps(side, shape, "masked_lm", device).check_device(device)
     notebook = NotebookEpoch(settings, token_ids)
     timed = OurEpoch(settings, token_ids) if side == "minibert" else notebook
     masked = mask_tokens(token_ids, seed=settings.seed, settings=settings.masking)
+    steps, selected = STEPS_PER_EPOCH[shape], int(masked.sample_weight.sum())
     facts = {
         "tokens": token_ids.size,
-        "masked_tokens": int(masked.sample_weight.sum()),
-        "steps": STEPS_PER_EPOCH[shape],
+        "masked_tokens": selected,
+        "steps": steps,
+        "flops": steps * step_flops(settings, "masked_lm", rows=selected / steps),
         "bytes": token_ids.nbytes,
     }
 
-    time_beside(benchmark, timed, notebook if side == "minibert" else None, facts, side=side)
+    time_beside(benchmark, timed, notebook if side == "minibert" else None, facts, side=side, device=device)
 
     assert np.isfinite(timed.losses).all()
     assert timed.losses[-1] < timed.losses[0]

@@ -22,8 +22,8 @@ from benchmarks.workloads import PREPARED_BATCHES
 @pytest.mark.parametrize("side", SIDES)
 def test_masked_lm_step(benchmark: Any, device: str, side: str, shape: str) -> None:
     require_installed(side)
-    steps = Steps(side, shape, "masked_lm")
-    reference = None if side == "notebook" else Steps("notebook", shape, "masked_lm")
+    steps = Steps(side, shape, "masked_lm", device)
+    reference = None if side == "notebook" else Steps("notebook", shape, "masked_lm", device)
     steps.check_device(device)
     facts = step_facts(benchmark, steps, device)
 

@@ -53,7 +53,7 @@ class Prepared:
 @pytest.mark.benchmark(group="prediction: classify")
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
 @pytest.mark.parametrize("side", ["minibert", "notebook"])
-def test_classify(benchmark: Any, side: str, shape: str) -> None:
+def test_classify(benchmark: Any, device: str, side: str, shape: str) -> None:
     from benchmarks import notebook_models, notebook_text
     from minibert.stages import initial_classifier
     from minibert.training.finetune import ClassifierForward
@@ -77,7 +77,7 @@ def test_classify(benchmark: Any, side: str, shape: str) -> None:
         return loss, accuracy
 
     works = (ours, theirs) if side == "minibert" else (theirs, None)
-    found = time_beside(benchmark, *works, made.facts, side=side)
+    found = time_beside(benchmark, *works, made.facts, side=side, device=device)
 
     assert found == pytest.approx(theirs() if side == "minibert" else ours(), rel=1e-5)
     if benchmark.stats is not None:
@@ -88,7 +88,7 @@ def test_classify(benchmark: Any, side: str, shape: str) -> None:
 @pytest.mark.benchmark(group="prediction: fill mask")
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
 @pytest.mark.parametrize("side", ["minibert", "notebook"])
-def test_fill_mask(benchmark: Any, side: str, shape: str) -> None:
+def test_fill_mask(benchmark: Any, device: str, side: str, shape: str) -> None:
     from benchmarks import notebook_text
     from minibert.training.pretrain import predict_masked
 
@@ -110,6 +110,6 @@ def test_fill_mask(benchmark: Any, side: str, shape: str) -> None:
 
     facts = {"tokens": made.settings.text.sequence_length, "texts": 1, "masked_tokens": 1}
     works = (ours, theirs) if side == "minibert" else (theirs, None)
-    found = time_beside(benchmark, *works, facts, side=side)
+    found = time_beside(benchmark, *works, facts, side=side, device=device)
 
     assert found == (theirs() if side == "minibert" else ours())

@@ -2,8 +2,8 @@
 
     pytest benchmarks --device cuda --require-device
 
-On another device than the CPU a training step's first losses are compared with the CPU's before its time
-counts; a device that is missing leaves everything out, aloud, or fails with ``--require-device``.
+On the CPU a GPU that is there is hidden. On another device a training step's first losses are compared with the CPU's
+before its time counts; a device that is missing leaves everything out, aloud, or fails with ``--require-device``.
 
 A result names the checkout's commit, so what is timed has to be the checkout's package: another one that is
 installed is refused.
@@ -92,10 +92,13 @@ def pytest_benchmark_update_commit_info(commit_info: dict[str, Any]) -> None:
     commit_info["dirty"] = bool(commit_info.get("dirty")) or has_changes(_CHECKOUT)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def device(request: pytest.FixtureRequest) -> str:
-    """``cpu``, ``cuda`` or ``metal``."""
-    return str(request.config.getoption("--device"))
+    """``cpu``, ``cuda`` or ``metal``; of the CPU, TensorFlow is told before it makes anything."""
+    name = str(request.config.getoption("--device"))
+    if name == "cpu":
+        claim_tensorflow_device(name)
+    return name
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:

@@ -3,12 +3,12 @@
 Before each timed round the reference runs once, so that both meet the same machine; ``extra_info["ratio"]``
 is the median of the reference's seconds by ours, pair by pair, and above 1 means that ours is faster.
 The first call (tracing, compiling) is reported apart. Both sides and all that was timed before are in this one
-process, so its peak memory says nothing: a training step's is measured in a process of its own.
+process, so its peak memory says nothing: a training step's is measured in a process of its own. Op determinism is a
+process' setting, too, and off here for both sides; in ``python -m benchmarks.peers`` ours has it, as a run does.
 """
 
 from __future__ import annotations
 
-import importlib
 import statistics
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from benchmarks.checks import moved_rates, require_fall, require_same_losses, require_training, weight_digests
-from benchmarks.workers import OURS, SIDES, Worker, environment, jit_compile, missing_module
+from benchmarks.workers import OURS, Worker, build_workload, environment, jit_compile, missing_module
 from benchmarks.workloads import PREPARED_BATCHES, SHAPES, batches_of, selected_rows, shape_settings
 
 ROUNDS = 15
@@ -91,12 +91,15 @@ class Steps:
         side: One of `benchmarks.workers.SIDES`.
         shape: One of `benchmarks.workloads.SHAPES`.
         step: One of `benchmarks.workloads.STEPS`.
+        device: One of `benchmarks.devices.DEVICES`.
+
+    Raises:
+        DeviceError: The side's framework does not see the device.
     """
 
-    def __init__(self, side: str, shape: str, step: str) -> None:
+    def __init__(self, side: str, shape: str, step: str, device: str) -> None:
         self.side, self.shape, self.step = side, shape, step
-        module, name = SIDES[side]
-        self.workload = getattr(importlib.import_module(module), name)(shape_settings(shape), step)
+        self.workload: Any = build_workload(side, shape_settings(shape), step, device)
         self.losses: list[float] = []
         self._before = weight_digests(self.workload.weights())
 

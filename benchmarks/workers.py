@@ -24,6 +24,7 @@ from benchmarks.meter import Meter, peak_bytes
 from benchmarks.workloads import PREPARED_BATCHES, Workload, batches_of, selected_rows, shape_settings
 from minibert.environment import available_cores, describe_environment, package_version
 from minibert.errors import DeviceError, MinibertError
+from minibert.settings import RunSettings
 
 OURS = "minibert"
 SIDES = {
@@ -68,6 +69,28 @@ class WorkerError(MinibertError):
 def missing_module(side: str) -> str | None:
     """The first module that a side needs and that is not installed."""
     return next((name for name in NEEDED.get(side, ()) if importlib.util.find_spec(name) is None), None)
+
+
+def build_workload(side: str, settings: RunSettings, step: str, device: str) -> Workload:
+    """A side's step in this process, which is in the state for it; TensorFlow's sides are on the claimed device.
+
+    Args:
+        side: One of `SIDES`.
+        settings: The shape.
+        step: One of `benchmarks.workloads.STEPS`.
+        device: One of `benchmarks.devices.DEVICES`.
+
+    Raises:
+        DeviceError: PyTorch does not see the device.
+    """
+    module, name = SIDES[side]
+    make = getattr(importlib.import_module(module), name)
+    if side not in _TORCH_SIDES:
+        workload: Workload = make(settings, step)
+        return workload
+    require_torch_device(device)
+    of_torch: Workload = make(settings, step, device)
+    return of_torch
 
 
 class Child:
@@ -210,10 +233,7 @@ class _Server:
         """Builds a step in place of the one before and runs it twice on each batch."""
         self._workload, self._number = None, 0
         gc.collect()
-        module, name = SIDES[self._side]
-        make = getattr(importlib.import_module(module), name)
-        more = (self._device,) if self._side in _TORCH_SIDES else ()
-        workload = self._workload = make(self._settings, step, *more)
+        workload = self._workload = build_workload(self._side, self._settings, step, self._device)
         self._prepared += 1
         before, started = weight_digests(workload.weights()), time.perf_counter()
         losses = [self._next()]

@@ -25,7 +25,7 @@ import numpy as np
 
 from minibert.errors import SettingsError
 from minibert.settings import MaskingSettings
-from minibert.streams import integers_below, stream, threshold
+from minibert.streams import Stream, integers_below, stream, threshold
 
 _ROWS_AT_ONCE = 256
 """Examples masked in one pass: their words stay in cache."""
@@ -88,7 +88,7 @@ def mask_tokens(
     masked = examples.copy()
     weight = np.zeros(examples.shape, dtype=np.float32)
     rule = _rule_of(settings)
-    words_of = stream(seed, "masking", 0 if settings.static else epoch)
+    words_of = _stream_of(int(seed), 0 if settings.static else int(epoch))
     for start in range(0, len(examples), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
         words = words_of.rows(numbers[rows], examples.shape[1])
@@ -140,6 +140,11 @@ def _rule_of(settings: MaskingSettings) -> _Rule:
     )
 
 
+@functools.lru_cache(maxsize=16)
+def _stream_of(seed: int, epoch: int) -> Stream:
+    return stream(seed, "masking", epoch)
+
+
 def _share(below: int, rate: float) -> int:
     """``below`` times a rate, rounded down, in exact integers."""
     numerator, denominator = float(rate).as_integer_ratio()
@@ -158,11 +163,11 @@ def _checked_token_ids(token_ids: np.ndarray | Sequence[Sequence[int]], settings
     if ids.dtype.kind not in "iu":
         raise SettingsError(f"token_ids: integers are required, but {ids.dtype} came")
     size = settings.required_vocabulary_size
-    lowest, highest = (int(ids.min()), int(ids.max())) if ids.size else (0, 0)
-    if lowest < 0 or highest >= size:
-        worst = lowest if lowest < 0 else highest
+    unsigned = ids.view(ids.dtype.str.replace("i", "u"))  # ids below 0 are the largest: they are looked at once
+    if ids.size and int(unsigned.max()) >= size:
+        worst = int(ids.min()) if ids.min() < 0 else int(ids.max())
         raise SettingsError(f"token_ids: ids from 0 to {size - 1} are required, but {worst} came")
-    if size - 1 > np.iinfo(ids.dtype).max:
+    if (size - 1).bit_length() > 8 * ids.dtype.itemsize - (ids.dtype.kind == "i"):
         raise SettingsError(f"token_ids: a dtype that holds the [mask] id {size - 1} is required, but {ids.dtype} came")
     return ids
 

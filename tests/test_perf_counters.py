@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from minibert.errors import ArtifactError, SettingsError
 from minibert.perf import counters_file
 from minibert.perf.counters import KEYS, differences, peaks_of, versions
 from minibert.perf.gate import judged_counters
-from minibert.perf.operators import operator_histogram
+from minibert.perf.operators import operator_histogram, product_flops
 from minibert.perf.worker import Server
 
 COUNTERS: dict[str, Any] = {
@@ -106,6 +107,31 @@ def test_operators_of_a_real_graph_are_the_same_whenever_it_is_traced() -> None:
     assert first["MatMul"] == 4
     old, new = ({**COUNTERS, "operators": found} for found in (first, more))
     assert differences(old, new) == ["MatMul 4 -> 6"]
+
+
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_products_of_a_graph_are_counted_with_every_dimension(is_transposed: bool) -> None:
+    import tensorflow as tf
+
+    def traced(*shapes: list[int | None]) -> Any:
+        product = functools.partial(tf.linalg.matmul, transpose_a=is_transposed)
+        return tf.function(product, autograph=False).get_concrete_function(*map(tf.TensorSpec, shapes)).graph
+
+    def left(*shape: int | None) -> list[int | None]:
+        return [*shape[:-2], *(shape[:-3:-1] if is_transposed else shape[-2:])]
+
+    assert product_flops(traced(left(3, 5), [5, 7])) == 2 * 3 * 5 * 7
+    assert product_flops(traced(left(2, 4, 3, 5), [2, 4, 5, 7])) == 2 * 8 * 3 * 5 * 7
+    assert product_flops(traced(left(None, 5), [5, 7])) is None, "a product of nobody knows how many rows"
+
+
+def test_products_inside_a_called_function_are_not_told() -> None:
+    import tensorflow as tf
+
+    inner = tf.function(lambda x: tf.linalg.matmul(x, x), autograph=False)
+    outer = tf.function(lambda x: inner(x) + x, autograph=False)
+    assert product_flops(outer.get_concrete_function(tf.TensorSpec([4, 4])).graph) is None
+    assert product_flops(tf.function(lambda x: x + x).get_concrete_function(tf.TensorSpec([4, 4])).graph) == 0
 
 
 # Differences
@@ -271,11 +297,12 @@ def counted() -> Any:
     """Counts a step of a very small model, with as many blocks as asked for."""
     from minibert.perf import workloads
     from minibert.perf.counters import count
+    from minibert.perf.flops import step_flops
     from minibert.settings import ModelSettings
 
-    def counters(**model: Any) -> dict[str, Any]:
+    def counters(*, feed_forward: int = 8, **model: Any) -> dict[str, Any]:
         settings = workloads.shape_settings("tiny")
-        small = ModelSettings(hidden_size=8, heads=2, feed_forward_size=8, **model)
+        small = ModelSettings(hidden_size=8, heads=2, feed_forward_size=feed_forward, **model)
         patch = pytest.MonkeyPatch()
         patch.setattr(workloads, "shape_settings", lambda _: dataclasses.replace(settings, model=small))
         try:
@@ -283,7 +310,10 @@ def counted() -> Any:
         finally:
             patch.undo()
         step(0)
-        return count("frozen_step[tiny]", step.subject())
+        found = count("frozen_step[tiny]", step.subject())
+        assert found["flops"] == step_flops(dataclasses.replace(settings, model=small), "frozen", rows=0)
+        assert step.subject()["traces"] == 1, "a graph that is only looked at was counted"
+        return found
 
     return counters
 
@@ -293,6 +323,8 @@ def test_counters_repeat_and_move_with_the_model(counted: Any) -> None:
     one, again, two = counted(blocks=1), counted(blocks=1), counted(blocks=2)
     assert differences(one, again) == []
     assert one["traces"] == 1
+    wider = counted(blocks=1, feed_forward=12)
+    assert [change.split()[0] for change in differences(one, wider)] == ["flops", "forward_flops", "parameters"]
     changes = differences(one, two)
     for name in ("flops", "forward_flops", "parameters", "MatMul"):
         assert any(change.startswith(f"{name} ") for change in changes), changes

@@ -18,7 +18,9 @@ from minibert.perf.decision import FASTER, MISSING, SAME
 FILES = (
     *("workloads.py", "shapes.py", "control.py", "worker.py", "pair.py", "process.py", "neighbours.py"),
     "error_study/injection.py",  # has the workloads of the study of errors, and says which names are theirs
-    *("gate.py", "statistics.py", "decision.py", "answer.py", "counters.py", "counters_file.py", "stored_base.py"),
+    *("gate.py", "gate_commands.py", "trees.py", "benchmark_files.py", "environments.py"),
+    *("statistics.py", "decision.py", "answer.py", "gate_answer.py", "stored_base.py", "results.py", "machine.py"),
+    *("counters.py", "counters_file.py", "operators.py", "numeric.py"),
 )
 
 

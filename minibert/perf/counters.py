@@ -1,11 +1,12 @@
 """Exact counters of a workload: no noise, so any change is one, and every change wants a reason.
 
     {"workload": "masked_lm_step[tiny]", "versions": "tensorflow 2.21 keras 3.15", "traces": 1,
-     "operators": {"AddV2": 31, "MatMul": 14}, "flops": 541661184, "forward_flops": 402915424,
+     "operators": {"AddV2": 31, "MatMul": 14}, "flops": 293189632, "forward_flops": 402915424,
      "parameters": 284112, "array_bytes": 12288, "device_peaks": {"NVIDIA H100": 20185088}}
 
-They hold for a minor version of TensorFlow and Keras, on every machine; only the peaks of a device's
-memory, beyond what was held before the step, are each device's own.
+``flops`` are those of the matrix products in the step's graph, for the first batch's shapes; ``forward_flops`` are what
+TensorFlow's profiler counts in the model's forward pass. All hold for a minor version of TensorFlow and Keras, on every
+machine; only the peaks of a device's memory, beyond what was held before the step, are each device's own.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ def count(name: str, subject: dict[str, Any], device_peaks: dict[str, int] | Non
         subject: What its ``subject()`` gave; the traced graph is looked at, never run.
         device_peaks: From `peaks_of`; None: no device reports any.
     """
-    graph, flops = subject.get("graph"), subject.get("flops")
+    graph = subject.get("graph")
     found: Counters = {
         "workload": name,
         "versions": versions(_installed),
         "traces": subject.get("traces") or 0,
         "operators": _operators(graph),
-        "flops": None if flops is None else round(flops),
+        "flops": _product_flops(subject.get("graph_of_shapes")),
         "forward_flops": _forward_flops(subject["model"], subject["ids"]) if "model" in subject else None,
         "parameters": int(subject["model"].count_params()) if "model" in subject else 0,
         "array_bytes": int(sum(array.nbytes for array in subject.get("arrays", ()))),
@@ -112,6 +113,12 @@ def _operators(graph: Any) -> dict[str, int]:
     from minibert.perf.operators import operator_histogram
 
     return {} if graph is None else operator_histogram(graph.as_graph_def())
+
+
+def _product_flops(graph: Any) -> int | None:
+    from minibert.perf.operators import product_flops
+
+    return None if graph is None else product_flops(graph)
 
 
 def _forward_flops(model: Any, ids: Any) -> int | None:

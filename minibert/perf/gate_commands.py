@@ -150,7 +150,7 @@ def _compare(options: Namespace, names: list[str]) -> GateAnswer:
         changed = changed_files(perf, in_tree(base.tree))
         benchmarks = _timed(options, names, {"base": base, "head": head}, perf, accepted, progress)
     benchmarks = without_silent_passes(benchmarks, changed, options.allow_changed_benchmarks)
-    if not options.benchmark:
+    if not options.benchmark and not options.allow_changed_benchmarks:
         benchmarks += _dropped(base, names)
     return GateAnswer(
         base=base.to_dict(),
@@ -235,7 +235,7 @@ def _numeric(options: Namespace, base: Side, head: Side, folder: Path, progress:
 
 
 def _dropped(base: Side, names: list[str]) -> list[BenchmarkAnswer]:
-    """What the base's own gate times and this one does not: removing a benchmark is no way to pass it."""
+    """What the base's own gate times and this one does not: without a reason, removing one is no way to pass it."""
     gone = [name for name in base.benchmarks if name not in names]
     return [
         BenchmarkAnswer(

@@ -67,13 +67,15 @@ def read_results(paths: Sequence[Path]) -> list[Result]:
     """Stored results that are one base: of this kind of machine, of one commit, each of a process of its own.
 
     Raises:
-        ArtifactError: A file is not such a result.
+        ArtifactError: A file is not such a result, or one of a tree with changes, which no commit names.
     """
     results: list[Result] = []
     for path in paths:
         result = _of_this_machine(path, read_result(path))
+        if result.commit.is_dirty:
+            raise ArtifactError(f"{path}: a result of a commit is required, but {_shown(result)} came")
         for other, earlier in zip(paths, results, strict=False):
-            if (result.commit.id, result.commit.is_dirty) != (earlier.commit.id, earlier.commit.is_dirty):
+            if result.commit.id != earlier.commit.id:
                 required, came = f"{_shown(earlier)}, as in {other},", _shown(result)
                 raise ArtifactError(f"{path}: a result of {required} is required, but one of {came} came")
             if result.timings == earlier.timings:
@@ -111,12 +113,13 @@ def compare_with_result(options: Namespace, names: list[str]) -> GateAnswer:
         raise SettingsError("--base-result: a gate without --base and --base-python is required, but both came")
     root, rules = checkout_root(Path.cwd()), Rules(threshold=options.threshold, control_threshold=CONTROL_FACTOR - 1)
     results = read_results(options.base_result)
+    with_dropped = not options.benchmark and not options.allow_changed_benchmarks
     with TemporaryDirectory(prefix="minibert-perf-") as folder, Progress(quiet=options.quiet) as progress:
         head = described(working_side(root, Path(folder) / "head"))
         perf = own_gate(Path(folder), head.tree)
         comparison = StoredComparison(
             start=lambda: Worker("head", python=head.python, tree=head.tree, perf=perf),
-            bases=stored_bases(results, names, with_dropped=not options.benchmark),
+            bases=stored_bases(results, names, with_dropped=with_dropped),
             rules=rules,
             time_limit_seconds=options.time_limit,
             accepted=counters_file.read_counters(root / counters_file.FILE),

@@ -119,8 +119,8 @@ class Step:
     """
 
     def __init__(self, stage: str, shape: str) -> None:
-        self._name, self._stage_name, self._settings = f"{stage}_step[{shape}]", stage, shape_settings(shape)
-        self._model, made = _built_stage(stage, self._settings)
+        self._name = f"{stage}_step[{shape}]"
+        self._model, made = _built_stage(stage, shape_settings(shape))
         self._step, self._variables = made.step, list(made.variables)
         self._batches = [made.batches.batch(number) for number in range(PREPARED_BATCHES)]
         self._losses: list[float] = []
@@ -142,17 +142,15 @@ class Step:
         _require(bool(np.isfinite(last)) and last < first, f"{self._name}: the loss went from {first} to {last}")
 
     def subject(self) -> dict[str, Any]:
-        """The first batch, the model's size, the traced graph and its formula."""
-        from minibert.perf.flops import step_flops
-
-        selected = float(np.asarray(self._batches[0].get("sample_weight", np.zeros(1))).sum())
+        """The first batch, the model's size, the traced graph, and the one of that batch's shapes."""
+        graph_for = getattr(self._step, "graph_for", None)  # an older base has none
         return {
             "arrays": list(self._batches[0].values()),
             "model": self._model,
             "ids": self._batches[0]["token_ids"],
             "graph": getattr(self._step, "graph", None),
             "traces": getattr(self._step, "trace_count", None),
-            "flops": step_flops(self._settings, self._stage_name, rows=selected),
+            "graph_of_shapes": None if graph_for is None else graph_for(self._batches[0]),
         }
 
 

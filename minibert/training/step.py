@@ -160,6 +160,19 @@ class TrainingStep:
         """The traced graph; there is one after the first call."""
         return self._function.graph
 
+    def graph_for(self, batch: Arrays) -> Any:
+        """The step's graph for exactly these shapes, so that none in it is open: to be looked at, not to be run.
+
+        Args:
+            batch: As in a call.
+        """
+        count = self.trace_count
+        signature = {name: tf.TensorSpec(tensor.shape, tensor.dtype) for name, tensor in _tensors(batch).items()}
+        function = tf.function(self._run, autograph=False)
+        graph = function.get_concrete_function(tf.TensorSpec([], tf.int64), signature).graph
+        self.trace_count = count  # of what runs
+        return graph
+
     def _traced(self, tensors: dict[str, Any]) -> Any:
         signature = {name: tf.TensorSpec([None, *t.shape[1:]], t.dtype) for name, t in tensors.items()}
         function = tf.function(self._run, autograph=False)
