@@ -96,6 +96,14 @@ def profile() -> str | None:
     )
 
 
+def memory() -> str | None:
+    """The rows of `benchmarks.memory_profile`."""
+    from benchmarks.memory_profile import FILE, KEYS, markdown
+
+    results = Results(FILE, KEYS)
+    return kept_table(results, markdown) if results.rows else None
+
+
 BLOCKS: dict[str, Callable[[], str | None]] = {
     "growth": growth,
     "speed": speed,
@@ -105,6 +113,7 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "backend_run": backend_run,
     "peers": peers,
     "profile": profile,
+    "memory": memory,
 }
 """Name of a block -> what stands in it; None where nothing is kept."""
 

@@ -38,15 +38,27 @@ class Meter:
         return max(0.0, others / (self.seconds() * available_cores()))
 
 
+def resident_bytes() -> int | None:
+    """What this process has resident now; None where the system does not say."""
+    return _status_bytes("VmRSS")
+
+
 def peak_bytes() -> int:
     """The most memory that this process has had resident; it never falls.
 
     Linux says it for the program that runs. ``ru_maxrss``, which is asked elsewhere, would there begin with what the
     process that started this one had.
     """
+    found = _status_bytes("VmHWM")
+    if found is not None:
+        return found
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _status_bytes(name: str) -> int | None:
     try:
         status = _STATUS.read_text(encoding="ascii", errors="replace")
-        return 1024 * int(status.partition("VmHWM:")[2].split(maxsplit=1)[0])
+        return 1024 * int(status.partition(f"{name}:")[2].split(maxsplit=1)[0])
     except (OSError, IndexError, ValueError):
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return None

@@ -175,14 +175,15 @@ def facts_line(rows: Sequence[Row]) -> str:
         return ""
     sides = [side for row in measured for side in row.environment.values()]
     devices = dict.fromkeys(_device(row.environment["ours"]) for row in measured)
-    rate = statistics.median(row.matrix_flops_per_second or 0.0 for row in measured)
+    rates = sorted({f"{(row.matrix_flops_per_second or 0.0) / 1e9:.0f}" for row in measured}, key=int)
+    rate = rates[0] if len(rates) == 1 else f"{rates[0]} to {rates[-1]}"
     counts = sorted({row.pairs for row in measured})
     pairs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     shares = [row.others_rate for row in measured if row.others_rate is not None]
     others = f"; other processes took up to {max(shares):.0%} of the cores" if shares else ""
     return (
-        f"Device {'; '.join(devices)}, {_threads(sides)}; float32 matrix rate {rate / 1e9:.0f} GFLOP/s; "
-        f"median of {pairs} interleaved pairs{others}."
+        f"Device {'; '.join(devices)}, {_threads(sides)}; float32 matrix rate {rate} GFLOP/s, measured with each row; "
+        f"ratio: median of {pairs} interleaved pairs, times: of each side's{others}."
     )
 
 

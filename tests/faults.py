@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from minibert import end_to_end, examples, pipeline, preparation
+from minibert import end_to_end, examples, masking, pipeline, preparation
 from minibert.batches import Arrays, ClassifierBatches, MaskedLMBatches
 from minibert.corpora.corpus import Corpus, Split, TextBatch, make_corpus
 from minibert.errors import DivergenceError
@@ -97,7 +97,34 @@ def other_masks(step: int) -> Fault:
     return lambda patch: patch.setattr(MaskedLMBatches, "batch", batch)
 
 
+def mask_rate(patch: Patch) -> None:
+    """Half as many tokens are selected as the settings ask for."""
+    healthy = masking._rule_of
+
+    def halved(settings: Any) -> Any:
+        rule = healthy(settings)
+        return dataclasses.replace(rule, selected_below=rule.selected_below // 2)
+
+    patch.setattr(masking, "_rule_of", halved)
+
+
 # The state between two steps
+
+
+def lost_update(stage: str, step: int) -> Fault:
+    """After a step, weights and optimizer are what they were before it."""
+    healthy = TrainingStep.__call__
+
+    def call(self: Any, number: int, batch: Arrays) -> Any:
+        state = [*self.objective.variables, *self.optimizer.variables]
+        before = [np.array(variable) for variable in state]
+        result = healthy(self, number, batch)
+        if number == step and self._stage == stage:
+            for variable, value in zip(state, before, strict=True):
+                variable.assign(value)
+        return result
+
+    return lambda patch: patch.setattr(TrainingStep, "__call__", call)
 
 
 def before_step(stage: str, step: int, change: Callable[[TrainingStep], None]) -> Fault:

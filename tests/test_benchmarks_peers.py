@@ -106,7 +106,8 @@ def test_table_and_picture_show_every_row():
     assert "| imdb | masked LM | PyTorch, all logits | failed: a / b |" in table
     assert {line.count("|") for line in table.splitlines()} == {10}
     assert peers_table.facts_line(rows) == (
-        "Device cpu, default threads; float32 matrix rate 210 GFLOP/s; median of 3 interleaved pairs; "
+        "Device cpu, default threads; float32 matrix rate 210 GFLOP/s, measured with each row; "
+        "ratio: median of 3 interleaved pairs, times: of each side's; "
         "other processes took up to 4% of the cores."
     )
     svg = "{http://www.w3.org/2000/svg}"

@@ -18,7 +18,7 @@ from tests.runs import small_settings
 TOLERANCE = 1e-5
 """Largest relative deviation of a step's loss sum, and of the raw-text loss, from the known one, on any platform.
 
-Some 30 times the largest that was seen, 3.6e-7 (TensorFlow 2.18; see README.md): the planted faults are beyond it.
+Some forty times the largest that is seen, 2.6e-7 (TensorFlow 2.18; see README.md): the planted faults are beyond it.
 """
 
 

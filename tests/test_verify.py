@@ -75,6 +75,8 @@ PRETRAINING_FAULTS: dict[str, tuple[Fault, int, str]] = {
     "other masks from step 7 on": (faults.other_masks(7), 7, "batch token_ids"),
     "labels leak into the input at step 7": (in_batch("pretrain", 7, faults.leak_labels), 7, "batch token_ids"),
     "step 7 is skipped": (faults.skip_step(7), 7, "batch example_ids"),
+    "the update of step 7 is lost": (faults.lost_update("pretrain", 7), 8, "epoch 2: weights"),
+    "half the rate of selection": (faults.mask_rate, 0, "batch token_ids"),
     "a moment of Adam doubled before step 7": (
         before_step("pretrain", 7, faults.optimizer_state("mlm_cls_kernel_momentum")), 7, "weight mlm_cls/kernel"),
     "a weight that is not a number before step 7": (

@@ -41,6 +41,7 @@ def verify(
     Raises:
         ArtifactError: A file is missing, incomplete, or not the one of the record.
         CorpusError: The data of a replay are not there, or not a corpus.
+        RepeatabilityError: A replay's step has something that may not repeat, so no replay can answer.
     """
     directory = Path(directory)
     if against is not None:
