@@ -347,13 +347,14 @@ def recorded(neighbour: str) -> Recording:
 
 
 @pytest.mark.parametrize("kind", ["none", "busy"])
-def test_the_same_code_is_called_slower_in_at_most_one_gate_of_a_hundred(kind: str) -> None:
-    assert rates(recorded(kind), "0", gates=DRAWN, rules=Rules()).rate(SLOWER) <= 0.05
+def test_the_same_code_is_called_slower_in_one_gate_of_those_drawn_at_most(kind: str) -> None:
+    """In one of a hundred is the goal; of 1,000, none is."""
+    assert rates(recorded(kind), "0", gates=DRAWN, rules=Rules()).rate(SLOWER) <= 1 / DRAWN
 
 
 @pytest.mark.parametrize(("kind", "least"), [("none", 0.95)])
 def test_on_a_quiet_machine_5_percent_more_is_called_slower(kind: str, least: float) -> None:
-    """In 99 gates of a hundred is the goal; of 1,000, 98.3 % are, where 5 % more work came out as 4.5 %."""
+    """In 99 gates of a hundred is the goal; of 1,000, 990 are."""
     assert rates(recorded(kind), "5", gates=DRAWN, rules=Rules()).rate(SLOWER) >= least
 
 
