@@ -182,6 +182,17 @@ def test_both_classifiers_move_what_they_train(step):
         assert (moved["encoder"] > 0) == (step == "unfrozen")
 
 
+def test_a_step_of_pytorch_is_on_the_device_that_is_asked_for(monkeypatch):
+    asked, made = [], SimpleNamespace(TorchStep=lambda *given: given, OurStep=lambda *given: given)
+    monkeypatch.setattr(workers.importlib, "import_module", {"benchmarks.torch_models": made}.get)
+    monkeypatch.setattr(workers, "require_torch_device", asked.append)
+    assert workers.build_workload("pytorch", "settings", "masked_lm", "cuda") == ("settings", "masked_lm", "cuda")
+    assert asked == ["cuda"]
+    monkeypatch.setattr(workers.importlib, "import_module", {"benchmarks.workloads": made}.get)
+    assert workers.build_workload("minibert", "settings", "frozen", "cuda") == ("settings", "frozen")
+    assert asked == ["cuda"], "TensorFlow's device is the process'"
+
+
 # What does not count
 
 
