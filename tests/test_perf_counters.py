@@ -313,6 +313,9 @@ def counted() -> Any:
         found = count("frozen_step[tiny]", step.subject())
         assert found["flops"] == step_flops(dataclasses.replace(settings, model=small), "frozen", rows=0)
         assert step.subject()["traces"] == 1, "a graph that is only looked at was counted"
+        names = step._step.fingerprint_names
+        step._step.graph_for(step._batches[0])
+        assert step._step.fingerprint_names is names, "the trace's header would be of another graph"
         return found
 
     return counters

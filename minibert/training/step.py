@@ -9,6 +9,7 @@ if that is refused: no state comes of a step whose gradient could be summed in a
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -166,12 +167,10 @@ class TrainingStep:
         Args:
             batch: As in a call.
         """
-        count = self.trace_count
+        traced = copy.copy(self)  # what a trace writes down is of the graph that runs: with known shapes it is other
         signature = {name: tf.TensorSpec(tensor.shape, tensor.dtype) for name, tensor in _tensors(batch).items()}
-        function = tf.function(self._run, autograph=False)
-        graph = function.get_concrete_function(tf.TensorSpec([], tf.int64), signature).graph
-        self.trace_count = count  # of what runs
-        return graph
+        function = tf.function(traced._run, autograph=False)
+        return function.get_concrete_function(tf.TensorSpec([], tf.int64), signature).graph
 
     def _traced(self, tensors: dict[str, Any]) -> Any:
         signature = {name: tf.TensorSpec([None, *t.shape[1:]], t.dtype) for name, t in tensors.items()}
