@@ -10,7 +10,8 @@ when three records have it.
 
 `NOISES` are the kinds of noise, each scaled so that a record's noise (1.4826 times the median absolute
 deviation) is the level. Replayed series are processes that ran the same code, in the order of time; where a
-recording has processes that did 5 % more work, the steps that they make are a row of their own.
+recording has processes that did 5 % more work, the steps that they make are a row of their own. The last rows are of
+records that are gates against one commit, their pairs of processes drawn from all recordings beside one neighbour.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ import numpy as np
 from minibert.environment import available_cores
 from minibert.errors import MinibertError
 from minibert.perf.change_points import AFTER, BEFORE, OFF_BY, Propose, find_change_points, noise_of, require_otava
-from minibert.perf.error_study.recording import Recording, read_recording
-from minibert.perf.error_study.replay import clopper_pearson
+from minibert.perf.decision import Rules
+from minibert.perf.error_study.recording import Recording, pooled, read_recording
+from minibert.perf.error_study.replay import clopper_pearson, drawn_ratios
 from minibert.perf.series import are_disturbed
 
 LENGTH = 100
@@ -44,6 +46,10 @@ STEP, OWN_STEP = 1.05, "5"
 FEWEST_BEFORE, MOST_BEFORE = 12, 60
 SAME_ALARM = 3
 """An alarm that moves by so many records is the same one."""
+DRAWN_GATES = 1_000
+"""Gates that are drawn from a recording, with nothing changed and with its own step."""
+FEWEST_GATES = DRAWN_GATES // 2
+"""So many of them must be records; else there is no row."""
 CHUNK = 10
 """Series, or tens of steps, that one task has."""
 
@@ -76,7 +82,7 @@ NOISES: dict[str, Noise] = {"normal": _normal, "heavy tails": _heavy_tails, "sha
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What came of one kind of noise at one level."""
+    """What came of one kind of noise at one level; where ``is_drawn``, of records that were drawn: no bounds hold."""
 
     noise: str
     level: float
@@ -89,6 +95,7 @@ class Row:
     found_rate: float
     found_rate_low: float
     exact_rate: float
+    is_drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,6 +192,30 @@ def replay(name: str, recording: Recording, propose: Propose) -> list[Row]:
     return [*rows, make_row(f"replayed: {name}, its own {OWN_STEP} % of work", noise, own)] if own.steps else rows
 
 
+def replay_gates(recording: Recording, propose: Propose, *, points: int, steps: int) -> list[Row]:
+    """Records that are gates against one commit: their pairs are drawn from a recording's, with nothing changed.
+
+    The steps are of records drawn from pairs whose head did 5 % more work. Drawn again and again they are not
+    independent, and have no drift: so there are no bounds.
+    """
+    find, rules = _finder("minibert", propose), Rules()
+    if not {"0", OWN_STEP} <= set(recording.levels):
+        return []
+    plain, slower = (drawn_ratios(recording, level, gates=DRAWN_GATES, rules=rules) for level in ("0", OWN_STEP))
+    if min(len(plain), len(slower)) < FEWEST_GATES:  # beside a busy neighbour a gate proves nothing
+        return []
+    generator, counts = np.random.Generator(np.random.PCG64(0)), Counts()
+    for _ in range(math.ceil(points / LENGTH)):
+        values = generator.choice(plain, LENGTH).tolist()
+        counts.add(Counts(points=LENGTH, alarms=len(alarms_as_it_grows(values, find))))
+    for _ in range(steps):
+        place = int(generator.integers(FEWEST_BEFORE, MOST_BEFORE + 1))
+        values = [*generator.choice(plain, place).tolist(), *generator.choice(slower, AFTER).tolist()]
+        counts.add(_step(values, place, find))
+    name = f"gates drawn from {len(recording.pairs)} pairs, neighbour: {recording.header['neighbour']}"
+    return [dataclasses.replace(make_row(name, noise_of(plain, []), counts), is_drawn=True)]
+
+
 @dataclass(frozen=True)
 class Process:
     """A recorded process as a record: of which pair, and its time in units of its control's."""
@@ -239,9 +270,11 @@ def markdown(rows: Sequence[Row]) -> str:
     head = ("noise", "of one record", "false alarms in 1,000 records", "+5 % found within 3", "at the right commit")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
-        bound = f"≤ {row.false_alarms_per_1000_high:.2f}; {row.points:,} records"
+        bound = f"{row.points:,} {'drawn' if row.is_drawn else 'records'}"
+        bound = bound if row.is_drawn else f"≤ {row.false_alarms_per_1000_high:.2f}; {bound}"
+        least = "" if row.is_drawn else f" (≥ {100 * row.found_rate_low:.1f} %)"
         alarms = f"{row.false_alarms_per_1000:.2f} ({bound})" if row.points else "–"
-        found = f"{100 * row.found_rate:.1f} % (≥ {100 * row.found_rate_low:.1f} %)" if row.steps else "–"
+        found = f"{100 * row.found_rate:.1f} %{least}" if row.steps else "–"
         exact = f"{100 * row.exact_rate:.1f} %" if row.steps else "–"
         lines.append(f"| {row.noise} | {100 * row.level:.1f} % | {alarms} | {found} | {exact} |")
     return "\n".join(lines)
@@ -265,9 +298,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"--{name}: 1 or more is required, but {getattr(options, name)} came")
     try:
         propose = require_otava()
+        recordings = [read_recording(path) for path in options.replay]
         replayed = [
-            row for path in options.replay for row in replay(path.name.split(".")[0], read_recording(path), propose)
+            row
+            for path, recording in zip(options.replay, recordings, strict=True)
+            for row in replay(path.name.split(".")[0], recording, propose)
         ]
+        for recording in pooled(recordings):
+            replayed += replay_gates(recording, propose, points=options.points, steps=options.steps)
     except MinibertError as error:
         print(error, file=sys.stderr)
         return error.exit_code

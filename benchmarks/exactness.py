@@ -1,7 +1,7 @@
 """Are the bits the same in every fresh process, and what does that cost?
 
     python -m benchmarks.exactness                      20 processes at both notebooks' shapes, then the cost
-    python -m benchmarks.exactness --processes 2 --steps 2 --shape 2 --rounds 4
+    python -m benchmarks.exactness --processes 2 --steps 2 --shape 2 --rounds 4 --cost-processes 1
 
 Every process has its own hash seed, the default thread pools and oneDNN, and shares the cores with a busy
 neighbour. It runs some steps of masked-LM pretraining and of the classifier, frozen and not, and prints
@@ -10,8 +10,10 @@ SHA-256 digests of the weights, the optimizer and the metrics.
 The cost is that of a step as a run takes it (op determinism, fingerprints of every tensor, a row of the
 trace) beside the same step without any of it, each in a process of its own, stepping in turn (A B B A) on a
 machine that should be quiet; and of the fingerprints and the trace alone, for every kind of step, both steps in one
-process. The figure is the median over rounds, with a 95 % interval of it from resampling. The interval judges: a cost
-is within its limit if its upper end is, beyond it if its lower end is, and not shown otherwise.
+process. The rounds are shared among several fresh processes, since one differs from another. The figure is the mean
+over processes of the pseudo-median over a process' rounds, with its 95 % interval over processes, as `minibert perf
+gate` has it. The interval judges: a cost is within its limit if its upper end is, beyond it if its lower end is, and
+not shown otherwise.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import secrets
@@ -26,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -36,12 +39,15 @@ import numpy as np
 from benchmarks.devices import as_a_run, claim_tensorflow_device
 from benchmarks.workloads import STEPS, OurStep, shape_settings
 from minibert.allocator import keep_freed_memory
+from minibert.perf.statistics import estimate, pseudo_median
 
 PRESETS = {1: "imdb", 2: "amazon"}
 """A notebook's number -> the preset of its shape."""
 PARTS = ("weights", "optimizer", "metrics")
 LIMITS = {"all": 0.05, "fingerprints and trace": 0.02}
 """The most that each may cost, as a share of the step's time."""
+COSTS = (("masked_lm", "all"), *((kind, "fingerprints and trace") for kind in STEPS))
+"""The kind of step, and what of it is measured."""
 WITHIN, BEYOND, NOT_SHOWN = "within", "beyond", "not shown"
 
 
@@ -194,38 +200,73 @@ def interleaved(one: Callable[[], float], two: Callable[[], float], rounds: int)
     return np.array(pairs)
 
 
-def cost_line(shape: int, kind: str, what: str, seconds: np.ndarray) -> tuple[str, str]:
+def cost_line(shape: int, kind: str, what: str, processes: Sequence[np.ndarray]) -> tuple[str, str]:
     """A line of a Markdown table, and whether the cost is within its limit, beyond it, or neither is shown.
 
     Args:
         shape: 1 or 2.
         kind: One of `STEPS`.
         what: One of `LIMITS`.
-        seconds: Of the exact step and the plain one, from `interleaved`.
+        processes: Of each process the seconds of the exact step and the plain one, from `interleaved`.
     """
-    rounds = seconds.reshape(-1, 2, 2).sum(axis=1)
-    ratios = rounds[:, 0] / rounds[:, 1]
-    generator = np.random.Generator(np.random.PCG64(0))
-    resampled = np.median(generator.choice(ratios, (2_000, len(ratios))), axis=1)
-    low, high = np.quantile(resampled, [0.025, 0.975]) - 1.0
-    cost = float(np.median(ratios)) - 1.0
+    cost, low, high = cost_interval([process_cost(seconds) for seconds in processes])
     judged = WITHIN if high <= LIMITS[what] else BEYOND if low > LIMITS[what] else NOT_SHOWN
-    plain, exact = (1000.0 * float(np.median(seconds[:, column])) for column in (1, 0))
+    plain, exact = (1000.0 * float(np.median(np.concatenate(processes)[:, column])) for column in (1, 0))
+    count = sum(len(seconds) // 2 for seconds in processes)
+    interval = f"{low:+.2%} to {high:+.2%}" if math.isfinite(low) else "not known"
     return (
-        f"| {shape} | {kind} | {what} | {plain:.1f} | {exact:.1f} | {cost:+.2%} | {low:+.2%} to {high:+.2%} "
-        f"| {LIMITS[what]:.0%}: {judged} | {len(rounds)} |"
+        f"| {shape} | {kind} | {what} | {plain:.1f} | {exact:.1f} | {cost:+.2%} | {interval} "
+        f"| {LIMITS[what]:.0%}: {judged} | {count} in {len(processes)} |"
     ), judged
 
 
-def cost_table(shape: int, rounds: int) -> tuple[list[str], bool]:
-    """Lines of a Markdown table, and whether all costs are shown to be within their limits."""
-    with worker(shape, exact=True) as exact, worker(shape, exact=False) as plain:
-        found = [cost_line(shape, "masked_lm", "all", interleaved(exact, plain, rounds))]
-    for kind in STEPS:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:  # a fresh process for each
-            seconds = pool.apply(_fingerprint_seconds, (shape, kind, rounds))
-        found.append(cost_line(shape, kind, "fingerprints and trace", seconds))
+def process_cost(seconds: np.ndarray) -> float:
+    """The logarithm of exact by plain in one process: the pseudo-median over its rounds."""
+    rounds = seconds.reshape(-1, 2, 2).sum(axis=1)
+    return pseudo_median(np.log(rounds[:, 0] / rounds[:, 1]).tolist())
+
+
+def cost_interval(log_ratios: Sequence[float]) -> tuple[float, float, float]:
+    """The mean over processes, less 1, and its 95 % interval by Student's t, which one process does not have."""
+    if len(log_ratios) < 2:
+        return math.expm1(log_ratios[0]), -math.inf, math.inf
+    found = estimate(log_ratios, confidence=0.95)
+    return math.expm1(found.log_ratio), math.expm1(found.low), math.expm1(found.high)
+
+
+def cost_table(
+    shape: int, rounds: int, processes: int, costs: Sequence[tuple[str, str]] = COSTS
+) -> tuple[list[str], bool]:
+    """Lines of a Markdown table, and whether all costs are shown to be within their limits.
+
+    Args:
+        shape: 1 or 2.
+        rounds: Of each line, all processes together; each takes one at least.
+        processes: Fresh processes of each line.
+        costs: Those of `COSTS` that are measured.
+    """
+    each = [len(part) for part in np.array_split(np.arange(max(rounds, processes)), processes)]
+    found = []
+    for kind, what in costs:
+        seconds = []
+        for number, count in enumerate(each, start=1):
+            seconds.append(_whole_seconds(shape, count) if what == "all" else _in_fresh_process(shape, kind, count))
+            share = math.expm1(process_cost(seconds[-1]))
+            print(f"notebook {shape}, {kind}, {what}: process {number} of {processes}: {share:+.2%}", file=sys.stderr)
+        found.append(cost_line(shape, kind, what, seconds))
     return [line for line, _ in found], all(judged == WITHIN for _, judged in found)
+
+
+def _whole_seconds(shape: int, rounds: int) -> np.ndarray:
+    """Both steps in processes of their own: op determinism is a process's."""
+    with worker(shape, exact=True) as exact, worker(shape, exact=False) as plain:
+        return interleaved(exact, plain, rounds)
+
+
+def _in_fresh_process(shape: int, kind: str, rounds: int) -> np.ndarray:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        seconds: np.ndarray = pool.apply(_fingerprint_seconds, (shape, kind, rounds))
+        return seconds
 
 
 def _fingerprint_seconds(shape: int, kind: str, rounds: int) -> np.ndarray:
@@ -243,6 +284,10 @@ def main() -> int:
     parser.add_argument(
         "--rounds", type=int, default=20, help="rounds of four steps for the cost (default: 20; 0: none)"
     )
+    parser.add_argument(
+        "--cost-processes", type=int, default=5, help="fresh processes that the rounds are shared among (default: 5)"
+    )
+    parser.add_argument("--fingerprints", action="store_true", help="of the costs only those of fingerprints and trace")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -260,8 +305,9 @@ def main() -> int:
     if options.rounds:
         print("| notebook | step | exactness | plain ms | exact ms | cost | 95 % interval | limit | rounds |")
         print("|---|---|---|---|---|---|---|---|---|")
+        costs = [(kind, what) for kind, what in COSTS if what != "all" or not options.fingerprints]
         for shape in shapes:
-            lines, within = cost_table(shape, options.rounds)
+            lines, within = cost_table(shape, options.rounds, max(1, options.cost_processes), costs)
             print(*lines, sep="\n", flush=True)
             good = good and within
     return 0 if good else 1

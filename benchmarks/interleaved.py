@@ -1,7 +1,8 @@
 """A step of two sides, interleaved: each in a process of its own, some steps of one, then some of the other.
 
 A pair is some steps of ours and some of the peer's, one right after the other, in the order A B, B A,
-A B, ... Between the pairs the machine's matrix rate is measured, in a third process, so that its matrices are in
+A B, ... A row may be of several fresh pairs of processes, as one process differs from another by more than the steps in
+it do. Between the pairs the machine's matrix rate is measured, in a third process, so that its matrices are in
 neither side's memory.
 """
 
@@ -52,7 +53,9 @@ def beside(theirs: str, shape: str, rates: Worker) -> Iterator[Workers]:
         yield Workers(ours, other, rates)
 
 
-def measure_row(workers: Workers, step: str, *, pairs: int, seconds: float = math.inf) -> Row:
+def measure_row(
+    workers: Workers, step: str, *, pairs: int, seconds: float = math.inf, measured: Measured | None = None
+) -> Row:
     """One step of two sides, interleaved.
 
     Args:
@@ -60,6 +63,7 @@ def measure_row(workers: Workers, step: str, *, pairs: int, seconds: float = mat
         step: One of `benchmarks.workloads.STEPS`.
         pairs: Pairs of turns.
         seconds: No further pair is begun after so long, from `LEAST_PAIRS` on.
+        measured: What earlier processes gave of this row; the pairs are added to it, and the row is of all of them.
 
     Raises:
         DeviceError: The device is not there.
@@ -71,7 +75,7 @@ def measure_row(workers: Workers, step: str, *, pairs: int, seconds: float = mat
     if ours.device != "cpu":
         with Worker(OURS, ours.shape) as on_cpu:
             require_same_losses(ours.device, prepared["losses"], on_cpu.ask("prepare", step)["losses"])
-    measured = _in_turns(workers, step, pairs, seconds)
+    measured = _in_turns(workers, step, pairs, seconds, Measured() if measured is None else measured)
     state, peer_state = ours.ask("describe"), theirs.ask("describe")
     facts = {
         "shape": ours.shape,
@@ -106,8 +110,9 @@ def _prepare(step: str, *sides: Worker) -> list[dict[str, Any]]:
     return answers
 
 
-def _in_turns(workers: Workers, step: str, pairs: int, seconds: float) -> Measured:
-    measured, sides = Measured(), (workers.ours, workers.theirs)
+def _in_turns(workers: Workers, step: str, pairs: int, seconds: float, measured: Measured) -> Measured:
+    sides = (workers.ours, workers.theirs)
+    measured.processes += 1
     counts = [max(1, round(TURN_SECONDS / side.ask("turn", 2)["seconds"])) for side in sides]
     turns = list(zip(sides, counts, (measured.ours, measured.theirs), strict=True))
     started = time.perf_counter()

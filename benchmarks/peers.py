@@ -7,7 +7,8 @@
     python -m benchmarks.peers --keep peers.json      also keeps each row, with its conditions, as it comes
     python -m benchmarks.peers --keep peers.json --redraw   measures nothing: prints and draws what is kept
 
-How a row is measured, `benchmarks.interleaved` says; the ratio is the median over the pairs, with its quartiles.
+How a row is measured, `benchmarks.interleaved` says; the ratio is the median over the pairs, with its quartiles. The
+pairs are of several fresh pairs of processes.
 Before anything is timed each side has run every prepared batch twice, so what is compiled on first use is
 compiled; the first call is reported apart. What is missing is not run, and says so. A side that fails or computes
 something else has no figures, and the command, which goes on with the others, fails. Leave the machine alone
@@ -30,7 +31,7 @@ from benchmarks.checks import WrongLossError
 from benchmarks.devices import DEVICES
 from benchmarks.interleaved import Workers, beside, measure_row
 from benchmarks.peers_picture import picture
-from benchmarks.peers_table import KEYS, Row, facts_line, kept_text, line, markdown, row_of
+from benchmarks.peers_table import KEYS, Measured, Row, facts_line, kept_text, line, markdown, row_of
 from benchmarks.stored import Results, conditions, conditions_line
 from benchmarks.workers import OURS, Worker, WorkerError, missing_module
 from benchmarks.workloads import SHAPES, STEPS
@@ -45,7 +46,7 @@ PEER_STEPS = {
 }
 """Peer -> the steps of ours that it has, by the memory that they need."""
 
-PAIRS = 21
+PAIRS, PROCESSES = 21, 3
 QUICK_PAIRS, QUICK_SECONDS = 11, 7.0
 
 
@@ -57,9 +58,9 @@ class Plan:
         shapes: Presets' names.
         peers: Names of `PEER_STEPS`.
         pairs: Pairs for each row.
-        seconds: A row takes no further pair after so long, from some pairs on.
-        fresh: Whether each row has processes of its own; else one shape's rows share them, smallest first, and
-            only the first has a peak memory.
+        seconds: A pair of processes takes no further pair of turns after so long, from some on.
+        processes: Fresh pairs of processes that a row's pairs are shared among; 0: one shape's rows share a single pair
+            of processes, smallest first, and only the first has a peak memory.
         device: One of `benchmarks.devices.DEVICES`.
         require_device: Whether a device that is missing ends everything.
     """
@@ -68,7 +69,7 @@ class Plan:
     peers: Sequence[str] = tuple(PEER_STEPS)
     pairs: int = PAIRS
     seconds: float = math.inf
-    fresh: bool = True
+    processes: int = PROCESSES
     device: str = "cpu"
     require_device: bool = False
 
@@ -90,17 +91,30 @@ def measure(plan: Plan) -> Iterator[Row]:
                     yield from (Row(shape=shape, step=step, peer=peer, not_run=reason) for step in steps)
                     continue
                 rates = rates or stack.enter_context(Worker(OURS, shape, plan.device))
-                for shared in [(step,) for step in steps] if plan.fresh else [steps]:
-                    with beside(peer, shape, rates) as workers:
-                        for step in shared:
-                            yield _row(plan, step, workers)
+                if plan.processes:
+                    yield from (_fresh_row(plan, step, peer, shape, rates) for step in steps)
+                    continue
+                with beside(peer, shape, rates) as workers:
+                    for step in steps:
+                        yield _row(plan, step, workers, pairs=plan.pairs)
 
 
-def _row(plan: Plan, step: str, workers: Workers) -> Row:
+def _fresh_row(plan: Plan, step: str, peer: str, shape: str, rates: Worker) -> Row:
+    """A row of several fresh pairs of processes; what is wrong with one of them is wrong with the row."""
+    measured, count = Measured(), min(plan.processes, plan.pairs)
+    for part in range(count):
+        with beside(peer, shape, rates) as workers:
+            row = _row(plan, step, workers, pairs=len(range(part, plan.pairs, count)), measured=measured)
+        if row.ratio is None:
+            break
+    return row
+
+
+def _row(plan: Plan, step: str, workers: Workers, *, pairs: int, measured: Measured | None = None) -> Row:
     """A row; what is missing or wrong with one leaves the others alone."""
     shape, peer = workers.ours.shape, workers.theirs.side
     try:
-        return measure_row(workers, step, pairs=plan.pairs, seconds=plan.seconds)
+        return measure_row(workers, step, pairs=pairs, seconds=plan.seconds, measured=measured)
     except DeviceError as error:
         if plan.require_device:
             raise
@@ -135,6 +149,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print a list of rows instead of the table")
     parser.add_argument("--quick", action="store_true", help="under two minutes: the notebook's step as the only peer")
     parser.add_argument("--pairs", type=int, metavar="N", help=f"pairs for each row (default: {PAIRS})")
+    parser.add_argument("--processes", type=int, metavar="N",
+                        help=f"fresh pairs of processes that they are shared among (default: {PROCESSES})")  # fmt: skip
     parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="also draw the ratios")
     parser.add_argument("--keep", type=Path, metavar="FILE.json", help="also add the rows to a file of results")
     parser.add_argument("--redraw", action="store_true", help="measure nothing: print and draw what --keep has")
@@ -148,6 +164,8 @@ def _parser() -> argparse.ArgumentParser:
 def _plan(options: argparse.Namespace) -> Plan:
     if options.pairs is not None and options.pairs < 1:
         raise SettingsError(f"--pairs: 1 or more is required, but {options.pairs} came")
+    if options.processes is not None and options.processes < 1:
+        raise SettingsError(f"--processes: 1 or more is required, but {options.processes} came")
     if options.picture is not None and options.picture.suffix != ".svg":
         raise SettingsError(f"--picture: a name that ends in .svg is required, but {str(options.picture)!r} came")
     if options.redraw and options.keep is None:
@@ -157,7 +175,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         peers=options.peer or (("notebook",) if options.quick else Plan.peers),
         pairs=options.pairs or (QUICK_PAIRS if options.quick else PAIRS),
         seconds=QUICK_SECONDS if options.quick and not options.pairs else math.inf,
-        fresh=not options.quick,
+        processes=options.processes or (0 if options.quick else PROCESSES),
         device=options.device,
         require_device=options.require_device,
     )

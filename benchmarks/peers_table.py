@@ -35,7 +35,8 @@ class Row:
         ratio_high: The upper quartile.
         ours_seconds: Median seconds of our step.
         peer_seconds: Median seconds of the peer's.
-        peak_bytes: Most memory that our process had resident; None where it had run another step before, too.
+        peak_bytes: Most memory that our process had resident, the last one of several; None where it had run another
+            step before, too.
         peer_peak_bytes: Likewise the peer's.
         matrix_rate_fraction: Arithmetic of the step's matrix products by the machine's float32 matrix rate,
             measured between the pairs, by our seconds: 1 would be nothing but products at full rate.
@@ -48,6 +49,7 @@ class Row:
         ours_first_call_seconds: Tracing, compiling and the first step.
         peer_first_call_seconds: Likewise the peer's.
         pairs: Number of pairs.
+        processes: Fresh pairs of processes that these are of.
         others_rate: Share of the cores, 0 to 1, that other processes took during the turns, in the mean; None
             where the system does not say.
         not_run: What was missing, or None.
@@ -75,6 +77,7 @@ class Row:
     ours_first_call_seconds: float | None = None
     peer_first_call_seconds: float | None = None
     pairs: int = 0
+    processes: int = 1
     others_rate: float | None = None
     not_run: str | None = None
     failed: str | None = None
@@ -83,8 +86,9 @@ class Row:
 
 @dataclass
 class Measured:
-    """The raw figures of one row."""
+    """The raw figures of one row, of one pair of processes or of several."""
 
+    processes: int = 0
     ours: list[float] = field(default_factory=list)
     theirs: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
@@ -110,6 +114,7 @@ def make_row(measured: Measured, facts: dict[str, Any]) -> Row:
         matrix_flops_per_second=rate,
         tokens=settings.pretrain.batch_size * settings.text.sequence_length,
         pairs=len(ratios),
+        processes=measured.processes,
         others_rate=statistics.fmean(others) if others else None,
         **facts,
     )
@@ -179,11 +184,13 @@ def facts_line(rows: Sequence[Row]) -> str:
     rate = rates[0] if len(rates) == 1 else f"{rates[0]} to {rates[-1]}"
     counts = sorted({row.pairs for row in measured})
     pairs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    processes = max(row.processes for row in measured)
+    pairs += f" interleaved pairs{f' of {processes} pairs of processes' if processes > 1 else ''}"
     shares = [row.others_rate for row in measured if row.others_rate is not None]
     others = f"; other processes took up to {max(shares):.0%} of the cores" if shares else ""
     return (
         f"Device {'; '.join(devices)}, {_threads(sides)}; float32 matrix rate {rate} GFLOP/s, measured with each row; "
-        f"ratio: median of {pairs} interleaved pairs, times: of each side's{others}."
+        f"ratio: median of {pairs}, times: of each side's{others}."
     )
 
 

@@ -105,9 +105,14 @@ def changed_environment(earlier: dict[str, Any], now: dict[str, Any]) -> Iterato
             yield f"{name} was {show(one.get(name))} and is {show(two.get(name))}"
 
 
+def _is_harmless(variable: str, value: str) -> bool:
+    """Whether a variable decides no bit; of the C library's tunables, those of the processor choose its functions."""
+    return variable in _HARMLESS or (variable == "GLIBC_TUNABLES" and "glibc.cpu." not in value)
+
+
 def _deciding(environment: dict[str, Any]) -> dict[str, Any]:
     """The parts of an environment that may decide bits, by name."""
-    variables = {k: v for k, v in environment.get("variables", {}).items() if k not in _HARMLESS and v is not None}
+    variables = {k: v for k, v in environment.get("variables", {}).items() if v is not None and not _is_harmless(k, v)}
     return {f"package {name}": environment["packages"].get(name) for name in _PACKAGES} | flat(
         {
             "python": environment.get("python"),

@@ -21,10 +21,11 @@ from minibert.errors import ArtifactError, DeviceError
 ROOT = Path(__file__).parents[1]
 # Last, so that the package that is installed stays the one that is tested.
 sys.path.append(str(ROOT))
-checks, documents, peers, peers_picture, peers_table, stored, workers, workloads = (
+checks, documents, interleaved, peers, peers_picture, peers_table, stored, workers, workloads = (
     importlib.import_module(f"benchmarks.{name}")
-    for name in ("checks", "documents", "peers", "peers_picture", "peers_table", "stored", "workers", "workloads")
-)
+    for name in ("checks", "documents", "interleaved", "peers", "peers_picture", "peers_table", "stored", "workers",
+                 "workloads")
+)  # fmt: skip
 
 ROW_KEYS = {"shape", "step", "peer", "ratio", "ours_seconds", "peer_seconds", "peak_bytes", "matrix_rate_fraction"}
 SIDE = {"device": "cpu", "processor": "a processor", "cores": 2, "threads": None, "versions": {"keras": "3.15.1"}}
@@ -43,7 +44,11 @@ FACTS: dict[str, Any] = {
 
 def made_up_row(**facts: Any) -> Any:
     measured = peers_table.Measured(
-        ours=[0.2, 0.25, 0.3], theirs=[2.4, 2.5, 2.1], rates=[2.0e11, 2.2e11, 2.1e11], others=[0.02, None, 0.06]
+        processes=1,
+        ours=[0.2, 0.25, 0.3],
+        theirs=[2.4, 2.5, 2.1],
+        rates=[2.0e11, 2.2e11, 2.1e11],
+        others=[0.02, None, 0.06],
     )
     return peers_table.make_row(measured, FACTS | facts)
 
@@ -52,21 +57,25 @@ Outcome = Callable[[str, str, str], Any]
 
 
 @pytest.fixture
-def measuring(monkeypatch: pytest.MonkeyPatch) -> Callable[[Outcome], None]:
-    """Has a row come out as it is told, by shape, step and peer, without any process."""
+def measuring(monkeypatch: pytest.MonkeyPatch) -> Callable[[Outcome], list[tuple[int, Any]]]:
+    """Has a row come out as it is told, by shape, step and peer, without any process; gives the pairs of each."""
 
     @contextlib.contextmanager
     def beside(peer: str, shape: str, rates: Any) -> Any:
         yield SimpleNamespace(ours=SimpleNamespace(shape=shape), theirs=SimpleNamespace(side=peer))
 
-    def told(outcome: Outcome) -> None:
-        def measure_row(sides: Any, step: str, **_: Any) -> Any:
+    def told(outcome: Outcome) -> list[tuple[int, Any]]:
+        taken: list[tuple[int, Any]] = []
+
+        def measure_row(sides: Any, step: str, *, pairs: int, measured: Any, **_: Any) -> Any:
+            taken.append((pairs, measured))
             found = outcome(sides.ours.shape, step, sides.theirs.side)
             if isinstance(found, Exception):
                 raise found
             return found
 
         monkeypatch.setattr(peers, "measure_row", measure_row)
+        return taken
 
     monkeypatch.setattr(peers, "Worker", lambda *_: contextlib.nullcontext(object()))
     monkeypatch.setattr(peers, "beside", beside)
@@ -158,6 +167,64 @@ def test_a_row_that_fails_leaves_the_others_alone_and_the_command_fails(error, m
     assert f"| imdb | classifier, unfrozen | notebook | failed: {error} |" in out
 
 
+def test_the_pairs_of_a_row_are_of_several_fresh_processes(measuring, capsys):
+    taken = measuring(as_made_up)
+    assert peers.main(["--peer", "keras-hub", "--pairs", "7"]) == 0
+    assert [pairs for pairs, _ in taken] == [3, 2, 2] * 2
+    together = [id(measured) for _, measured in taken]
+    assert together == [together[0]] * 3 + [together[3]] * 3
+    assert together[0] != together[3]
+    taken = measuring(as_made_up)
+    assert peers.main(["--peer", "keras-hub", "--pairs", "2", "--processes", "5"]) == 0
+    assert [pairs for pairs, _ in taken] == [1, 1] * 2
+    taken = measuring(as_made_up)
+    assert peers.main(["--quick", "--shape", "imdb", "--pairs", "4"]) == 0
+    assert taken == [(4, None)] * 3
+
+
+def test_what_is_wrong_with_one_process_is_wrong_with_the_row(measuring, capsys):
+    parts = iter(["right", "wrong", "right"])
+    measuring(lambda *row: as_made_up(*row) if next(parts) == "right" else checks.WrongLossError("another loss"))
+    assert peers.main(["--peer", "keras-hub", "--shape", "imdb"]) == 1
+    assert "failed: another loss" in capsys.readouterr().out
+    assert list(parts) == ["right"]
+
+
+class MadeUpWorker:
+    """Stands for a process: each of its turns takes so long."""
+
+    def __init__(self, side: str, seconds: float) -> None:
+        self.side, self.shape, self.device, self._seconds = side, "imdb", "cpu", seconds
+        self._order = ""
+
+    def send(self, order: str, *_: Any) -> None:
+        self._order = order
+
+    def answer(self) -> Any:
+        return self.ask(self._order)
+
+    def ask(self, order: str, *_: Any) -> Any:
+        return {
+            "prepare": {"losses": [9.0, 8.9], "moved": {}, "rows": 780.0, "first_call_seconds": 1.0},
+            "turn": {"seconds": self._seconds, "loss": 8.0, "others_rate": 0.0},
+            "describe": {"peak_bytes": 10**9, "environment": SIDE},
+            "matrix_rate": 2e11,
+        }[order]
+
+
+def test_what_one_process_gave_is_added_to_what_others_did(monkeypatch):
+    monkeypatch.setattr(interleaved, "require_training", lambda *_: None)
+    measured = peers_table.Measured()
+    for ours in (0.2, 0.4):
+        sides = interleaved.Workers(
+            MadeUpWorker("minibert", ours), MadeUpWorker("notebook", 2.4), MadeUpWorker("", 1.0)
+        )
+        row = interleaved.measure_row(sides, "masked_lm", pairs=2, measured=measured)
+    assert (row.pairs, row.processes, row.ratio) == (4, 2, pytest.approx(9.0))
+    assert measured.ours == [0.2, 0.2, 0.4, 0.4]
+    assert "median of 4 interleaved pairs of 2 pairs of processes, times" in peers_table.facts_line([row])
+
+
 def test_a_peer_without_the_device_is_not_run_and_ends_everything_only_where_it_is_required(measuring, capsys):
     missing = DeviceError("--device cuda: torch 2 sees no such device")
     measuring(lambda *row: missing if row[2] == "pytorch" else as_made_up(*row))
@@ -173,6 +240,7 @@ def test_a_peer_without_the_device_is_not_run_and_ends_everything_only_where_it_
     ("arguments", "message"),
     [
         (["--pairs", "0"], "--pairs: 1 or more is required, but 0 came"),
+        (["--processes", "0"], "--processes: 1 or more is required, but 0 came"),
         (["--picture", "a.png"], "--picture: a name that ends in .svg is required, but 'a.png' came"),
         (["--redraw"], "--redraw: a file of results is required, but --keep named none"),
     ],

@@ -277,6 +277,23 @@ def test_what_is_measured_is_kept_pair_by_pair(tmp_path: Path, monkeypatch: pyte
     assert kept.pair_seconds == PAIR_SECONDS
 
 
+def test_a_study_keeps_the_time_that_it_is_given_and_names_too_little(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[float] = []
+
+    def collect(_: Any, *, minutes: float, **__: Any) -> Recording:
+        given.append(minutes)
+        return made_up(1)
+
+    monkeypatch.setattr(Study, "collect", collect)
+    monkeypatch.chdir(ROOT)
+    assert main(["--minutes", "2", "--gates", "100"]) == SettingsError.exit_code
+    assert "--minutes: at least 3 are required for one pair of processes and 100 drawn gates" in capsys.readouterr().err
+    assert main(["--minutes", "4", "--gates", "100"]) == 0
+    assert given == [pytest.approx(4 - 0.6)]
+
+
 def test_too_few_pairs_are_unproven() -> None:
     found = rates(made_up(3), "10", gates=5, rules=RULES)
     assert found.rate(UNPROVEN) == 1.0
@@ -346,7 +363,7 @@ def recorded(neighbour: str) -> Recording:
     return recording
 
 
-@pytest.mark.parametrize("kind", ["none", "busy"])
+@pytest.mark.parametrize("kind", ["none", "light", "busy"])
 def test_the_same_code_is_called_slower_in_one_gate_of_those_drawn_at_most(kind: str) -> None:
     """In one of a hundred is the goal; of 1,000, none is."""
     assert rates(recorded(kind), "0", gates=DRAWN, rules=Rules()).rate(SLOWER) <= 1 / DRAWN
@@ -372,7 +389,7 @@ def test_beside_a_neighbour_every_recorded_gate_is_unproven() -> None:
 
 
 @pytest.mark.parametrize("level", ["5", "10"])
-@pytest.mark.parametrize("kind", ["none", "busy"])
+@pytest.mark.parametrize("kind", ["none", "light", "busy"])
 def test_a_slowdown_is_never_called_none(kind: str, level: str) -> None:
     found = rates(recorded(kind), level, gates=DRAWN, rules=Rules())
     assert found.rate(SAME) + found.rate(FASTER) <= 0.05

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from minibert.perf.answer import EXIT_CODES, BenchmarkAnswer, CounterAnswer, Gat
 from minibert.perf.benchmark_files import own_files
 from minibert.perf.decision import FAILED, FASTER, MISSING, SAME, SLOWER, UNPROVEN, Decision, Rules, Trial
 from minibert.perf.gate import SIDES, Comparison
+from minibert.perf.gate_answer import read_gate
+from minibert.perf.history_commands import FOLDER
+from minibert.perf.history_page import render_page
 from minibert.perf.numeric import compare_bits
 from minibert.perf.pair import CONTROL
 from minibert.perf.process import Worker, WorkerError
@@ -429,24 +433,58 @@ def test_a_reason_that_says_nothing_is_refused_by_the_parser(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--save", "--page"])
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("", "--save: a file is required, but . is a folder"),
-        ("folder", "--save: a file is required, but folder is a folder"),
-        ("none/gate.json", "--save: a folder to write to is required, but none is not there"),
-        ("file/gate.json", "--save: a folder to write to is required, but file is not there"),
+        ("", "a file is required, but . is a folder"),
+        ("folder", "a file is required, but folder is a folder"),
+        ("none/gate.json", "a folder to write to is required, but none is not there"),
+        ("file/gate.json", "a folder to write to is required, but file is not there"),
     ],
 )
 def test_a_place_that_cannot_be_saved_to_is_named_before_anything_is_measured(
-    place: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    place: str, message: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(gate_commands, "_compare", None)
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
-    assert main(["perf", "gate", "--save", place]) == ArtifactError.exit_code
-    assert message in capsys.readouterr().err
+    assert main(["perf", "gate", option, place]) == ArtifactError.exit_code
+    assert f"{option}: {message}" in capsys.readouterr().err
+
+
+def test_one_command_compares_and_draws_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gate_commands, "checkout_root", lambda _: tmp_path)
+    monkeypatch.setattr(gate_commands, "_compare", lambda *_: answer(benchmark()))
+    saved, page = tmp_path / "gate.json", tmp_path / "page.html"
+    assert main(["perf", "gate", "--save", str(saved), "--page", str(page)]) == 0
+    assert (
+        f"note: there is no history in {tmp_path / FOLDER}; the page has the last gate only" in capsys.readouterr().err
+    )
+    assert page.read_text(encoding="utf-8") == render_page(None, read_gate(saved), None)
+
+
+def test_a_history_that_cannot_be_read_costs_neither_the_verdict_nor_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "record.json").write_text("{}")
+    monkeypatch.setattr(gate_commands, "checkout_root", lambda _: tmp_path)
+    monkeypatch.setattr(gate_commands, "_compare", lambda *_: answer(benchmark(SLOWER)))
+    page = tmp_path / "page.html"
+    assert main(["perf", "gate", "--page", str(page)]) == EXIT_CODES[SLOWER]
+    assert "note: the page has the last gate only: " in capsys.readouterr().err
+    assert "The last gate" in page.read_text(encoding="utf-8")
+
+
+def test_answer_and_page_need_a_file_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(gate_commands, "_compare", None)
+    assert main(["perf", "gate", "--save", "a", "--page", "a"]) == SettingsError.exit_code
+    assert "--page: another file than --save's is required, but both are a" in capsys.readouterr().err
 
 
 def test_an_answer_that_cannot_be_saved_is_printed_all_the_same(
@@ -537,7 +575,9 @@ def test_a_side_says_its_versions_and_its_benchmarks(checkout: Path, tmp_path: P
     side = described(working_side(checkout, tmp_path / "head"))
     assert side.versions["python"] == sys.version.split()[0]
     assert side.benchmarks == DEFAULT
-    assert set(side.to_dict()) == {"kind", "name", "commit", "is_dirty", "versions"}
+    times = {"commit_time", "author_time"}
+    assert set(side.to_dict()) == {"kind", "name", "commit", "is_dirty", "versions", *times}
+    assert all(datetime.fromisoformat(side.to_dict()[name]).tzinfo for name in times)
 
 
 @pytest.mark.parametrize("revision", ["nowhere", "HEAD~5", "--help", "", "HEAD:minibert"])

@@ -23,7 +23,7 @@ from minibert.perf.decision import FAILED, Rules
 from minibert.perf.gate import Comparison
 from minibert.perf.pair import CONTROL, time_pair
 from minibert.perf.process import Worker
-from minibert.perf.workloads import DEFAULT
+from minibert.perf.workloads import BUILDERS, DEFAULT
 
 SECONDS = 5.0
 
@@ -88,7 +88,32 @@ def test_every_gated_benchmark_has_a_plant() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.slowed)
 def test_a_benchmark_moves_when_its_own_code_is_slowed_and_no_other_does(plant: Plant, tmp_path: Path) -> None:
-    trees = {side: tmp_path / side for side in ("base", "head")}
+    ratios, changes = compared_with(plant, DEFAULT, tmp_path)
+    assert ratios.pop(plant.slowed) > 1.3, ratios
+    assert any(line.startswith("MatMul ") for line in changes.pop(plant.slowed)) == plant.in_graph
+    for name in ratios.keys() - {plant.touched}:
+        assert 0.8 < ratios[name] < 1.25, (name, ratios)
+        assert not changes[name], (name, changes)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", sorted(set(BUILDERS) - set(DEFAULT)))
+def test_a_benchmark_of_another_shape_moves_with_the_same_code(name: str, tmp_path: Path) -> None:
+    kind = name.partition("[")[0]
+    plant = next(plant for plant in PLANTS if plant.slowed.startswith(f"{kind}["))
+    ratios, changes = compared_with(plant, (name, "masking"), tmp_path)
+    assert ratios[name] > 1.3, ratios
+    assert any(line.startswith("MatMul ") for line in changes[name]) == plant.in_graph
+    assert 0.8 < ratios["masking"] < 1.25, ratios
+    assert not changes["masking"], changes
+
+
+def compared_with(
+    plant: Plant, names: tuple[str, ...], folder: Path
+) -> tuple[dict[str, float], dict[str, tuple[str, ...]]]:
+    """The ratio of times and the changed counters of each benchmark, planted tree by tree as it is."""
+    trees = {side: folder / side for side in ("base", "head")}
     for tree in trees.values():
         source = Path(minibert.__file__).parent
         shutil.copytree(source, tree / "minibert", ignore=shutil.ignore_patterns("__pycache__"))
@@ -96,21 +121,17 @@ def test_a_benchmark_moves_when_its_own_code_is_slowed_and_no_other_does(plant: 
     planted.write_text(planted.read_text(encoding="utf-8") + plant.code, encoding="utf-8")
     ratios, changes = {}, {}
     with (
-        Worker("base", python=Path(sys.executable), tree=trees["base"], perf=own_files(tmp_path)) as base,
-        Worker("head", python=Path(sys.executable), tree=trees["head"], perf=own_files(tmp_path)) as head,
-        Worker(CONTROL, python=Path(sys.executable), tree=trees["head"], perf=own_files(tmp_path)) as control,
+        Worker("base", python=Path(sys.executable), tree=trees["base"], perf=own_files(folder)) as base,
+        Worker("head", python=Path(sys.executable), tree=trees["head"], perf=own_files(folder)) as head,
+        Worker(CONTROL, python=Path(sys.executable), tree=trees["head"], perf=own_files(folder)) as control,
     ):
         control_seconds = control.ask("build", name=CONTROL)["step_seconds"]
-        for name in DEFAULT:
+        for name in names:
             step_seconds = max(worker.ask("build", name=name)["step_seconds"] for worker in (base, head))
             ratios[name] = median_ratio(base, head, control, name, step_seconds, control_seconds)
             head.ask("check", name=name)
             changes[name] = differences(base.ask("count", name=name), head.ask("count", name=name))
-    assert ratios.pop(plant.slowed) > 1.3, ratios
-    assert any(line.startswith("MatMul ") for line in changes.pop(plant.slowed)) == plant.in_graph
-    for name in ratios.keys() - {plant.touched}:
-        assert 0.8 < ratios[name] < 1.25, (name, ratios)
-        assert not changes[name], (name, changes)
+    return ratios, changes
 
 
 def median_ratio(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -314,9 +317,16 @@ def test_a_step_that_is_rewritten_into_a_race_is_refused(count, is_refused):
 
 def test_a_step_whose_executed_graph_is_not_shown_is_refused(monkeypatch):
     step = TrainingStep(Chain(2), learning_rate=0.1, seed=0, stage="pretrain")
-    empty = type("Metadata", (), {"function_graphs": []})
+    with executed_graphs() as graphs:
+        tf.fill([7, 11], 1.0) + tf.ones([7, 11])
+    assert graphs, "operations outside a function have graphs too, and are not the step's"
+
+    @contextlib.contextmanager
+    def others() -> Any:
+        yield graphs
+
     with monkeypatch.context() as patch:
-        patch.setattr(execution.context, "export_run_metadata", empty)
+        patch.setattr(execution, "executed_graphs", others)
         with pytest.raises(RepeatabilityError, match="the graph that TensorFlow executes is required, but it gave non"):
             step(0, BATCH)
 

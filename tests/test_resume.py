@@ -168,6 +168,27 @@ def test_an_unbroken_run_in_a_forked_process_is_that_of_this_process(killed_and_
     assert outcome(killed_and_resumed / "whole") == outcome(small_run)
 
 
+@slow
+@pytest.mark.timeout(900)
+def test_a_killed_run_with_other_masks_in_every_epoch_resumes_to_the_same_bits(tmp_path: Path, small_run: Path) -> None:
+    kills = {f"pretrain {step}": KILLS[f"pretrain {step}"] for step in (4, 5, 6, 10, 13, 19, 20)}
+    settings = small_settings("masking.static=false", checkpoint_steps=CHECKPOINT_STEPS).to_dict()
+    common = {"settings": settings, "resume": False, "kill": None}
+    jobs = [common | {"id": name, "directory": str(tmp_path / name), "kill": kill} for name, kill in kills.items()]
+    first = serve([common | {"id": "whole", "directory": str(tmp_path / "whole")}, *jobs])
+    assert first.pop("whole")["exit_code"] == 0
+    assert {result["exit_code"] for result in first.values()} == {-signal.SIGKILL}
+    second = serve([job | {"resume": True, "kill": None} for job in jobs])
+    assert {result["error"] for result in second.values()} == {""}
+    for name in kills:
+        assert outcome(tmp_path / name) == outcome(tmp_path / "whole")
+    static, other = (read_trace(run / "trace/pretrain.trace") for run in (small_run, tmp_path / "whole"))
+    ids = static.header.batch.index("token_ids")
+    same = static.rows["batch"][:, ids] == other.rows["batch"][:, ids]
+    assert same[:EPOCH_STEPS].all()  # static masking is epoch 0 for ever
+    assert not same[EPOCH_STEPS:].any()
+
+
 # Stopped in this process, without labels: the default tests
 
 

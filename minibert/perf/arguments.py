@@ -51,6 +51,8 @@ def _add_gate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--allow-changed-benchmarks", metavar="REASON", type=_reason,
                         help="the benchmarks are changed on purpose; why goes into the answer")  # fmt: skip
     parser.add_argument("--save", metavar="FILE", type=Path, help="also write the answer as JSON to a file")
+    parser.add_argument("--page", metavar="FILE.html", type=Path,
+                        help="also draw the answer, and the history if there is one, as perf report does")  # fmt: skip
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print the answer as JSON")
     shown.add_argument("--markdown", action="store_true", help="print a table for a pull request")

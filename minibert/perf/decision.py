@@ -73,6 +73,11 @@ class Decision:
     detectable: float | None = None
 
 
+def is_moved(log_ratio: float, low: float, high: float, *, threshold: float) -> bool:
+    """Whether a control took longer after one side's turns than after the other's, beyond the threshold and chance."""
+    return abs(log_ratio) > math.log1p(threshold) and (low > 0 or high < 0)
+
+
 @dataclass
 class Trial:
     """Collects pairs of one benchmark until it can be answered.
@@ -224,7 +229,7 @@ class Trial:
 
     def _control_moved(self) -> bool:
         control = self._control()
-        return abs(control.log_ratio) > math.log1p(self.rules.control_threshold) and control.excludes_zero
+        return is_moved(control.log_ratio, control.low, control.high, threshold=self.rules.control_threshold)
 
     def _control_words(self) -> str:
         return f"the control workload moved by {math.expm1(self._control().log_ratio):+.1%}: {self.control_cause}"

@@ -25,7 +25,15 @@ def read_gate(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: It is missing, another file, of another format, or a field does not fit.
     """
-    answer = read_object(path, hint="what perf gate --save wrote is required")
+    return checked_gate(path, read_object(path, hint="what perf gate --save wrote is required"))
+
+
+def checked_gate(path: Path, answer: dict[str, Any]) -> dict[str, Any]:
+    """A gate's answer, once every field that is used is what it has to be.
+
+    Raises:
+        ArtifactError: It is another file, of another format, or a field does not fit.
+    """
     if answer.get("format") != FORMAT:
         raise ArtifactError(f"{path}: field 'format': {FORMAT!r} is required, but {answer.get('format')!r} came")
     for name, kind in _FIELDS.items():
@@ -49,12 +57,14 @@ def _check_whole(fields: Fields) -> None:
     for name in ("base", "head"):
         side = fields.fields(name)
         side.take("name", str)
-        side.optional("commit", str, None)
+        for field in ("commit", "commit_time", "author_time"):
+            side.optional(field, str, None)
         side.optional("is_dirty", bool, False)
         versions = side.fields("versions")
         for package in versions.values:
             versions.optional(package, str, None)
-    _number_or_null(fields.fields("settings"), "threshold")
+    for limit in ("threshold", "control_threshold"):
+        _number_or_null(fields.fields("settings"), limit)
     numeric = fields.fields("numeric")
     numeric.take("verdict", str)
     numeric.optional("allowed", str, None)

@@ -15,7 +15,7 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from minibert.artifacts import write_bytes
 from minibert.errors import ArtifactError, MinibertError, SettingsError
@@ -26,7 +26,9 @@ from minibert.perf.counters import Counters
 from minibert.perf.counters_file import Key
 from minibert.perf.decision import MISSING, Decision, Rules
 from minibert.perf.gate import Comparison
+from minibert.perf.history_commands import FOLDER
 from minibert.perf.machine import describe_machine
+from minibert.perf.page import write_page
 from minibert.perf.pair import CONTROL
 from minibert.perf.process import Worker
 from minibert.perf.trees import (
@@ -50,8 +52,11 @@ def gate(options: Namespace) -> int:
         return _list(list(names if options.benchmark else BUILDERS), as_json=options.json)
     if options.base == "":  # as an unset variable of a CI job is: HEAD in its place would compare with something else
         raise SettingsError("--base: a revision is required, but an empty text came")
-    if options.save is not None:
-        _require_place(options.save)
+    for option, file in (("--save", options.save), ("--page", options.page)):
+        if file is not None:
+            _require_place(file, option)
+    if options.page is not None and options.page == options.save:
+        raise SettingsError(f"--page: another file than --save's is required, but both are {options.page}")
     _require_extra()
     with _ending_in_order():
         if options.base_result is not None:
@@ -70,6 +75,8 @@ def gate(options: Namespace) -> int:
         print("\n".join(table.as_lines(content)))
     if options.save is not None:  # behind what is printed: minutes of measuring are not lost to a full disk
         write_bytes(options.save, f"{text}\n".encode())
+    if options.page is not None:
+        _draw(options.page, content)
     return answer.exit_code
 
 
@@ -89,6 +96,18 @@ def _ending_in_order() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _draw(page: Path, content: dict[str, Any]) -> None:
+    """The page of an answer, with the checkout's history if there is one: one that cannot be read costs no verdict."""
+    root = checkout_root(Path.cwd())
+    try:
+        notes = write_page(page, content, root / FOLDER, may_miss=True, repository=root)
+    except ArtifactError as error:
+        notes = [f"the page has the last gate only: {error}"]
+        write_page(page, content, None, may_miss=True, repository=root)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _list(names: list[str], *, as_json: bool) -> int:
@@ -245,17 +264,17 @@ def _dropped(base: Side, names: list[str]) -> list[BenchmarkAnswer]:
     ]
 
 
-def _require_place(file: Path) -> None:
+def _require_place(file: Path, option: str) -> None:
     """Refuses a file that could not be written, as far as that can be seen before anything is measured.
 
     Raises:
         ArtifactError: It is a folder, or its folder is not there or read-only.
     """
     if file.is_dir():  # as the empty path is, of an unset variable
-        raise ArtifactError(f"--save: a file is required, but {file} is a folder")
+        raise ArtifactError(f"{option}: a file is required, but {file} is a folder")
     if not file.parent.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
         came = "is read-only for this user" if file.parent.is_dir() else "is not there"
-        raise ArtifactError(f"--save: a folder to write to is required, but {file.parent} {came}")
+        raise ArtifactError(f"{option}: a folder to write to is required, but {file.parent} {came}")
 
 
 def _require_extra() -> None:

@@ -6,7 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-_FOLDER = Path("perf-history")
+FOLDER = Path("perf-history")
+"""Where a history is, unless something else is said."""
 _PAGE = Path("perf.html")
 
 
@@ -19,20 +20,28 @@ def register_history(subparsers: argparse._SubParsersAction) -> None:
 
 def record(options: argparse.Namespace) -> int:
     """Appends results to the history; all of them are read before the first is written."""
+    from minibert.perf.gate_record import gate_result
     from minibert.perf.history import append
-    from minibert.perf.results import read_result
+    from minibert.perf.results import checked_result, is_gate_answer, read_object
 
-    results = [read_result(path) for path in options.results]
+    results, left_out = [], []
+    for path in options.results:
+        values = read_object(path)
+        result, without = gate_result(path, values) if is_gate_answer(values) else (checked_result(path, values), [])
+        results.append(result)
+        left_out.append(without)
     recorded = [append(options.history, result) for result in results]
     if options.json:
         print(json.dumps([{"path": str(found.path), "is_new": found.is_new} for found in recorded], indent=1))
         return 0
-    for result, found in zip(results, recorded, strict=True):
+    for result, without, found in zip(results, left_out, recorded, strict=True):
         count = len(result.timings)
         said = f"{count} benchmark{'' if count == 1 else 's'}" if found.is_new else "recorded before, nothing changed"
         print(f"{found.path}: {said}")
         if result.commit.is_dirty:
             print("  note: the working tree had changes; history leaves such records out unless --dirty is given")
+        for line in without:
+            print(f"  note: left out: {line}")
         bare = [timing.name for timing in result.timings if timing.control is None]
         if bare:
             print(f"  note: no control was timed beside {', '.join(bare)}: not normalized, a series of its own")
@@ -61,38 +70,25 @@ def history(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Writes the page; with a gate there need not be a history in the default place."""
-    from minibert.artifacts import write_bytes
-    from minibert.errors import MinibertError
-    from minibert.perf.change_points import require_otava
+    """Writes the page."""
     from minibert.perf.gate_answer import read_gate
-    from minibert.perf.history import is_begun
-    from minibert.perf.history_page import render_page
-    from minibert.perf.since_when import analyze
+    from minibert.perf.page import write_page
 
     gate = None if options.gate is None else read_gate(options.gate)
-    propose, missing, analysis = None, None, None
-    folder = options.history or _FOLDER
-    has_history = gate is None or options.history is not None or is_begun(folder)
-    if has_history:
-        try:
-            propose = require_otava()
-        except MinibertError as error:
-            missing = str(error)
-        analysis = analyze(folder, repository=options.repository, propose=propose, with_dirty=options.dirty)
-    write_bytes(options.out, render_page(analysis, gate, missing).encode("utf-8", errors="backslashreplace"))
+    may_miss = gate is not None and options.history is None
+    notes = write_page(options.out, gate, options.history or FOLDER, may_miss=may_miss, repository=options.repository,
+                       with_dirty=options.dirty)  # fmt: skip
     print(options.out)
-    if not has_history:
-        print(f"  note: there is no history in {folder}; the page has the last gate only")
-    if missing is not None:
-        print("  note: change points were NOT searched: apache-otava is not installed; the page says so")
+    for note in notes:
+        print(f"  note: {note}")
     return 0
 
 
 def _add_record(subparsers: argparse._SubParsersAction) -> None:
-    parser = _add(subparsers, "record", "append results of pytest-benchmark to a history")
+    parser = _add(subparsers, "record", "append results of pytest-benchmark, or of a gate, to a history")
     parser.add_argument("results", metavar="RESULT.json", type=Path, nargs="+",
-                        help="what pytest --benchmark-json wrote, one file for each process")  # fmt: skip
+                        help="what pytest --benchmark-json wrote, one file for each process; or perf gate --base REV "
+                        "--save, always with the same REV")  # fmt: skip
     _add_folder(parser)
     parser.add_argument("--json", action="store_true", help="print the records' paths as JSON")
     parser.set_defaults(command=record)
@@ -111,7 +107,7 @@ def _add_history(subparsers: argparse._SubParsersAction) -> None:
 def _add_report(subparsers: argparse._SubParsersAction) -> None:
     parser = _add(subparsers, "report", "draw the history, and the last gate, on one page")
     parser.add_argument("--history", metavar="DIR", type=Path,
-                        help=f"the history's folder (default: {_FOLDER}; without one, a --gate is needed)")  # fmt: skip
+                        help=f"the history's folder (default: {FOLDER}; without one, a --gate is needed)")  # fmt: skip
     parser.add_argument("--gate", metavar="GATE.json", type=Path, help="what minibert perf gate --save wrote")
     _add_order(parser)
     parser.add_argument("--out", metavar="PAGE.html", type=Path, default=_PAGE, help=f"the page (default: {_PAGE})")
@@ -128,8 +124,8 @@ def _add(
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--history", metavar="DIR", type=Path, default=_FOLDER,
-                        help=f"the history's folder (default: {_FOLDER})")  # fmt: skip
+    parser.add_argument("--history", metavar="DIR", type=Path, default=FOLDER,
+                        help=f"the history's folder (default: {FOLDER})")  # fmt: skip
 
 
 def _add_order(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import groupby
 from typing import Any
@@ -29,7 +29,7 @@ from minibert.report.markup import Content, Markup, element, escape, section, ta
 TITLE = "Since when?"
 
 
-def render_page(analysis: Analysis | None, gate: dict[str, Any] | None, not_searched: str | None) -> str:
+def render_page(analysis: Analysis | None, gate: Mapping[str, Any] | None, not_searched: str | None) -> str:
     """The whole page.
 
     Args:

@@ -111,6 +111,8 @@ def environment_text(found: AnalyzedSeries, began: EnvironmentChange) -> str:
     last = "record" if began.before_records == 1 else f"{began.before_records} records"
     first = "one" if began.after_records == 1 else f"{began.after_records}"
     beside = "; the old environment has later records too" if began.goes_on else ""
+    if found.series.is_of_gates:
+        return "the base ran in the same environment as the head: what the change of it did to the time is not in here"
     medians = f"{decimal(began.before)} -> {decimal(began.after)} {unit}"
     return f"{medians} (ratio {decimal(began.ratio, 3)}; medians of the last {last} and the first {first}{beside})"
 

@@ -21,6 +21,8 @@ from minibert.perf.fields import SHORT, Fields
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _HINT = "a file of pytest-benchmark's --benchmark-json is required"
 _OTHER_TOOLS = {"context": "Google Benchmark", "results": "hyperfine or asv", "Benchmarks": "BenchmarkDotNet"}
+GATE_UNIT = "step of "
+"""What the unit of a record that is a gate's answer begins with; the base's commit follows."""
 _OURS = "minibert perf"
 """What the formats of records and answers begin with."""
 
@@ -83,7 +85,20 @@ def read_result(path: Path) -> Result:
         ArtifactError: It is missing, not JSON, another tool's, or a field is missing or cannot be
             true; the message names file and field.
     """
-    reader = Fields(read_object(path), f"{path}: ", hint=_HINT)
+    return checked_result(path, read_object(path))
+
+
+def checked_result(path: Path, values: dict[str, Any]) -> Result:
+    """A result from what its file holds.
+
+    Args:
+        path: The file, for messages.
+        values: What it holds.
+
+    Raises:
+        ArtifactError: As `read_result`.
+    """
+    reader = Fields(values, f"{path}: ", hint=_HINT)
     for name, tool in _OTHER_TOOLS.items():
         if name in reader.values:
             raise ArtifactError(f"{path}: {_HINT}, but this looks like one of {tool} (it has a field {name!r})")
@@ -95,7 +110,7 @@ def read_result(path: Path) -> Result:
         raise ArtifactError(f"{path}: field 'benchmarks': one benchmark or more is required, but the list is empty")
     found = [Fields(entry, f"{path}: ", f"benchmarks[{number}]", _HINT) for number, entry in enumerate(entries)]
     timings = tuple(sorted((_timing(entry) for entry in found), key=lambda timing: timing.name))
-    _require_different_names(path, [timing.name for timing in timings])
+    require_different_names(path, [timing.name for timing in timings])
     environment = {"pytest_benchmark": version, **machine_info.optional("environment", dict, {})}
     machine = _machine(path, machine_info, found)
     reader.require_plain("machine_info.environment", environment)
@@ -106,6 +121,11 @@ def read_result(path: Path) -> Result:
     return Result(
         measured=reader.time("datetime"), commit=commit, machine=machine, environment=environment, timings=timings
     )
+
+
+def is_gate_answer(values: Mapping[str, Any]) -> bool:
+    """Whether a file's object is an answer of ``minibert perf gate``, of whatever format."""
+    return str(values.get("format")).startswith(f"{_OURS} gate ")
 
 
 def read_object(path: Path, *, hint: str = _HINT) -> dict[str, Any]:
@@ -170,13 +190,22 @@ def _control(extra: Fields, data: list[float] | None, median: float) -> Control 
     return None
 
 
-def _commit(info: Fields) -> Commit:
-    commit = info.take("id", str)
+def require_commit(fields: Fields, name: str) -> str:
+    """A field that has the full hash of a commit.
+
+    Raises:
+        ArtifactError: It has not.
+    """
+    commit: str = fields.take(name, str)
     if not _COMMIT.fullmatch(commit):
-        came = info.values.get("error") or commit
-        raise info.error("id", "the full hash of a commit (run the benchmarks in a git checkout)", came)
+        came = fields.values.get("error") or commit
+        raise fields.error(name, "the full hash of a commit (run the benchmarks in a git checkout)", came)
+    return commit
+
+
+def _commit(info: Fields) -> Commit:
     return Commit(
-        id=commit,
+        id=require_commit(info, "id"),
         commit_time=info.time("time"),
         author_time=info.time("author_time"),
         branch=info.optional("branch", str, "(unknown)"),
@@ -213,7 +242,12 @@ def require_machine(path: Path, machine: Mapping[str, Any]) -> None:
         raise ArtifactError(f"{path}: field 'machine.identity' does not fit the machine's description")
 
 
-def _require_different_names(path: Path, names: list[str]) -> None:
+def require_different_names(path: Path, names: list[str]) -> None:
+    """Requires that no benchmark is there twice.
+
+    Raises:
+        ArtifactError: One is.
+    """
     for name in names:
         if names.count(name) > 1:
             raise ArtifactError(f"{path}: each benchmark is required once, but {name!r} came {names.count(name)} times")

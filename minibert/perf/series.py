@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minibert.perf.results import Commit, Result, Timing
+from minibert.perf.results import GATE_UNIT, Commit, Result, Timing
 
 SECONDS = "seconds"
 """The unit of a benchmark that had no control beside it."""
@@ -60,6 +60,11 @@ class Series:
         """Whether the values are in units of a control that was timed beside the benchmark."""
         return self.unit != SECONDS
 
+    @property
+    def is_of_gates(self) -> bool:
+        """Whether the values are a gate's: in units of a commit's own step, which ran in the same environment."""
+        return self.unit.startswith(GATE_UNIT)
+
 
 def make_series(results: Sequence[Result]) -> list[Series]:
     """Puts results into series, by benchmark, machine, device and unit; points keep the results' order.
@@ -74,7 +79,9 @@ def make_series(results: Sequence[Result]) -> list[Series]:
             key = (timing.name, result.machine["identity"], timing.device, unit)
             points.setdefault(key, []).append(_point(result, timing, order))
     series = [
-        Series(benchmark=name, machine=machines[identity], device=device, unit=unit, points=_with_disturbed(found))
+        Series(
+            benchmark=name, machine=machines[identity], device=device, unit=unit, points=_with_disturbed(found, unit)
+        )
         for (name, identity, device, unit), found in points.items()
     ]
     return sorted(series, key=lambda one: (one.benchmark, one.device, one.unit, one.points[0].order))
@@ -119,6 +126,9 @@ def _point(result: Result, timing: Timing, order: int) -> Point:
     )
 
 
-def _with_disturbed(points: Sequence[Point]) -> list[Point]:
+def _with_disturbed(points: Sequence[Point], unit: str) -> list[Point]:
+    """A gate has judged its own control; its base's seconds follow the machine, and are no sign of other work."""
+    if unit.startswith(GATE_UNIT):
+        return list(points)
     disturbed = are_disturbed([point.control_seconds for point in points])
     return [dataclasses.replace(point, is_disturbed=is_so) for point, is_so in zip(points, disturbed, strict=True)]

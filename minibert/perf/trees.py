@@ -54,6 +54,7 @@ class Side:
         kind: ``revision``, ``worktree``, ``python`` or ``result``.
         name: As a person calls it.
         commit: The full hash that it is, or that it was changed from.
+        commit_time: When it was committed, as ISO 8601; likewise ``author_time``.
         is_dirty: Whether there are changes that are not committed.
         python: Its interpreter.
         tree: The folder whose ``minibert`` is imported.
@@ -64,6 +65,8 @@ class Side:
     kind: str
     name: str
     commit: str | None = None
+    commit_time: str | None = None
+    author_time: str | None = None
     is_dirty: bool = False
     python: Path = Path(sys.executable)
     tree: Path = Path()
@@ -72,7 +75,7 @@ class Side:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without paths: who reads it has another disk."""
-        names = ("kind", "name", "commit", "is_dirty", "versions")
+        names = ("kind", "name", "commit", "commit_time", "author_time", "is_dirty", "versions")
         return {name: getattr(self, name) for name in names}
 
     def __str__(self) -> str:
@@ -112,7 +115,16 @@ def revision_side(root: Path, revision: str, target: Path, *, python: Path | Non
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         opened.extractall(target)
     kind = "revision" if python is None else "python"
-    return Side(kind=kind, name=revision, commit=name, python=python or Path(sys.executable), tree=target)
+    commit_time, author_time = _times_of(root, name)
+    return Side(
+        kind=kind,
+        name=revision,
+        commit=name,
+        commit_time=commit_time,
+        author_time=author_time,
+        python=python or Path(sys.executable),
+        tree=target,
+    )
 
 
 def working_side(root: Path, target: Path, *, python: Path | None = None) -> Side:
@@ -124,15 +136,25 @@ def working_side(root: Path, target: Path, *, python: Path | None = None) -> Sid
             shutil.copy2(root / name, target / name)
     commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     changed = bool(_git(root, "status", "--porcelain", "--", PACKAGE))
+    commit_time, author_time = _times_of(root, "HEAD")
     kind, name = ("worktree", "working tree") if python is None else ("python", "working tree in another environment")
     return Side(
         kind=kind,
         name=name,
         commit=commit.decode().strip() if commit else None,
+        commit_time=commit_time,
+        author_time=author_time,
         is_dirty=changed,
         python=python or Path(sys.executable),
         tree=target,
     )
+
+
+def _times_of(root: Path, revision: str) -> tuple[str | None, str | None]:
+    """When a commit was made, and when its change was written; None where there is no commit."""
+    said = _git(root, "show", "--no-patch", "--no-show-signature", "--format=%cI %aI", revision, "--")
+    times = (said or b"").decode().split()
+    return (times[0], times[1]) if len(times) == 2 else (None, None)
 
 
 def described(side: Side) -> Side:

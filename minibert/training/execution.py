@@ -17,6 +17,7 @@ from minibert.errors import RepeatabilityError
 from minibert.training.repeatability import Hazard, hazards, refuse
 
 Result = TypeVar("Result")
+_ARGUMENTS, _RESULTS = ("_Arg", "_DeviceArg"), ("_Retval", "_DeviceRetval")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,16 @@ class ExecutedGraph:
 
     definition: Any
     is_whole: bool
+
+    def is_of(self, function: Any) -> bool:
+        """Whether it takes and gives as many tensors as a concrete function, variables included.
+
+        TensorFlow leaves out what nothing in the function reads.
+        """
+        kinds = [node.op for node in self.definition.node]
+        taken, given = (sum(kind in wanted for kind in kinds) for wanted in (_ARGUMENTS, _RESULTS))
+        fewest = sum(bool(tensor.consumers()) for tensor in function.inputs)
+        return self.is_whole and fewest <= taken <= len(function.inputs) and given == len(function.outputs)
 
 
 @contextmanager
@@ -100,8 +111,10 @@ class CheckedFunction:
     def _first_call(self, *arguments: Any) -> Any:
         with executed_graphs() as graphs:
             result = self._function(*arguments)
-        if not graphs:
-            raise RepeatabilityError(f"{self._what}: the graph that TensorFlow executes is required, but it gave none")
+        if not any(graph.is_of(self._function) for graph in graphs):  # operations around it have graphs of their own
+            raise RepeatabilityError(
+                f"{self._what}: the graph that TensorFlow executes is required, but it gave none of the function's"
+            )
         self._hazards = hazards_of(graphs)
         refuse(self._hazards, f"{self._what}, as TensorFlow executes it")
         return result

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minibert.errors import SettingsError
-from minibert.perf.decision import SLOWER, UNPROVEN, Decision, Rules, Trial
+from minibert.perf.decision import SLOWER, UNPROVEN, Decision, Rules, Trial, is_moved
 from minibert.perf.error_study.recording import Recording
 from minibert.perf.gate import TIME_LIMIT_SECONDS, add_within, gate_pair_seconds
 from minibert.perf.pair import Block, shortened
@@ -110,6 +110,32 @@ def rates(recording: Recording, level: str, *, gates: int, rules: Rules, seed: i
         stepping_seconds=statistics.median(trial.stepping_seconds for trial in ended) if ended else 0.0,
         factor=factor,
     )
+
+
+def drawn_ratios(recording: Recording, level: str, *, gates: int, rules: Rules, seed: int = 0) -> list[float]:
+    """What drawn gates would have recorded: head by base, of each gate that ended without a control that moved.
+
+    Args:
+        recording: The timings; of at least as many pairs as a gate takes.
+        level: Extra work, in percent.
+        gates: How many are drawn.
+        rules: The decision's.
+        seed: Of the order in which pairs are drawn.
+
+    Determinism: depends on the arguments alone.
+    """
+    figures = _figures(recording, level)
+    generator = np.random.Generator(np.random.PCG64([seed, round(100 * float(level)), 1]))
+    found = []
+    for _ in range(gates if len(figures) >= rules.fewest_pairs else 0):
+        drawn = [figures[i] for i in generator.integers(0, len(figures), 2 * rules.most_pairs)]
+        decision = _gate(drawn, rules).trial.end("")
+        ratio, control = decision.found, decision.control
+        if ratio is None or control is None or ratio.pairs < rules.fewest_pairs:
+            continue
+        if not is_moved(control.log_ratio, control.low, control.high, threshold=rules.control_threshold):
+            found.append(math.exp(ratio.log_ratio))
+    return found
 
 
 @dataclass(frozen=True)
