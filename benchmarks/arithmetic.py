@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minibert.perf.flops import head_flops, step_flops
+from benchmarks.flops import head_flops, step_flops
 
 __all__ = ["MatrixRate", "head_flops", "step_flops"]
 

@@ -10,15 +10,16 @@ SHA-256 digests of the weights, the optimizer and the metrics.
 The cost is that of a step as a run takes it (op determinism, fingerprints of every tensor, a row of the
 trace) beside the same step without any of it, each in a process of its own, stepping in turn (A B B A) on a
 machine that should be quiet; and of the fingerprints and the trace alone, for every kind of step, both steps in one
-process. The rounds are shared among several fresh processes, since one differs from another. The figure is the mean
-over processes of the pseudo-median over a process' rounds, with its 95 % interval over processes, as `minibert perf
-gate` has it. The interval judges: a cost is within its limit if its upper end is, beyond it if its lower end is, and
-not shown otherwise.
+process and on the same variables. The rounds are shared among several fresh processes, since one differs from
+another. The figure is the mean over processes of the pseudo-median over a process' rounds, with its 95 % interval over
+processes, as `minibert perf gate` has it. The interval judges: a cost is within its limit if its upper end is, beyond
+it if its lower end is, and not shown otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
 import math
@@ -137,12 +138,22 @@ class Stepper:
         made = OurStep(shape_settings(PRESETS[shape]), kind, fingerprints=traced)
         self._step = made.training_step
         self._batches, self._number, self._trace = made.batches, 0, None
-        for batch in self._batches:
-            self._step(0, batch)
+        self._warm_up()
         if traced:
             self._folder = tempfile.TemporaryDirectory(prefix="minibert-exactness-")
             path, header = Path(self._folder.name) / trace_name(made.stage), self._step.trace_header(self._batches[0])
             self._trace = TraceWriter(path, header, steps=0)
+
+    def plain(self) -> Stepper:
+        """Without fingerprints and trace, on the same variables: two models would differ in where their memory lies."""
+        found = copy.copy(self)
+        found._step, found._trace = self._step.without_fingerprints(), None
+        found._warm_up()
+        return found
+
+    def _warm_up(self) -> None:
+        for batch in self._batches:
+            self._step(0, batch)
 
     def __call__(self) -> float:
         batch = self._batches[self._number % len(self._batches)]
@@ -272,7 +283,8 @@ def _in_fresh_process(shape: int, kind: str, rounds: int) -> np.ndarray:
 def _fingerprint_seconds(shape: int, kind: str, rounds: int) -> np.ndarray:
     """Both steps in one process, op determinism on for both."""
     as_a_run()
-    return interleaved(Stepper(shape, kind, traced=True), Stepper(shape, kind, traced=False), rounds)
+    traced = Stepper(shape, kind, traced=True)
+    return interleaved(traced, traced.plain(), rounds)
 
 
 def main() -> int:
@@ -288,6 +300,7 @@ def main() -> int:
         "--cost-processes", type=int, default=5, help="fresh processes that the rounds are shared among (default: 5)"
     )
     parser.add_argument("--fingerprints", action="store_true", help="of the costs only those of fingerprints and trace")
+    parser.add_argument("--step", action="append", choices=STEPS, help="the costs of this kind of step alone")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -305,7 +318,11 @@ def main() -> int:
     if options.rounds:
         print("| notebook | step | exactness | plain ms | exact ms | cost | 95 % interval | limit | rounds |")
         print("|---|---|---|---|---|---|---|---|---|")
-        costs = [(kind, what) for kind, what in COSTS if what != "all" or not options.fingerprints]
+        costs = [
+            (kind, what)
+            for kind, what in COSTS
+            if kind in (options.step or STEPS) and not (options.fingerprints and what == "all")
+        ]
         for shape in shapes:
             lines, within = cost_table(shape, options.rounds, max(1, options.cost_processes), costs)
             print(*lines, sep="\n", flush=True)

@@ -47,8 +47,8 @@ def settings_at(axis: str, value: int, base: str = "imdb") -> RunSettings:
 def measure_step(axis: str, value: int, base: str, seconds: float) -> dict[str, Any]:
     """Median seconds of a step, its arithmetic, and the process' memory."""
     as_a_run()
+    from benchmarks.flops import step_flops
     from benchmarks.workloads import OurStep, selected_rows
-    from minibert.perf.flops import step_flops
 
     OurStep(shape_settings("tiny"), "masked_lm")(0)  # runtime, tracing and compiling, which every point has
     baseline, settings = peak_bytes(), settings_at(axis, value, base)

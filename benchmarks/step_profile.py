@@ -13,9 +13,11 @@ of the step's own code on arrays of the step's shapes:
     rest       what the whole step takes beside: fingerprints, gradients made dense,
                calls, and what the parts' arrays push out of the caches
 
-A part's floor is its matrix products' arithmetic (`minibert.perf.flops`) at the rate at which the machine
-multiplies large matrices at the same time; Adam's is the memory traffic of its arrays, 7 times the weights (weight,
-two moments and gradient are read, and the first three written), at the rate of a copy.
+Two floors stand beside a part: its matrix products' arithmetic (`benchmarks.flops`) at the rate at which the machine
+multiplies large matrices at the same time, and the memory traffic of its largest arrays at the rate of a copy. Of the
+head these are the logits, 7 times: written by the product, read for the maximum, read and written as exponentials, read
+for their sum and by two products. Of Adam they are 7 times the weights: weight, two moments and gradient are read, and
+the first three written. What stays in the caches between two of these is not told apart.
 ``results/step_profile.json`` keeps the figures.
 """
 
@@ -32,9 +34,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.devices import as_a_run
+from benchmarks.flops import head_flops, step_flops
 from benchmarks.stored import RESULTS, Results, conditions, conditions_line
 from minibert.errors import MinibertError
-from minibert.perf.flops import head_flops, step_flops
 from minibert.settings import RunSettings
 
 SHAPES, QUICK_SHAPES = ("imdb", "amazon"), ("tiny",)
@@ -44,6 +46,8 @@ RESULT_KEYS = ("shape", "part")
 WHOLE, REST = "whole step", "rest"
 ADAM_TRAFFIC = 7
 """Arrays of the weights' size that Adam reads or writes."""
+HEAD_TRAFFIC = 7
+"""Arrays of the logits' size that the head reads or writes."""
 COPIED_ELEMENTS = 1 << 24
 
 
@@ -55,7 +59,7 @@ class Part:
         name: As in the table.
         run: Runs it once, and waits for it.
         flops: Of its matrix products.
-        moved_bytes: Memory traffic that counts as its floor in place of arithmetic; 0: arithmetic.
+        moved_bytes: Memory traffic of its largest arrays; 0: not counted.
     """
 
     name: str
@@ -83,7 +87,9 @@ def parts_of(settings: RunSettings) -> list[Part]:
     of_head, all_flops = head_flops(settings, rows=rows), step_flops(settings, "masked_lm", rows=rows)
     found = [
         Part(WHOLE, lambda: ours.training_step(next(numbers), ours.batches[0]), all_flops),
-        Part("head", _head(hidden, layer, batch), of_head),
+        Part(
+            "head", _head(hidden, layer, batch), of_head, moved_bytes=HEAD_TRAFFIC * 4.0 * rows * layer.kernel.shape[1]
+        ),
         Part("encoder", _encoder(objective, layer, batch, hidden), all_flops - of_head),
         Part("Adam", _adam(objective.variables, gradients), moved_bytes=_moved(weights)),
     ]
@@ -168,7 +174,7 @@ class _CopyRate:
 
 
 def measure(shape: str, *, rounds: int) -> list[dict[str, Any]]:
-    """Every part of a shape's step, in turns: rows with ``part``, ``seconds`` and ``floor_seconds``."""
+    """Every part of a shape's step, in turns: rows with ``part``, ``seconds`` and the two floors."""
     from benchmarks.arithmetic import MatrixRate
     from benchmarks.workloads import shape_settings
 
@@ -188,7 +194,8 @@ def measure(shape: str, *, rounds: int) -> list[dict[str, Any]]:
             "shape": shape,
             "part": part.name,
             "seconds": taken[part.name],
-            "floor_seconds": part.flops / flops_per_second + part.moved_bytes / bytes_per_second,
+            "floor_seconds": part.flops / flops_per_second,
+            "traffic_seconds": part.moved_bytes / bytes_per_second,
             "flops_per_second": flops_per_second,
             "bytes_per_second": bytes_per_second,
             "rounds": rounds,
@@ -198,7 +205,7 @@ def measure(shape: str, *, rounds: int) -> list[dict[str, Any]]:
     rest = statistics.median(
         whole - sum(others) for whole, *others in zip(*(seconds[part.name] for part in parts), strict=True)
     )
-    return [*rows, {**rows[0], "part": REST, "seconds": rest, "floor_seconds": 0.0}]
+    return [*rows, {**rows[0], "part": REST, "seconds": rest, "floor_seconds": 0.0, "traffic_seconds": 0.0}]
 
 
 def _seconds(part: Part, repeats: int) -> float:
@@ -209,13 +216,15 @@ def _seconds(part: Part, repeats: int) -> float:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table: milliseconds, the share of the whole step, and the floor."""
-    lines = ["| shape | part | time | of the step | its floor |", "|---|---|---|---|---|"]
+    """The table: milliseconds, the share of the whole step, and the floors."""
+    lines = ["| shape | part | time | of the step | its products | its memory traffic |", "|---|---|---|---|---|---|"]
     for row in rows:
         whole = next(each["seconds"] for each in rows if each["shape"] == row["shape"] and each["part"] == WHOLE)
-        floor = f"{1e3 * row['floor_seconds']:.0f} ms" if row["floor_seconds"] else "-"
+        floors = (row["floor_seconds"], row.get("traffic_seconds"))
+        cells = [f"{1e3 * floor:.0f} ms" if floor else "-" for floor in floors]
         share = row["seconds"] / whole
-        lines.append(f"| {row['shape']} | {row['part']} | {1e3 * row['seconds']:.0f} ms | {share:.0%} | {floor} |")
+        shown = (row["shape"], row["part"], f"{1e3 * row['seconds']:.0f} ms", f"{share:.0%}", *cells)
+        lines.append(f"| {' | '.join(shown)} |")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """The fingerprint trace of a stage: for every step the loss's bits and a checksum of every tensor.
 
     trace/pretrain.trace
-        {"format": 3, "stage": "pretrain", "batch": ["example_ids", ...], "tensors": ["activation ...", ...]}
+        {"format": 4, "stage": "pretrain", "batch": ["example_ids", ...], "tensors": ["activation ...", ...]}
         <fixed-size rows: step, bits of the loss, CRC-32 of each batch array, fingerprint of each tensor, CRC-32>
 
 Comparing two traces names the first step and, in the order of computation (batch, activations, loss,
@@ -26,9 +26,11 @@ import numpy as np
 from minibert.artifacts import sync_folder, writing
 from minibert.errors import ArtifactError
 
-FORMAT = 3
+FORMAT = 4
 TURNS = 8
 """Steps in which every row of a large weight is fingerprinted once."""
+ACTIVATION_TURNS = 32
+"""Likewise every example of a large activation: what differs in it changes the gradients of its own step too."""
 _FOLDER = "trace"
 _MAXIMUM_HEADER_BYTES = 1 << 20
 
@@ -46,7 +48,8 @@ class TraceHeader:
         stage: The stage's name.
         batch: Arrays of a batch.
         tensors: What is fingerprinted.
-        by_turns: Those of ``tensors`` of which a row has the fingerprint of one part in `TURNS` only.
+        by_turns: Those of ``tensors`` of which a row has the fingerprint of one part only, in `TURNS` or
+            `ACTIVATION_TURNS`.
     """
 
     stage: str

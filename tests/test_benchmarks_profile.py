@@ -13,19 +13,20 @@ sys.path.append(str(Path(__file__).parents[1]))
 step_profile, workloads = (importlib.import_module(f"benchmarks.{name}") for name in ("step_profile", "workloads"))
 
 
-def row(part: str, seconds: float, floor: float) -> dict[str, Any]:
+def row(part: str, seconds: float, floor: float, traffic: float) -> dict[str, Any]:
     rates = {"flops_per_second": 2e11, "bytes_per_second": 1e10, "rounds": 3}
-    return {"shape": "imdb", "part": part, "seconds": seconds, "floor_seconds": floor, **rates}
+    floors = {"floor_seconds": floor, "traffic_seconds": traffic}
+    return {"shape": "imdb", "part": part, "seconds": seconds, **floors, **rates}
 
 
-ROWS = [row("whole step", 0.2, 0.1), row("head", 0.12, 0.08), row("rest", 0.01, 0.0)]
+ROWS = [row("whole step", 0.2, 0.1, 0.0), row("head", 0.12, 0.08, 0.04), row("rest", 0.01, 0.0, 0.0)]
 
 
-def test_the_table_has_a_part_s_share_of_the_whole_step_and_its_floor() -> None:
+def test_the_table_has_a_part_s_share_of_the_whole_step_and_its_floors() -> None:
     assert step_profile.markdown(ROWS).splitlines()[2:] == [
-        "| imdb | whole step | 200 ms | 100% | 100 ms |",
-        "| imdb | head | 120 ms | 60% | 80 ms |",
-        "| imdb | rest | 10 ms | 5% | - |",
+        "| imdb | whole step | 200 ms | 100% | 100 ms | - |",
+        "| imdb | head | 120 ms | 60% | 80 ms | 40 ms |",
+        "| imdb | rest | 10 ms | 5% | - | - |",
     ]
     assert step_profile.rates_line(ROWS) == "imdb: 200 GFLOP/s in large products, 10 GB/s in copies."
 
@@ -37,6 +38,11 @@ def test_the_parts_are_timed_beside_the_whole_step_and_leave_its_weights_alone()
     assert all(rows[name]["seconds"] > 0 for name in ("whole step", "head", "encoder", "Adam"))
     parts = sum(rows[name]["seconds"] for name in ("head", "encoder", "Adam", "rest"))
     assert parts == pytest.approx(rows["whole step"]["seconds"])
+    settings = workloads.shape_settings("tiny")
+    rows_of_head = len(workloads.OurStep(settings, "masked_lm").batches[0]["positions"])
+    logits = 4 * rows_of_head * settings.masking.required_vocabulary_size
+    assert rows["head"]["traffic_seconds"] * rows["head"]["bytes_per_second"] == pytest.approx(7 * logits)
+    assert rows["encoder"]["traffic_seconds"] == rows["rest"]["traffic_seconds"] == 0
     assert rows["head"]["floor_seconds"] + rows["encoder"]["floor_seconds"] == pytest.approx(
         rows["whole step"]["floor_seconds"]
     )

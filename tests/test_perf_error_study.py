@@ -23,7 +23,14 @@ from minibert.perf.error_study.collect import PAIR_SECONDS, Study
 from minibert.perf.error_study.injection import is_study
 from minibert.perf.error_study.power_curve import power_curve
 from minibert.perf.error_study.recording import NEIGHBOURS, Recording, pooled, read_recording, write_recording
-from minibert.perf.error_study.replay import as_table, clopper_pearson, process_scatter, rates, with_moved_control
+from minibert.perf.error_study.replay import (
+    as_table,
+    clopper_pearson,
+    drawn_ratios,
+    process_scatter,
+    rates,
+    with_moved_control,
+)
 from minibert.perf.gate import gate_pair_seconds
 from minibert.perf.pair import Block
 from minibert.perf.statistics import pair_figure
@@ -239,6 +246,16 @@ def test_of_a_recording_that_stepped_for_longer_the_first_blocks_count() -> None
     found = rates(recording, "0", gates=20, rules=RULES)
     assert found.factor == 1
     assert found.ratio == pytest.approx(0, abs=0.01)
+
+
+def test_drawn_gates_have_the_ratio_of_their_level_and_no_control_that_moved() -> None:
+    for level in ("0", "5"):
+        found = drawn_ratios(made_up(40), level, gates=30, rules=RULES)
+        assert len(found) == 30
+        assert float(np.mean(found)) == pytest.approx(1 + int(level) / 100, abs=0.005)
+        assert found == drawn_ratios(made_up(40), level, gates=30, rules=RULES)
+    assert drawn_ratios(with_moved_control(made_up(40), 0.2), "0", gates=30, rules=RULES) == []
+    assert drawn_ratios(made_up(3), "0", gates=30, rules=RULES) == [], "a gate takes four pairs"
 
 
 def test_a_separate_gate_that_has_too_few_pairs_left_does_not_count() -> None:

@@ -119,6 +119,25 @@ def test_a_process_beside_other_work_is_not_replayed():
     assert (row.points, row.false_alarms) == (39, 0)
 
 
+def test_records_that_are_gates_are_drawn_from_pairs_and_their_step_is_the_recordings_own(monkeypatch):
+    monkeypatch.setattr(study, "DRAWN_GATES", 12)
+    monkeypatch.setattr(study, "FEWEST_GATES", 6)
+    shown = []
+
+    def propose(values):
+        shown.append(values)
+        return every_place(values)
+
+    (row,) = study.replay_gates(recording(20, 0, 5), propose, points=100, steps=4)
+    assert row.noise == "gates drawn from 20 pairs, neighbour: none"
+    assert (row.points, row.false_alarms, row.steps, row.found_rate) == (100, 0, 4, 1.0)
+    steps = shown[-4:]
+    assert all(np.mean(values[-AFTER:]) / np.mean(values[:-AFTER]) == pytest.approx(1.05, abs=0.01) for values in steps)
+    assert "| 0.00 (100 drawn) | 100.0 % |" in study.markdown([row]), "no bounds hold for what is drawn"
+    assert study.replay_gates(recording(20), propose, points=100, steps=4) == [], "it has no step of its own"
+    assert study.replay_gates(recording(4, 0, 5), propose, points=100, steps=4) == [], "a gate takes eight pairs"
+
+
 def test_wrong_arguments_and_files_are_named(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit, match="2"):
         study.main(["--points", "0"])

@@ -263,7 +263,7 @@ def test_an_upgrades_gate_shows_both_sides_versions_the_control_and_what_was_all
     gate["head"]["versions"] = {"python": "3.11.7", "tensorflow": "2.21.0", "tensorflow-metal": None}
     gate["numeric"] = {"verdict": "numeric", "explanation": ["numeric: 3e-7"], "allowed": "another order of summing"}
     gate["same_code"] = True
-    gate["changed_benchmarks"] = {"files": ["minibert/perf/flops.py"], "allowed": "a better count"}
+    gate["changed_benchmarks"] = {"files": ["minibert/perf/pair.py"], "allowed": "a better count"}
     gate["benchmarks"][0]["counters"] = {"verdict": "other versions", "changes": [], "between": ["MatMul 14 -> 16"]}
     page = render_page(None, gate, None)
     words = words_in(page)
@@ -274,7 +274,7 @@ def test_an_upgrades_gate_shows_both_sides_versions_the_control_and_what_was_all
     assert "0.998 to 1.004 6 other versions MatMul 14 -> 16" in words
     assert "Bits: numeric: 3e-7; other ones are meant: another order of summing." in words
     assert "Both sides are the same code" in words
-    assert "minibert/perf/flops.py changed, which is meant: a better count." in words
+    assert "minibert/perf/pair.py changed, which is meant: a better count." in words
 
 
 def test_a_gate_of_an_older_minibert_is_shown_without_what_it_lacks():

@@ -22,7 +22,7 @@ from minibert.model.heads import ClassifierObjective, MaskedLMObjective
 from minibert.settings import ModelSettings
 from minibert.training import step as training_step
 from minibert.training.state import optimizer_arrays, set_optimizer, set_weights, state_digest, weight_arrays
-from minibert.training.step import TURNS, TrainingStep, fingerprints
+from minibert.training.step import ACTIVATION_TURNS, TURNS, TrainingStep, fingerprints
 from tests import faults, oracles, small_models
 from tests.closeness import deviation
 from tests.executed_graphs import racing_nodes
@@ -94,6 +94,18 @@ def test_it_is_traced_once_for_batches_of_all_sizes(run):
     assert len(everything["positions"]) > len(batches.batch(0)["positions"])
     run.step(3, everything)
     assert run.step.trace_count == 1
+
+
+def test_a_step_without_fingerprints_trains_the_same_variables_to_the_same_bits(run):
+    losses, known = [bits for bits, _ in run.train(range(3))], run.digests()
+    run.reset()
+    plain, batches = run.step.without_fingerprints(), small_models.masked_lm_batches()
+    results = [plain(number, batches.batch(number)) for number in range(3)]
+    assert ([result.loss_bits for result in results], run.digests()) == (losses, known)
+    assert all(result.fingerprint.size == 0 for result in results)
+    assert (plain.trace_count, run.step.trace_count) == (1, 1)
+    run.reset()
+    assert len(run.train(range(1))[0][1]) == len(run.step.fingerprint_names)
 
 
 XLA_COMPILATIONS = """
@@ -229,22 +241,28 @@ def test_the_fingerprint_is_farmhash(count):
     assert fingerprint_of(value, 0) % 2**32 == known
 
 
-@pytest.mark.parametrize("rows", [1, 3, 32, 70])
-def test_a_large_tensor_is_fingerprinted_by_turns_and_no_row_is_left_out(rows):
+def turn_of(rows: int, step: int, most_turns: int) -> slice:
+    """The rows that have their turn at a step."""
+    size = -(-rows // most_turns)
+    turn = step % -(-rows // size)
+    return slice(turn * size, (turn + 1) * size)
+
+
+@pytest.mark.parametrize(("rows", "turns"), [(1, 1), (3, 3), (32, 32), (33, 17), (70, 24)])
+def test_a_large_activation_is_fingerprinted_by_turns_and_no_row_is_left_out(rows, turns):
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 2, 2_049]), tf.TensorSpec([], tf.int64)])
     def of_step(value, step):
         return fingerprints([value], step)[0]
 
     healthy = np.random.Generator(np.random.PCG64(0)).standard_normal((rows, 2, 2_049)).astype(np.float32)
-    before = [int(of_step(healthy, step)) for step in range(TURNS)]
-    size = -(-rows // TURNS)
-    assert before == [farm_hash(healthy[turn * size : (turn + 1) * size]) for turn in range(TURNS)]
-    assert before == [int(of_step(healthy, step)) for step in range(TURNS, 2 * TURNS)]
+    before = [int(of_step(healthy, step)) for step in range(turns)]
+    assert before == [farm_hash(healthy[turn_of(rows, step, ACTIVATION_TURNS)]) for step in range(turns)]
+    assert before == [int(of_step(healthy, step)) for step in range(turns, 2 * turns)]
     for row in range(rows):
         changed = healthy.copy()
         changed[row, 1, 7] = np.nextafter(changed[row, 1, 7], np.float32(np.inf))
-        seen = [turn for turn in range(TURNS) if int(of_step(changed, turn)) != before[turn]]
-        assert seen == [row // size]
+        seen = [step for step in range(turns) if int(of_step(changed, step)) != before[step]]
+        assert len(seen) == 1
         assert fingerprint_of(changed, None) == farm_hash(changed)
 
 
@@ -262,9 +280,9 @@ def test_of_tensors_of_several_lengths_no_row_is_left_out():
         others = generator.standard_normal((other_rows, 2_100)).astype(np.float32)
         halves = tf.cast(examples, tf.bfloat16)
         rounded = tf.cast(halves, tf.float32).numpy()
-        turn_rows, turn_words = (-(-length // TURNS) for length in (max(rows, other_rows), len(words)))
-        for step in range(TURNS + 1):
-            turn, of_words = (slice(step % TURNS * size, (step % TURNS + 1) * size) for size in (turn_rows, turn_words))
+        for step in range(ACTIVATION_TURNS + 1):
+            turn = turn_of(max(rows, other_rows), step, ACTIVATION_TURNS)
+            of_words = turn_of(len(words), step, TURNS)
             parts = [examples[turn], words[of_words], rounded[turn], others[turn], few]
             assert of_step(examples, halves, others, step).numpy().tolist() == [farm_hash(part) for part in parts]
 

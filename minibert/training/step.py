@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from minibert.batches import Arrays, drawn_arrays
 from minibert.errors import RepeatabilityError
-from minibert.fingerprints import TURNS, TraceHeader
+from minibert.fingerprints import ACTIVATION_TURNS, TURNS, TraceHeader
 from minibert.model.dropout import DropoutStream
 from minibert.settings import EmbeddingSecondMoment
 from minibert.training.adam import Adam, sum_of_squares
@@ -44,7 +44,7 @@ class StepResult:
         metrics: Sums over the batch: ``loss``, ``count`` and, for a classifier, ``accuracy``.
         loss_bits: The bits of the float32 loss sum.
         fingerprint: int32, one for each name of `TrainingStep.fingerprint_names`; of those that are also in
-            `TrainingStep.fingerprints_by_turns`, it is of one part in `TURNS`.
+            `TrainingStep.fingerprints_by_turns`, it is of one part of the rows.
     """
 
     metrics: dict[str, float]
@@ -156,6 +156,13 @@ class TrainingStep:
                 variable.assign(value)
             raise
 
+    def without_fingerprints(self) -> TrainingStep:
+        """The same step on the same variables and optimizer, without fingerprints: to tell what these cost."""
+        plain = copy.copy(self)
+        plain._fingerprints, plain._function, plain._has_run = False, None, False
+        plain.trace_count = 0
+        return plain
+
     @property
     def graph(self) -> Any:
         """The traced graph; there is one after the first call."""
@@ -223,10 +230,11 @@ def fingerprints(tensors: list[Any], step: Any) -> Any:
     """The low 32 bits of the FarmHash64 of each tensor's bytes: any changed, moved or scaled value changes it.
 
     A tensor of more than 65,536 elements (2,048 in a row, where the number of rows is not fixed) is fingerprinted by
-    turns: at step s the eighth s mod 8 of its rows. A difference in one row of a weight, which stays, is then seen
-    at most seven steps later. One in the activations of one example is seen in its turn or by what is computed from
-    it, and if it changes nothing that is computed, not at all. Hashing every row at every step took 3 % of the
-    masked-LM step at notebook 1's shape, and as much of a frozen classifier's at notebook 2's.
+    turns: of a weight, at step s the eighth s mod 8 of its rows; of activations, whose rows are the batch's examples,
+    one in 32. A difference in one row of a weight, which stays, is then seen at most seven steps later. One in the
+    activations of one example is seen in its turn or by what is computed from it, and if it changes nothing that is
+    computed, not at all. Hashing every row at every step took 3 % of the masked-LM step at notebook 1's shape, and as
+    much of a frozen classifier's at notebook 2's.
 
     Args:
         tensors: Float32 or bfloat16, at least one axis each.
@@ -241,9 +249,10 @@ def fingerprints(tensors: list[Any], step: Any) -> Any:
     by_turns = [step is not None and _is_large(tensor.shape) for tensor in tensors]
     large = [tensor for tensor, is_large in zip(tensors, by_turns, strict=True) if is_large]
     # Once for all of so many rows: for one tensor, each operator takes as long as hashing a small one.
-    turns = {rows: _turn(rows, step) for rows in dict.fromkeys(tensor.shape[0] for tensor in large) if rows is not None}
+    known = dict.fromkeys(tensor.shape[0] for tensor in large if tensor.shape[0] is not None)
+    turns = {rows: _turn(rows, step, TURNS) for rows in known}
     if unknown := [tensor for tensor in large if tensor.shape[0] is None]:
-        turns[None] = _turn(_most_rows(unknown), step)
+        turns[None] = _turn(_most_rows(unknown), step, ACTIVATION_TURNS)
     hashes = []
     for tensor, is_large in zip(tensors, by_turns, strict=True):
         part = tf.strided_slice(tensor, *turns[tensor.shape[0]]) if is_large else tensor  # rows: nothing is copied
@@ -259,10 +268,12 @@ def _most_rows(tensors: list[Any]) -> Any:
     return tf.reduce_max(tf.gather(tf.concat([tf.shape(tensor) for tensor in tensors], axis=0), first_axes))
 
 
-def _turn(rows: Any, step: Any) -> tuple[Any, Any, Any]:
+def _turn(rows: Any, step: Any, most_turns: int) -> tuple[Any, Any, Any]:
     """The first of the rows that have their turn at a step, the one behind the last, and 1: int64, (1,) each."""
-    turn_rows = (tf.cast(rows, tf.int64) + TURNS - 1) // TURNS
-    first = step % TURNS * turn_rows
+    rows = tf.cast(rows, tf.int64)
+    turn_rows = tf.maximum((rows + most_turns - 1) // most_turns, 1)
+    turns = tf.maximum((rows + turn_rows - 1) // turn_rows, 1)
+    first = step % turns * turn_rows
     return first[None], (first + turn_rows)[None], tf.ones([1], tf.int64)
 
 
