@@ -212,7 +212,7 @@ def test_a_gate_alone_makes_a_page_that_says_so(tmp_path, capsys, monkeypatch):
     assert main(words) == 0
     assert "there is no history in perf-history; the page has the last gate only" in capsys.readouterr().out
     shown = words_in(page.read_text(encoding="utf-8"))
-    assert "There is no history yet: this page has the last gate only. The last gate slower" in shown
+    assert "Is it slower? There is no history yet: this page has the last gate only. The last gate slower" in shown
     assert "NOT searched" not in shown
     assert "nothing has changed" not in shown
     page.unlink()

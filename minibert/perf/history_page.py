@@ -26,7 +26,8 @@ from minibert.perf.since_when import Analysis, AnalyzedSeries, TimeChange
 from minibert.report import figures
 from minibert.report.markup import Content, Markup, element, escape, section, table
 
-TITLE = "Since when?"
+TITLE, GATE_TITLE = "Since when?", "Is it slower?"
+"""With a history, and of a gate alone."""
 
 
 def render_page(analysis: Analysis | None, gate: Mapping[str, Any] | None, not_searched: str | None) -> str:
@@ -49,7 +50,7 @@ def render_page(analysis: Analysis | None, gate: Mapping[str, Any] | None, not_s
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{TITLE} · minibert perf"),
+        element("title", f"{_title(analysis)} · minibert perf"),
         element("style", Markup(_style("minibert.report", "style.css") + _style("minibert.perf", "history.css"))),
     ]
     return f"<!DOCTYPE html>\n{element('html', element('head', head), element('body', escape(body)), lang='en')}\n"
@@ -67,8 +68,12 @@ def _warning(not_searched: str | None) -> Markup | None:
                    class_="warning", role="alert")  # fmt: skip
 
 
+def _title(analysis: Analysis | None) -> str:
+    return GATE_TITLE if analysis is None else TITLE
+
+
 def _header(analysis: Analysis | None, not_searched: str | None) -> Markup:
-    over, title = element("p", "minibert perf", class_="over"), element("h1", TITLE)
+    over, title = element("p", "minibert perf", class_="over"), element("h1", _title(analysis))
     if analysis is None:
         alone = "There is no history yet: this page has the last gate only."
         return element("header", over, title, element("p", alone, class_="verdict"))
