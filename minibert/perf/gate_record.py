@@ -57,15 +57,15 @@ def gate_result(path: Path, values: dict[str, Any]) -> tuple[Result, list[str]]:
         raise base.error("versions", "the head's versions", base.values["versions"])
     commit, unit = _commit(head), _unit(base, fields)
     require_machine(path, answer["machine"])
-    require_different_names(path, [values["name"] for values in answer["benchmarks"]])
+    require_different_names(path, [found["name"] for found in answer["benchmarks"]])
     timings, left_out = [], []
-    for number, values in enumerate(answer["benchmarks"]):
-        benchmark = Fields(values, f"{path}: ", f"benchmarks[{number}]")
+    for number, found in enumerate(answer["benchmarks"]):
+        benchmark = Fields(found, f"{path}: ", f"benchmarks[{number}]")
         reason = _why_not(benchmark, fields.fields("settings"))
         if reason is None:
             timings.append(_timing(benchmark, unit))
         else:
-            left_out.append(f"{values['name']}: {reason}")
+            left_out.append(f"{found['name']}: {reason}")
     if not timings:
         raise ArtifactError(f"{path}: field 'benchmarks': one that was timed is required, but {'; '.join(left_out)}")
     versions = dict(head.values["versions"])
@@ -81,14 +81,11 @@ def gate_result(path: Path, values: dict[str, Any]) -> tuple[Result, list[str]]:
 
 def _unit(base: Fields, answer: Fields) -> str:
     """What the ratios are in units of; where what is timed is not the base's, another unit, and so another series."""
-    changed = answer.fields("changed_benchmarks").optional("files", list, []) if _has_changes(answer) else []
+    is_told = answer.values.get("changed_benchmarks") is not None
+    changed = answer.fields("changed_benchmarks").optional("files", list, []) if is_told else []
     timed = sorted(str(name) for name in changed if name in _TIMED)
     beside = f" with the head's {', '.join(timed)}" if timed else ""
     return f"{GATE_UNIT}{require_commit(base, 'commit')[:_SHORT]}{beside}"
-
-
-def _has_changes(answer: Fields) -> bool:
-    return answer.values.get("changed_benchmarks") is not None
 
 
 def _commit(head: Fields) -> Commit:
