@@ -6,9 +6,11 @@
 
 Comparing two traces names the first step and, in the order of computation (batch, activations, loss,
 gradients, weights), the first tensor that part. The first line also names the tensors that are fingerprinted by
-turns, if there are any. A row is written whole with its step, and its last field
-is the CRC-32 of the header and of the row, so an edited row is named. A row cut by a crash is dropped when
-the trace is opened again; the rows that a checkpoint counts on are held to its digest.
+turns, if there are any. The last field of a row is the CRC-32 of the header and of the row, so an edited row is
+named. Rows are written some steps at a time: between two steps, with the caches full of the step's arrays, the
+Python code for one takes four times as long as for the next. A crash costs the last of them, and a row that it cut is
+dropped when the trace is opened again; the rows that a checkpoint counts on are written before it, and held to its
+digest.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ TURNS = 8
 """Steps in which every row of a large weight is fingerprinted once."""
 ACTIVATION_TURNS = 32
 """Likewise every example of a large activation: what differs in it changes the gradients of its own step too."""
+HELD_ROWS = 32
+"""Steps whose rows are written together."""
 _FOLDER = "trace"
 _MAXIMUM_HEADER_BYTES = 1 << 20
 
@@ -118,6 +122,7 @@ class TraceWriter:
     def __init__(self, path: Path, header: TraceHeader, *, steps: int, sha256: str | None = None) -> None:
         self._header, self._path = header, path
         self._seed, self._digest = zlib.crc32(header.encoded()), hashlib.sha256(header.encoded())
+        self._held: list[tuple[int, int, dict[str, np.ndarray], np.ndarray]] = []
         kept = require_rows(path, steps, sha256=sha256) if steps else None
         if kept is not None and kept.header != header:
             raise ArtifactError(f"{path}: the stage's own names are required in its first line, but others are there")
@@ -133,31 +138,51 @@ class TraceWriter:
                 self._file.seek(0, 2)
                 self._digest.update(kept.rows.tobytes())
 
-    def append(self, step: int, *, loss_bits: int, batch: dict[str, np.ndarray], fingerprint: np.ndarray) -> np.ndarray:
-        """Adds the row of one step, and returns it: structured, ()."""
-        row = np.zeros((), dtype=self._header.row)
-        row["step"], row["loss"] = step, loss_bits
-        row["batch"] = [checksum(batch[name]) for name in self._header.batch]
-        row["tensors"] = fingerprint
-        row["checksum"] = zlib.crc32(row.tobytes()[:-4], self._seed)
-        self._digest.update(row.tobytes())
+    def append(self, step: int, *, loss_bits: int, batch: dict[str, np.ndarray], fingerprint: np.ndarray) -> None:
+        """Adds the row of one step; until it is written, nobody may change the arrays.
+
+        Args:
+            step: Global step of the stage.
+            loss_bits: The bits of the float32 loss.
+            batch: The batch's arrays by name.
+            fingerprint: int32, one for each tensor.
+        """
+        self._held.append((step, loss_bits, batch, fingerprint))
+        if len(self._held) >= HELD_ROWS:
+            self.flush()
+
+    def flush(self) -> np.ndarray:
+        """Writes the rows that are held, and returns them: structured, (rows,)."""
+        rows = np.zeros(len(self._held), dtype=self._header.row)
+        if not self._held:  # a trace that is closed may still be asked for its digest
+            return rows
+        for row, (step, loss_bits, batch, fingerprint) in zip(rows, self._held, strict=True):
+            row["step"], row["loss"] = step, loss_bits
+            row["batch"] = [checksum(batch[name]) for name in self._header.batch]
+            row["tensors"] = fingerprint
+            row["checksum"] = zlib.crc32(row.tobytes()[:-4], self._seed)
+        self._held.clear()
+        self._digest.update(rows.tobytes())
         with writing(self._path):
-            self._file.write(row.tobytes())
-        return row
+            self._file.write(rows.tobytes())
+        return rows
 
     @property
     def sha256(self) -> str:
         """SHA-256 of the header line and all rows so far, in hexadecimal."""
+        self.flush()
         return self._digest.hexdigest()
 
     def sync(self) -> None:
         """Puts all rows on the disk: a checkpoint that counts on them may be written after."""
+        self.flush()
         with writing(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Ends the trace."""
+        self.flush()
         with writing(self._path):
             self._file.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 
 from minibert.errors import ArtifactError
-from minibert.fingerprints import TraceHeader, TraceWriter, checksum, encode_trace, read_trace
+from minibert.fingerprints import HELD_ROWS, TraceHeader, TraceWriter, checksum, encode_trace, read_trace
 
 HEADER = TraceHeader("pretrain", ("example_ids", "token_ids"), ("activation a", "gradient a", "weight a"))
 
@@ -77,6 +78,21 @@ def test_synced_rows_can_be_read_before_the_trace_ends(tmp_path):
     writer.sync()
     assert len(read_trace(tmp_path / "a.trace").rows) == 1
     writer.close()
+
+
+def test_rows_are_held_and_written_together_in_their_order(tmp_path):
+    path, steps = tmp_path / "a.trace", 2 * HELD_ROWS + 3
+    writer = TraceWriter(path, HEADER, steps=0)
+    written = []
+    for step in range(steps):
+        writer.append(step, **values_of(step))
+        written.append(len(writer.flush()) if step == HELD_ROWS + 1 else 0)
+    assert written[HELD_ROWS + 1] == 2  # of the first HELD_ROWS none was left
+    assert writer.sha256 == write(tmp_path / "at_once.trace", range(steps))
+    writer.close()
+    assert path.read_bytes() == (tmp_path / "at_once.trace").read_bytes()
+    assert writer.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read_trace(path).rows["step"].tolist() == list(range(steps))
 
 
 @pytest.mark.parametrize("cut", [1, 7, 31])

@@ -42,16 +42,15 @@ class WatchedTrace(TraceWriter):
         super().__init__(path, header, **given)
         self._recorded, self._here, self._tolerances, self._before = recorded, header, tolerances, steps_before
 
-    def append(self, step: int, *, loss_bits: int, batch: dict[str, np.ndarray], fingerprint: np.ndarray) -> np.ndarray:
-        """Adds the row of one step, and returns it.
+    def append(self, step: int, *, loss_bits: int, batch: dict[str, np.ndarray], fingerprint: np.ndarray) -> None:
+        """Adds the row of one step, and writes it at once.
 
         Raises:
             PartedError: It is not the recorded one, and that is not explained; the row is in the trace.
         """
-        row = super().append(step, loss_bits=loss_bits, batch=batch, fingerprint=fingerprint)
-        if self._is_unexplained(Trace(self._here, row[None]), step):
+        super().append(step, loss_bits=loss_bits, batch=batch, fingerprint=fingerprint)
+        if self._is_unexplained(Trace(self._here, self.flush()), step):
             raise PartedError
-        return row
 
     def _is_unexplained(self, row: Trace, step: int) -> bool:
         """Whether a row alone settles the verdict; the whole traces are compared for what it is about."""
