@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minibert.fingerprints import HELD_ROWS, TraceHeader
 from minibert.verify.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,6 +82,23 @@ def test_a_drift_of_the_machine_cancels_within_a_round() -> None:
     assert seconds.shape == (20, 2)
     _, judged = exactness.cost_line(1, "masked_lm", WHAT, [seconds, seconds])
     assert judged == "within"
+
+
+def test_the_writing_of_many_rows_is_owed_by_each_of_their_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10_000, 64))
+    monkeypatch.setattr(exactness.time, "perf_counter", lambda: float(next(clock)))  # each writing takes 64 s
+    trace = exactness._SpreadTrace(tmp_path / "a.trace", TraceHeader("frozen", (), ("a",)), steps=0)
+    owed = []
+    for step in range(3 * HELD_ROWS):
+        trace.append(step, loss_bits=0, batch={}, fingerprint=np.zeros(1, np.int32))
+        owed.append(trace.owed_seconds())
+    trace.close()
+    assert HELD_ROWS == 32
+    assert owed[40:50] == [2.0] * 10
+    assert owed[63] == 2.0 - 64.0
+    assert sum(owed[32:]) == 0.0
 
 
 @pytest.mark.parametrize(("other", "is_good"), [("within", True), ("not shown", False), ("beyond", False)])
