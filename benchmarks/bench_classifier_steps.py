@@ -1,4 +1,4 @@
-"""How long do the classifier's training steps take, frozen and unfrozen, beside the notebook's own?
+"""How long do the classifier's training steps take, frozen and unfrozen, beside the notebook's and others' own?
 
 pytest benchmarks/bench_classifier_steps.py -m "slow or not slow"
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measuring import SHAPE_PARAMETERS, Steps, step_facts, time_beside
+from benchmarks.measuring import SHAPE_PARAMETERS, Steps, require_installed, step_facts, time_beside
 from benchmarks.workers import OURS
 from benchmarks.workloads import PREPARED_BATCHES
 
@@ -18,8 +18,9 @@ from benchmarks.workloads import PREPARED_BATCHES
 @pytest.mark.benchmark(group="classifier steps")
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
 @pytest.mark.parametrize("step", ["frozen", "unfrozen"])
-@pytest.mark.parametrize("side", [OURS, "notebook"])
+@pytest.mark.parametrize("side", [OURS, "notebook", "keras-hub", "pytorch"])
 def test_classifier_step(benchmark: Any, device: str, side: str, step: str, shape: str) -> None:
+    require_installed(side)
     steps = Steps(side, shape, step, device)
     reference = None if side == "notebook" else Steps("notebook", shape, step, device)
     steps.check_device(device)

@@ -1,9 +1,9 @@
-"""How long does a whole epoch of the masked language model take, beside the notebook's ``fit``?
+"""How long does a whole epoch of the masked language model take, beside the notebook's ``fit`` and the peers' loops?
 
     pytest benchmarks/bench_epoch.py -m "slow or not slow"
 
 Ours draws its order and masks, builds its batches and digests its weights within the time; the
-notebook's masks are drawn before, as the notebook does.
+notebook's masks are drawn before, as the notebook does. keras-hub and PyTorch mask each batch anew, as their guides do.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks.arithmetic import step_flops
-from benchmarks.measuring import SHAPE_PARAMETERS, Steps, time_beside
+from benchmarks.measuring import SHAPE_PARAMETERS, Steps, require_installed, time_beside
 from benchmarks.workers import OURS
 from benchmarks.workloads import OurStep, shape_settings, shape_token_ids
 from minibert.masking import mask_tokens
@@ -77,17 +77,33 @@ class NotebookEpoch:
         self.losses.append(self._model.fit(self._batches, epochs=1, shuffle=False, verbose=0).history["loss"][-1])
 
 
+def own_epoch(side: str, settings: RunSettings, token_ids: np.ndarray, device: str) -> Any:
+    """A side's epoch, to be called, which remembers its losses."""
+    if side == "keras-hub":
+        from benchmarks.keras_hub_models import KerasHubEpoch
+
+        return KerasHubEpoch(settings, token_ids)
+    if side == "pytorch":
+        from benchmarks.devices import require_torch_device
+        from benchmarks.torch_models import TorchEpoch
+
+        require_torch_device(device)
+        return TorchEpoch(settings, token_ids, device)
+    return OurEpoch(settings, token_ids) if side == OURS else NotebookEpoch(settings, token_ids)
+
+
 @pytest.mark.bench
 @pytest.mark.benchmark(group="epoch")
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
-@pytest.mark.parametrize("side", ["minibert", "notebook"])
+@pytest.mark.parametrize("side", [OURS, "notebook", "keras-hub", "pytorch"])
 def test_epoch(benchmark: Any, device: str, side: str, shape: str) -> None:
+    require_installed(side)
     settings = shape_settings(shape)
     token_ids = shape_token_ids(settings, STEPS_PER_EPOCH[shape])
     if device != "cpu" and side == OURS:
         Steps(side, shape, "masked_lm", device).check_device(device)
-    notebook = NotebookEpoch(settings, token_ids)
-    timed = OurEpoch(settings, token_ids) if side == "minibert" else notebook
+    timed = own_epoch(side, settings, token_ids, device)
+    reference = None if side == "notebook" else NotebookEpoch(settings, token_ids)
     masked = mask_tokens(token_ids, seed=settings.seed, settings=settings.masking)
     steps, selected = STEPS_PER_EPOCH[shape], int(masked.sample_weight.sum())
     facts = {
@@ -98,7 +114,7 @@ def test_epoch(benchmark: Any, device: str, side: str, shape: str) -> None:
         "bytes": token_ids.nbytes,
     }
 
-    time_beside(benchmark, timed, notebook if side == "minibert" else None, facts, side=side, device=device)
+    time_beside(benchmark, timed, reference, facts, side=side, device=device)
 
     assert np.isfinite(timed.losses).all()
     assert timed.losses[-1] < timed.losses[0]

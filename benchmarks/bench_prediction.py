@@ -1,9 +1,10 @@
-"""How fast are finished models, from raw text to the answer, beside the notebook's own cells?
+"""How fast are finished models, from raw text to the answer, beside the notebook's own cells and the peers?
 
     pytest benchmarks/bench_prediction.py -m "slow or not slow"
 
 ``classify`` computes one probability for each review; the notebook's ``evaluate`` on raw text does the
-same by Keras. ``fill mask`` sends one position through the vocabulary projection, the notebook's cell all.
+same by Keras. ``fill mask`` sends one position through the vocabulary projection, the notebook's cell all. The peers'
+models have weights of their own, so their answers are compared with theirs in other batches, or part by part.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks.measuring import SHAPE_PARAMETERS, time_beside
+from benchmarks.measuring import SHAPE_PARAMETERS, require_installed, time_beside
+from benchmarks.workers import OURS
 from benchmarks.workloads import shape_settings
 from minibert.perf.shapes import raw_reviews
 from minibert.scoring import score
@@ -24,6 +26,8 @@ from minibert.text import Vocabulary, encode, learn_vocabulary
 
 REVIEWS = {"tiny": 256, "amazon": 1_024, "imdb": 512}
 BATCH_SIZE, TOP_K = 32, 5
+PEERS = ("keras-hub", "pytorch")
+SIDES = (OURS, "notebook", *PEERS)
 
 
 class Prepared:
@@ -49,11 +53,25 @@ class Prepared:
         }
 
 
+def answers_of(side: str, made: Prepared, device: str) -> Any:
+    """A peer's models."""
+    if side == "keras-hub":
+        from benchmarks.keras_hub_models import KerasHubAnswers
+
+        return KerasHubAnswers(made.settings, made.vocabulary)
+    from benchmarks.devices import require_torch_device
+    from benchmarks.torch_models import TorchAnswers
+
+    require_torch_device(device)
+    return TorchAnswers(made.settings, made.vocabulary, device)
+
+
 @pytest.mark.bench
 @pytest.mark.benchmark(group="prediction: classify")
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
-@pytest.mark.parametrize("side", ["minibert", "notebook"])
+@pytest.mark.parametrize("side", SIDES)
 def test_classify(benchmark: Any, device: str, side: str, shape: str) -> None:
+    require_installed(side)
     from benchmarks import notebook_models, notebook_text
     from minibert.stages import initial_classifier
     from minibert.training.finetune import ClassifierForward
@@ -76,10 +94,16 @@ def test_classify(benchmark: Any, device: str, side: str, shape: str) -> None:
         loss, accuracy = notebook.evaluate(ids, labels, batch_size=BATCH_SIZE, verbose=0)
         return loss, accuracy
 
-    works = (ours, theirs) if side == "minibert" else (theirs, None)
-    found = time_beside(benchmark, *works, made.facts, side=side, device=device)
+    def peers(batch_size: int = BATCH_SIZE) -> tuple[float, float]:
+        found = score(answers.logits(made.texts, batch_size), labels)
+        return found.loss, found.accuracy
 
-    assert found == pytest.approx(theirs() if side == "minibert" else ours(), rel=1e-5)
+    answers = answers_of(side, made, device) if side in PEERS else None
+    work = {OURS: ours, "notebook": theirs}.get(side, peers)
+    found = time_beside(benchmark, work, None if side == "notebook" else theirs, made.facts, side=side, device=device)
+
+    others = {OURS: theirs, "notebook": ours}.get(side, lambda: peers(BATCH_SIZE - 5))
+    assert found == pytest.approx(others(), rel=1e-4 if answers else 1e-5)
     if benchmark.stats is not None:
         benchmark.extra_info["reviews_per_second"] = round(len(made.texts) / benchmark.stats.stats.median)
 
@@ -87,8 +111,9 @@ def test_classify(benchmark: Any, device: str, side: str, shape: str) -> None:
 @pytest.mark.bench
 @pytest.mark.benchmark(group="prediction: fill mask")
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
-@pytest.mark.parametrize("side", ["minibert", "notebook"])
+@pytest.mark.parametrize("side", SIDES)
 def test_fill_mask(benchmark: Any, device: str, side: str, shape: str) -> None:
+    require_installed(side)
     from benchmarks import notebook_text
     from minibert.training.pretrain import predict_masked
 
@@ -109,7 +134,9 @@ def test_fill_mask(benchmark: Any, device: str, side: str, shape: str) -> None:
         return [made.vocabulary.words[i] for i in best]
 
     facts = {"tokens": made.settings.text.sequence_length, "texts": 1, "masked_tokens": 1}
-    works = (ours, theirs) if side == "minibert" else (theirs, None)
-    found = time_beside(benchmark, *works, facts, side=side, device=device)
+    answers = answers_of(side, made, device) if side in PEERS else None
+    work = {OURS: ours, "notebook": theirs}.get(side) or (lambda: answers.fill(sentence, TOP_K))
+    found = time_beside(benchmark, work, None if side == "notebook" else theirs, facts, side=side, device=device)
 
-    assert found == (theirs() if side == "minibert" else ours())
+    others = {OURS: theirs, "notebook": ours}.get(side) or (lambda: answers.fill_by_hand(sentence, TOP_K))
+    assert found == others()

@@ -1,7 +1,7 @@
-"""keras-hub's ``BertMaskedLM`` at our shapes: a peer that gathers a fixed count of masked positions.
+"""keras-hub's ``BertMaskedLM`` and ``BertTextClassifier`` at our shapes.
 
-Its positions are 15 % of the sequence length, its preprocessor's custom; an example with fewer has
-rows of weight 0, one with more loses the last of them.
+The masked language model gathers a fixed count of masked positions: 15 % of the sequence length, its preprocessor's
+custom; an example with fewer has rows of weight 0, one with more loses the last of them.
 
 Its one rate of dropout is also that of the attention's probabilities, which the notebooks do not drop: random
 numbers for (batch, heads, length, length) that no other side draws. That is switched off here.
@@ -9,21 +9,26 @@ numbers for (batch, heads, length, length) that no other side draws. That is swi
 What else differs from the notebooks' architecture stays: a layer norm behind the embeddings, which have a
 segment's too and are dropped out, GELU by its approximation in the blocks in place of ReLU, padding is not attended
 to, there is a dense layer with GELU and a norm before the projection, and the projection is tied to the embedding.
+The classifier pools the first position with a dense layer of the encoder, and has one dense layer of its own.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import keras_hub
 import numpy as np
+import tensorflow as tf
 
-from benchmarks.workloads import Parts, fetch, masked_lm_batches, weights_by_part
+from benchmarks.keras_hub_text import encode, features_of, masker, selection_length, tokenizer
+from benchmarks.workloads import Parts, batches_of, fetch, weights_by_part
 from minibert.batches import Arrays
 from minibert.settings import RunSettings
+from minibert.text import Vocabulary
 
 
 def mask_positions(batch: Arrays, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,56 +64,149 @@ def without_attention_dropout(backbone: Any) -> None:
             raise RuntimeError(f"{encoder.name}: attention without dropout is required, but it drops")
 
 
+def build_masked_lm(settings: RunSettings) -> Any:
+    """The compiled masked language model: features with ``mask_positions`` to logits (batch, positions, vocabulary)."""
+    masked_lm = keras_hub.models.BertMaskedLM(_backbone(settings), preprocessor=None)
+    _compile(masked_lm, settings.pretrain.learning_rate)
+    return masked_lm
+
+
+def build_classifier(settings: RunSettings, *, frozen: bool) -> Any:
+    """The compiled classifier: features to logits (batch, 2)."""
+    backbone = _backbone(settings)
+    backbone.trainable = not frozen
+    classifier = keras_hub.models.BertTextClassifier(
+        backbone, num_classes=2, preprocessor=None, dropout=settings.model.dropout_rate
+    )
+    _compile(classifier, settings.finetune.learning_rate)
+    return classifier
+
+
+def _backbone(settings: RunSettings) -> Any:
+    model = settings.model
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=settings.masking.required_vocabulary_size,
+        num_layers=model.blocks,
+        num_heads=model.heads,
+        hidden_dim=model.hidden_size,
+        intermediate_dim=model.feed_forward_size,
+        dropout=model.dropout_rate,
+        max_sequence_length=settings.text.sequence_length,
+    )
+    without_attention_dropout(backbone)
+    return backbone
+
+
+def _compile(model: Any, learning_rate: float) -> None:
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        weighted_metrics=[],
+        jit_compile=False,  # with XLA it is ten times slower on a CPU
+    )
+
+
 class KerasHubStep:
-    """keras-hub's masked-LM training step as a workload, by Keras' own ``train_on_batch``.
+    """keras-hub's training step as a workload, by Keras' own ``train_on_batch``.
 
     Args:
         settings: The shape.
-        step: Only ``masked_lm``.
+        step: One of `benchmarks.workloads.STEPS`.
     """
 
     def __init__(self, settings: RunSettings, step: str) -> None:
-        assert step == "masked_lm"
-        model, length = settings.model, settings.text.sequence_length
-        backbone = keras_hub.models.BertBackbone(
-            vocabulary_size=settings.masking.required_vocabulary_size,
-            num_layers=model.blocks,
-            num_heads=model.heads,
-            hidden_dim=model.hidden_size,
-            intermediate_dim=model.feed_forward_size,
-            dropout=model.dropout_rate,
-            max_sequence_length=length,
-        )
-        without_attention_dropout(backbone)
-        self.model = keras_hub.models.BertMaskedLM(backbone, preprocessor=None)
-        self.model.compile(
-            optimizer=keras.optimizers.Adam(settings.pretrain.learning_rate),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            weighted_metrics=[],
-            jit_compile=False,  # with XLA it is ten times slower on a CPU
-        )
-        count = math.floor(settings.masking.selection_rate * length)
-        self.batches = [self._inputs(batch, count) for batch in masked_lm_batches(settings)]
+        batches = batches_of(settings, step)
+        if step == "masked_lm":
+            self.model = build_masked_lm(settings)
+            head: Any = self.model.masked_lm_head
+            self.batches = [_masked_inputs(batch, selection_length(settings)) for batch in batches]
+        else:
+            self.model = build_classifier(settings, frozen=step == "frozen")
+            head = self.model.output_dense
+            self.batches = [(features_of(b["token_ids"]), b["labels"].astype(np.int64), None) for b in batches]
+        self._weights = weights_by_part(self.model, [head])
 
     def __call__(self, number: int) -> float:
         features, labels, weight = self.batches[number % len(self.batches)]
-        with warnings.catch_warnings():  # the backbone's pooler is no part of the masked language model
-            warnings.filterwarnings("ignore", message="Gradients do not exist for variables .'pooled_dense")
+        with _without_pooler_warning():
             self.model.reset_metrics()  # or else some versions of Keras give a running mean
-            loss = self.model.train_on_batch(features, labels, weight, return_dict=True)["loss"]
+            loss = float(self.model.train_on_batch(features, labels, weight, return_dict=True)["loss"])
         fetch(self.model.trainable_variables[-1])
-        return float(loss) * weight.size / float(weight.sum())  # Keras' mean counts the rows of weight 0
+        return loss if weight is None else loss * weight.size / float(weight.sum())  # Keras counts rows of weight 0
 
     def weights(self) -> Parts:
-        return weights_by_part(self.model, [self.model.masked_lm_head])
+        return self._weights
 
-    def _inputs(self, batch: Arrays, count: int) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-        token_ids = batch["token_ids"]
-        positions, labels, weight = mask_positions(batch, count)
-        features = {
-            "token_ids": token_ids,
-            "segment_ids": np.zeros_like(token_ids),
-            "padding_mask": (token_ids != 0).astype(np.int32),
-            "mask_positions": positions,
-        }
-        return features, labels, weight
+
+class KerasHubEpoch:
+    """An epoch by Keras' ``fit`` on a ``tf.data`` pipeline that masks each batch anew, as keras-hub's guides have it.
+
+    Args:
+        settings: The shape.
+        token_ids: Integers, (examples, sequence).
+    """
+
+    def __init__(self, settings: RunSettings, token_ids: np.ndarray) -> None:
+        mask = masker(settings)
+
+        def masked(batch: Any) -> tuple[dict[str, Any], Any, Any]:
+            found = mask(batch)
+            features = {**features_of(found["token_ids"]), "mask_positions": found["mask_positions"]}
+            return features, found["mask_ids"], found["mask_weights"]
+
+        rows = tf.data.Dataset.from_tensor_slices(token_ids.astype(np.int32)).shuffle(1_000)
+        self._batches = rows.batch(settings.pretrain.batch_size).map(masked).prefetch(tf.data.AUTOTUNE)
+        self._model = build_masked_lm(settings)
+        self.losses: list[float] = []
+
+    def __call__(self) -> None:
+        with _without_pooler_warning():
+            self.losses.append(self._model.fit(self._batches, epochs=1, shuffle=False, verbose=0).history["loss"][-1])
+
+
+class KerasHubAnswers:
+    """Untrained models that answer raw text.
+
+    Args:
+        settings: The shape.
+        vocabulary: Words by id.
+    """
+
+    def __init__(self, settings: RunSettings, vocabulary: Vocabulary) -> None:
+        self._words, self._mask_id = vocabulary.words, vocabulary.mask_id
+        self._tokenizer = tokenizer(settings.text, vocabulary)
+        self._classifier, self._masked_lm = build_classifier(settings, frozen=True), build_masked_lm(settings)
+
+    def logits(self, texts: list[str], batch_size: int) -> np.ndarray:
+        """The logit of label 1, float (texts,)."""
+        features = features_of(encode(self._tokenizer, texts))
+        found = self._classifier.predict(features, batch_size=batch_size, verbose=0)
+        return found[:, 1] - found[:, 0]
+
+    def fill(self, sentence: str, top_k: int) -> list[str]:
+        """The likeliest words for the sentence's ``[mask]``, whose position alone is projected."""
+        token_ids = encode(self._tokenizer, [sentence])
+        place = np.flatnonzero(token_ids[0] == self._mask_id)[:1]
+        logits = self._masked_lm.predict({**features_of(token_ids), "mask_positions": place[None]}, verbose=0)[0, 0]
+        return [self._words[i] for i in logits.argsort()[-top_k:][::-1]]
+
+    def fill_by_hand(self, sentence: str, top_k: int) -> list[str]:
+        """The same by the backbone's output and its head."""
+        token_ids = encode(self._tokenizer, [sentence])
+        place = np.flatnonzero(token_ids[0] == self._mask_id)[:1]
+        hidden = self._masked_lm.backbone(features_of(token_ids))["sequence_output"]
+        logits = np.asarray(self._masked_lm.masked_lm_head(hidden, place[None]))[0, 0]
+        return [self._words[i] for i in logits.argsort()[-top_k:][::-1]]
+
+
+@contextmanager
+def _without_pooler_warning() -> Iterator[None]:
+    """The backbone's pooler is no part of the masked language model."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Gradients do not exist for variables .'pooled_dense")
+        yield
+
+
+def _masked_inputs(batch: Arrays, count: int) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    positions, labels, weight = mask_positions(batch, count)
+    return {**features_of(batch["token_ids"]), "mask_positions": positions}, labels, weight

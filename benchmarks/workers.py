@@ -47,12 +47,12 @@ NEEDED = {
 WAIT_SECONDS = 900
 _OUR_SIDES = frozenset({OURS, "bfloat16"})
 _OF_KERAS = ("tensorflow", "keras", "numpy")
-_OF_TORCH = ("torch", "transformers")
+_OF_TORCH = ("torch", "transformers", "tokenizers")
 _PACKAGES = {
     OURS: ("minibert", *_OF_KERAS),
     "bfloat16": ("minibert", *_OF_KERAS),
     "notebook": (*_OF_KERAS, "keras-nlp"),
-    "keras-hub": (*_OF_KERAS, "keras-hub"),
+    "keras-hub": (*_OF_KERAS, "keras-hub", "tensorflow-text"),
     "pytorch": _OF_TORCH,
     "pytorch-full": _OF_TORCH,
 }

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -170,16 +171,27 @@ def test_keras_hubs_loss_is_that_of_its_probabilities_at_the_selected_positions(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["frozen", "unfrozen"])
-def test_both_classifiers_move_what_they_train(step):
-    notebook_models = importlib.import_module("benchmarks.notebook_models")
-    settings = workloads.shape_settings("tiny")
-    for make in (workloads.OurStep, notebook_models.NotebookStep):
-        made = make(settings, step)
-        before = checks.weight_digests(made.weights())
-        losses = [made(number) for number in range(2 * workloads.PREPARED_BATCHES)]
-        moved = checks.moved_rates(before, checks.weight_digests(made.weights()))
-        checks.require_training(make.__name__, step, losses, moved)
-        assert (moved["encoder"] > 0) == (step == "unfrozen")
+@pytest.mark.parametrize("side", ["minibert", "notebook", "keras-hub", "pytorch"])
+def test_every_sides_classifier_moves_what_it_trains(side, step):
+    if missing := workers.missing_module(side):
+        pytest.skip(f"not run: {missing} is not installed (the extra `peers` has it)")
+    made = workers.build_workload(side, workloads.shape_settings("tiny"), step, "cpu")
+    before = checks.weight_digests(made.weights())
+    losses = [made(number) for number in range(2 * workloads.PREPARED_BATCHES)]
+    moved = checks.moved_rates(before, checks.weight_digests(made.weights()))
+    checks.require_training(side, step, losses, moved)
+    assert (moved["encoder"] > 0) == (step == "unfrozen")
+
+
+def test_transformers_can_be_imported_after_tensorflow():
+    """PyTorch's wheels bring Triton, whose library ends a process that has TensorFlow's."""
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")):
+        pytest.skip("not run: torch or transformers is not installed (the extra `peers` has them)")
+    code = "import tensorflow, benchmarks.torch_models"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=200, check=False
+    )
+    assert found.returncode == 0, found.stderr[-2_000:]
 
 
 def test_a_step_of_pytorch_is_on_the_device_that_is_asked_for(monkeypatch):
