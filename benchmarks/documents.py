@@ -84,6 +84,14 @@ def peers() -> str | None:
     return kept_text(Results(RESULTS / "peers.json", KEYS)) or None
 
 
+def groups() -> str | None:
+    """The rows of `benchmarks.groups`."""
+    from benchmarks.groups import KEYS, markdown
+
+    results = Results(RESULTS / "groups.json", KEYS)
+    return kept_table(results, markdown) if results.rows else None
+
+
 def profile() -> str | None:
     """The parts of `benchmarks.step_profile`."""
     from benchmarks.step_profile import RESULT_KEYS, markdown, rates_line
@@ -112,6 +120,7 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "backend_exactness": backend_exactness,
     "backend_run": backend_run,
     "peers": peers,
+    "groups": groups,
     "profile": profile,
     "memory": memory,
 }
