@@ -129,12 +129,12 @@ class _SpreadTrace(TraceWriter):
 
     _waited_seconds = _row_seconds = 0.0
 
-    def flush(self) -> np.ndarray:
-        started, rows = time.perf_counter(), super().flush()
-        if len(rows):
+    def flush(self) -> None:
+        count, started = len(self._held), time.perf_counter()
+        super().flush()
+        if count:
             self._waited_seconds = time.perf_counter() - started
-            self._row_seconds = self._waited_seconds / len(rows)
-        return rows
+            self._row_seconds = self._waited_seconds / count
 
     def owed_seconds(self) -> float:
         """What the step that was appended last owes, less what it waited."""

@@ -34,7 +34,7 @@ TURNS = 8
 ACTIVATION_TURNS = 32
 """Likewise every example of a large activation: what differs in it changes the gradients of its own step too."""
 HELD_ROWS = 32
-"""Steps whose rows are written together."""
+"""Steps whose rows are written together; until then, the batches' arrays that are checksummed are kept."""
 _FOLDER = "trace"
 _MAXIMUM_HEADER_BYTES = 1 << 20
 
@@ -119,10 +119,13 @@ class TraceWriter:
             written; the latter also from the methods. A trace that is refused is left as it was.
     """
 
+    held_rows = HELD_ROWS
+    """Steps whose rows are written together."""
+
     def __init__(self, path: Path, header: TraceHeader, *, steps: int, sha256: str | None = None) -> None:
         self._header, self._path = header, path
         self._seed, self._digest = zlib.crc32(header.encoded()), hashlib.sha256(header.encoded())
-        self._held: list[tuple[int, int, dict[str, np.ndarray], np.ndarray]] = []
+        self._held: list[tuple[int, int, list[np.ndarray], np.ndarray]] = []
         kept = require_rows(path, steps, sha256=sha256) if steps else None
         if kept is not None and kept.header != header:
             raise ArtifactError(f"{path}: the stage's own names are required in its first line, but others are there")
@@ -147,25 +150,28 @@ class TraceWriter:
             batch: The batch's arrays by name.
             fingerprint: int32, one for each tensor.
         """
-        self._held.append((step, loss_bits, batch, fingerprint))
-        if len(self._held) >= HELD_ROWS:
+        self._held.append((step, loss_bits, [batch[name] for name in self._header.batch], fingerprint))
+        if len(self._held) >= self.held_rows:
             self.flush()
 
-    def flush(self) -> np.ndarray:
-        """Writes the rows that are held, and returns them: structured, (rows,)."""
-        rows = np.zeros(len(self._held), dtype=self._header.row)
-        if not self._held:  # a trace that is closed may still be asked for its digest
-            return rows
-        for row, (step, loss_bits, batch, fingerprint) in zip(rows, self._held, strict=True):
+    def flush(self) -> None:
+        """Writes the rows that are held, if there are any."""
+        held, self._held = self._held, []  # what cannot be written is not tried again when the trace is closed
+        if not held:
+            return
+        rows = np.zeros(len(held), dtype=self._header.row)
+        for row, (step, loss_bits, batch, fingerprint) in zip(rows, held, strict=True):
             row["step"], row["loss"] = step, loss_bits
-            row["batch"] = [checksum(batch[name]) for name in self._header.batch]
+            row["batch"] = [checksum(array) for array in batch]
             row["tensors"] = fingerprint
             row["checksum"] = zlib.crc32(row.tobytes()[:-4], self._seed)
-        self._held.clear()
         self._digest.update(rows.tobytes())
         with writing(self._path):
             self._file.write(rows.tobytes())
-        return rows
+        self._written(rows)
+
+    def _written(self, rows: np.ndarray) -> None:
+        """Is told of rows that were written, structured, (rows,): for those who look at them."""
 
     @property
     def sha256(self) -> str:
@@ -182,9 +188,11 @@ class TraceWriter:
 
     def close(self) -> None:
         """Ends the trace."""
-        self.flush()
-        with writing(self._path):
-            self._file.close()
+        try:
+            self.flush()
+        finally:
+            with writing(self._path):
+                self._file.close()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import keras
@@ -222,8 +222,13 @@ class _Run:
                 keep=lambda p: self._keep(stage, p, trace.sha256),
                 advance=task.advance,
             )
-        finally:
+        except BaseException:
+            with suppress(ArtifactError):  # what stopped the stage is what is told
+                trace.close()
+            raise
+        else:
             trace.close()
+        finally:
             task.finish()
         accounted -= _trained_seconds(progression) + self._times_of(stage.name)["writing_seconds"]
         self._times_of(stage.name)["waiting_seconds"] += max(time.perf_counter() - started + accounted, 0.0)

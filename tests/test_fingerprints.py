@@ -80,19 +80,30 @@ def test_synced_rows_can_be_read_before_the_trace_ends(tmp_path):
     writer.close()
 
 
-def test_rows_are_held_and_written_together_in_their_order(tmp_path):
-    path, steps = tmp_path / "a.trace", 2 * HELD_ROWS + 3
+def test_rows_are_held_and_written_together_in_their_order(tmp_path, monkeypatch):
+    path, steps, written = tmp_path / "a.trace", 2 * HELD_ROWS + 3, []
     writer = TraceWriter(path, HEADER, steps=0)
-    written = []
+    monkeypatch.setattr(writer, "_written", lambda rows: written.append(rows["step"].tolist()))
     for step in range(steps):
         writer.append(step, **values_of(step))
-        written.append(len(writer.flush()) if step == HELD_ROWS + 1 else 0)
-    assert written[HELD_ROWS + 1] == 2  # of the first HELD_ROWS none was left
+        if step == HELD_ROWS + 1:
+            writer.flush()
     assert writer.sha256 == write(tmp_path / "at_once.trace", range(steps))
     writer.close()
+    whole, ends = list(range(steps)), (HELD_ROWS, HELD_ROWS + 2, 2 * HELD_ROWS + 2)
+    assert written == [whole[: ends[0]], whole[ends[0] : ends[1]], whole[ends[1] : ends[2]], whole[ends[2] :]]
     assert path.read_bytes() == (tmp_path / "at_once.trace").read_bytes()
     assert writer.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert read_trace(path).rows["step"].tolist() == list(range(steps))
+    assert read_trace(path).rows["step"].tolist() == whole
+
+
+def test_a_trace_is_closed_though_its_last_rows_cannot_be_written(tmp_path):
+    writer = TraceWriter(tmp_path / "a.trace", HEADER, steps=0)
+    writer.append(0, **{**values_of(0), "fingerprint": np.zeros(7, np.int32)})
+    with pytest.raises(ValueError, match="could not broadcast"):
+        writer.close()
+    writer.close()
+    assert len(read_trace(tmp_path / "a.trace").rows) == 0
 
 
 @pytest.mark.parametrize("cut", [1, 7, 31])

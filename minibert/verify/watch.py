@@ -42,14 +42,15 @@ class WatchedTrace(TraceWriter):
         super().__init__(path, header, **given)
         self._recorded, self._here, self._tolerances, self._before = recorded, header, tolerances, steps_before
 
-    def append(self, step: int, *, loss_bits: int, batch: dict[str, np.ndarray], fingerprint: np.ndarray) -> None:
-        """Adds the row of one step, and writes it at once.
+    held_rows = 1
+
+    def _written(self, rows: np.ndarray) -> None:
+        """Compares the row of a step.
 
         Raises:
             PartedError: It is not the recorded one, and that is not explained; the row is in the trace.
         """
-        super().append(step, loss_bits=loss_bits, batch=batch, fingerprint=fingerprint)
-        if self._is_unexplained(Trace(self._here, self.flush()), step):
+        if self._is_unexplained(Trace(self._here, rows), int(rows["step"][0])):
             raise PartedError
 
     def _is_unexplained(self, row: Trace, step: int) -> bool:
