@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ import pytest
 from benchmarks.measuring import SHAPE_PARAMETERS, Work, require_installed, time_beside
 from benchmarks.workloads import shape_settings
 from minibert.perf.shapes import raw_reviews
-from minibert.text import encode, learn_vocabulary, split_words
+from minibert.text import Vocabulary, encode, learn_vocabulary, split_words
 
 REVIEWS = {"tiny": 500, "amazon": 10_000, "imdb": 10_000}
 
@@ -47,27 +46,30 @@ def test_learn_vocabulary(benchmark: Any, side: str, shape: str) -> None:
     settings = shape_settings(shape).text
     texts = raw_reviews(REVIEWS[shape], settings)
 
-    def ours() -> Sequence[str]:
-        return learn_vocabulary([arrow(texts)], settings).words
+    def learn_by_minibert() -> Vocabulary:
+        return learn_vocabulary([arrow(texts)], settings)
 
-    def notebooks() -> Sequence[str]:
-        return tuple(notebook_text.learned_layer(texts, settings).get_vocabulary())
+    def learn_by_notebook() -> Any:
+        return notebook_text.learned_layer(texts, settings)
 
-    def pytorchs() -> Sequence[str]:
+    def learn_by_pytorch() -> list[str]:
         from benchmarks import torch_text
 
         return torch_text.learned_words(texts, settings)
 
-    work = {"minibert": ours, "notebook": notebooks, "pytorch": pytorchs}[side]
-    words = time_beside(benchmark, work, None if side == "notebook" else notebooks, facts_of(texts), side=side)
+    work: Any = {"minibert": learn_by_minibert, "notebook": learn_by_notebook, "pytorch": learn_by_pytorch}[side]
+    reference = None if side == "notebook" else learn_by_notebook
+    learned = time_beside(benchmark, work, reference, facts_of(texts), side=side)
 
+    ours = learn_by_minibert().words
     if side != "pytorch":
-        assert words == (notebooks() if side == "minibert" else ours())
-    else:  # it breaks ties by another rule, and so differs in the words of the least count
+        of_layer = learned if side == "notebook" else learn_by_notebook()
+        assert ours == tuple(of_layer.get_vocabulary())
+        assert side == "notebook" or ours == learned.words
+    else:  # it breaks ties by another rule
         counts = Counter(split_words(arrow(texts), settings)[0].to_pylist())
-        least = min(counts[word] for word in ours()[2:-1])
-        assert {word for word, count in counts.items() if count > least} <= set(words)
-        assert len(words) == len(ours())
+        assert [counts[word] for word in learned[2:-1]] == [counts[word] for word in ours[2:-1]]
+        assert len(set(learned)) == len(ours)
 
 
 @pytest.mark.bench
@@ -82,18 +84,19 @@ def test_encode(benchmark: Any, side: str, shape: str) -> None:
     texts = raw_reviews(REVIEWS[shape], settings)
     vocabulary, layer = learn_vocabulary([arrow(texts)], settings), notebook_text.learned_layer(texts, settings)
 
-    def ours() -> np.ndarray:
+    def encode_by_minibert() -> np.ndarray:
         return encode(arrow(texts), vocabulary, settings)
 
-    def notebooks() -> np.ndarray:
+    def encode_by_notebook() -> np.ndarray:
         return notebook_text.encode(layer, texts)
 
-    def of_peer() -> Work:
+    def peers_encoding() -> Work:
         text: Any = importlib.import_module(f"benchmarks.{'torch' if side == 'pytorch' else 'keras_hub'}_text")
-        made = text.tokenizer(settings, vocabulary)
-        return lambda: text.encode(made, texts)
+        encode_by_peer = text.build_encoder(settings, vocabulary)
+        return lambda: encode_by_peer(texts)
 
-    work = {"minibert": ours, "notebook": notebooks}.get(side) or of_peer()
-    ids = time_beside(benchmark, work, None if side == "notebook" else notebooks, facts_of(texts), side=side)
+    work = {"minibert": encode_by_minibert, "notebook": encode_by_notebook}.get(side) or peers_encoding()
+    reference = None if side == "notebook" else encode_by_notebook
+    ids = time_beside(benchmark, work, reference, facts_of(texts), side=side)
 
-    assert np.array_equal(ids, ours() if side == "notebook" else notebooks())
+    assert np.array_equal(ids, encode_by_minibert() if side == "notebook" else encode_by_notebook())

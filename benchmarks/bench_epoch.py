@@ -4,6 +4,7 @@
 
 Ours draws its order and masks, builds its batches and digests its weights within the time; the
 notebook's masks are drawn before, as the notebook does. keras-hub and PyTorch mask each batch anew, as their guides do.
+Arithmetic and masked tokens are the task's, with our masks: what a side does beyond them is not counted.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
     python -m benchmarks.groups result.json                       the table, as Markdown
     python -m benchmarks.groups result.json --keep groups.json    also keeps its rows, with their conditions
 
-A ratio is the median, with its quartiles, over rounds in which the notebook's version ran right before (see
+The result has to be of this machine, this commit and these packages, which stand under the table. A ratio is the
+median, with its quartiles, over rounds in which the notebook's version ran right before (see
 `benchmarks.measuring`). Benchmarks without a ratio, such as those of the gate, are left out.
 """
 
@@ -19,12 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.stored import Results, conditions, conditions_line
+from benchmarks.measured_code import commit_of
+from benchmarks.stored import CHECKOUT, Results, conditions, conditions_line
+from minibert.environment import describe_environment
 from minibert.errors import ArtifactError, MinibertError
+from minibert.perf.machine import describe_machine
 
-KEYS = ("group", "shape", "side")
+KEYS = ("group", "shape", "side", "device")
 """What makes a row one and the same."""
-PACKAGES = ("keras-hub", "tensorflow-text", "torch", "transformers", "tokenizers")
+PACKAGES = ("keras-hub", "tensorflow-text", "transformers", "tokenizers")
 """Of the peers; `benchmarks.stored.conditions` names ours."""
 NAMES = {"minibert": "minibert", "keras-hub": "keras-hub", "pytorch": "PyTorch", "pytorch-full": "PyTorch, all logits"}
 _OWN = ("classifier steps", "step"), ("masking", "way")
@@ -37,15 +41,36 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
         ArtifactError: It cannot be read, is none, or has nothing that was timed beside the notebook's version.
     """
     try:
-        found = [_row(timed) for timed in json.loads(path.read_text(encoding="utf-8"))["benchmarks"]]
+        result = json.loads(path.read_text(encoding="utf-8"))
+        found = [_row(timed) for timed in result["benchmarks"]]
+        measured = {
+            "commit": result["commit_info"]["id"],
+            "machine": result["machine_info"]["minibert"]["identity"],
+            "packages": result["machine_info"]["environment"]["packages"],
+        }
     except OSError as error:
         raise ArtifactError(f"{path}: a result of pytest-benchmark is required, but {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: a result of pytest-benchmark is required, but {error!r} came") from None
+    for name, value in _here().items():
+        if measured[name] != value:
+            raise ArtifactError(
+                f"{path}: {name}: {value} is required, as here, but it was measured with {measured[name]}"
+            )
     rows = [row for row in found if row is not None]
     if not rows:
         raise ArtifactError(f"{path}: times beside the notebook's version are required, but none is there")
     return rows
+
+
+def _here() -> dict[str, Any]:
+    """What a result must have been measured with."""
+    packages = describe_environment()["packages"]
+    return {
+        "commit": commit_of(CHECKOUT),
+        "machine": describe_machine()["identity"],
+        "packages": {name: version for name, version in packages.items() if version},
+    }
 
 
 def _row(timed: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -60,6 +85,7 @@ def _row(timed: Mapping[str, Any]) -> dict[str, Any] | None:
         "group": group if detail is None else f"{group}: {detail}",
         "shape": given.get("shape") or given["size"],
         "side": given.get("side") or given["code"],
+        "device": timed["extra_info"]["device"],
         "ratio": ratio,
         "quartiles": [low, high],
         "seconds": timed["stats"]["median"],

@@ -1,7 +1,7 @@
 """What is used of transformers, imported so that TensorFlow may be in the process, too.
 
-Triton, which PyTorch's wheels bring on Linux, and TensorFlow each have an LLVM of their own, and where TensorFlow's is
-loaded, loading the other ends the process (torch 2.14 beside TensorFlow 2.21). Nothing here compiles with it.
+Triton, which PyTorch's wheels bring on Linux, and TensorFlow each have an LLVM of their own, and where one is loaded,
+loading the other ends the process (torch 2.14 beside TensorFlow 2.21). Nothing here compiles with it, so it is hidden.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-if "tensorflow" in sys.modules:
-    modules: dict[str, Any] = sys.modules
-    modules.setdefault("triton", None)  # as if it were not installed
+modules: dict[str, Any] = sys.modules
+modules.setdefault("triton", None)  # as if it were not installed
 
-from transformers import (
+from transformers import (  # noqa: E402
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,

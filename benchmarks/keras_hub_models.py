@@ -24,7 +24,7 @@ import keras_hub
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.keras_hub_text import encode, features_of, masker, selection_length, tokenizer
+from benchmarks.keras_hub_text import build_encoder, build_masker, features_of, selection_length
 from benchmarks.workloads import Parts, batches_of, fetch, weights_by_part
 from minibert.batches import Arrays
 from minibert.settings import RunSettings
@@ -147,15 +147,16 @@ class KerasHubEpoch:
     """
 
     def __init__(self, settings: RunSettings, token_ids: np.ndarray) -> None:
-        mask = masker(settings)
+        mask = build_masker(settings)
 
         def masked(batch: Any) -> tuple[dict[str, Any], Any, Any]:
             found = mask(batch)
             features = {**features_of(found["token_ids"]), "mask_positions": found["mask_positions"]}
             return features, found["mask_ids"], found["mask_weights"]
 
-        rows = tf.data.Dataset.from_tensor_slices(token_ids.astype(np.int32)).shuffle(1_000)
-        self._batches = rows.batch(settings.pretrain.batch_size).map(masked).prefetch(tf.data.AUTOTUNE)
+        batches = tf.data.Dataset.from_tensor_slices(token_ids.astype(np.int64)).shuffle(1_000)
+        batches = batches.batch(settings.pretrain.batch_size)
+        self._batches = batches.map(masked, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
         self._model = build_masked_lm(settings)
         self.losses: list[float] = []
 
@@ -174,25 +175,25 @@ class KerasHubAnswers:
 
     def __init__(self, settings: RunSettings, vocabulary: Vocabulary) -> None:
         self._words, self._mask_id = vocabulary.words, vocabulary.mask_id
-        self._tokenizer = tokenizer(settings.text, vocabulary)
+        self.encode = build_encoder(settings.text, vocabulary)
         self._classifier, self._masked_lm = build_classifier(settings, frozen=True), build_masked_lm(settings)
 
     def logits(self, texts: list[str], batch_size: int) -> np.ndarray:
         """The logit of label 1, float (texts,)."""
-        features = features_of(encode(self._tokenizer, texts))
+        features = features_of(self.encode(texts))
         found = self._classifier.predict(features, batch_size=batch_size, verbose=0)
         return found[:, 1] - found[:, 0]
 
     def fill(self, sentence: str, top_k: int) -> list[str]:
         """The likeliest words for the sentence's ``[mask]``, whose position alone is projected."""
-        token_ids = encode(self._tokenizer, [sentence])
+        token_ids = self.encode([sentence])
         place = np.flatnonzero(token_ids[0] == self._mask_id)[:1]
         logits = self._masked_lm.predict({**features_of(token_ids), "mask_positions": place[None]}, verbose=0)[0, 0]
         return [self._words[i] for i in logits.argsort()[-top_k:][::-1]]
 
     def fill_by_hand(self, sentence: str, top_k: int) -> list[str]:
         """The same by the backbone's output and its head."""
-        token_ids = encode(self._tokenizer, [sentence])
+        token_ids = self.encode([sentence])
         place = np.flatnonzero(token_ids[0] == self._mask_id)[:1]
         hidden = self._masked_lm.backbone(features_of(token_ids))["sequence_output"]
         logits = np.asarray(self._masked_lm.masked_lm_head(hidden, place[None]))[0, 0]

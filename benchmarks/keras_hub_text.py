@@ -1,12 +1,14 @@
-"""keras-hub's own encoding and masking at our settings; both need tensorflow-text, which keras-hub brings on Linux.
+"""keras-hub's own encoding and masking at our settings, by tensorflow-text, which keras-hub brings on Linux.
 
-Its tokenizer is one of word pieces. With a vocabulary of whole words only, on texts that are standardized and split as
-the notebooks do, it gives the same ids as theirs.
+Both are called within a ``tf.function``, as in a ``tf.data`` pipeline: called eagerly, the keras-hub of today goes
+through Python lists. The tokenizer is one of word pieces. With a vocabulary of whole words only, on
+texts that are standardized and split as the notebooks do, it gives the same ids as theirs.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras_hub
@@ -20,23 +22,19 @@ from minibert.text import Vocabulary
 _PADDING = "[PAD]"
 
 
-def tokenizer(settings: TextSettings, vocabulary: Vocabulary) -> Any:
-    """Words (texts, none, ragged) to ids (texts, sequence)."""
-    return keras_hub.tokenizers.WordPieceTokenizer(
+def build_encoder(settings: TextSettings, vocabulary: Vocabulary) -> Callable[[list[str]], np.ndarray]:
+    """Raw texts to ids, int32 (texts, sequence)."""
+    tokenizer = keras_hub.tokenizers.WordPieceTokenizer(
         vocabulary=[_PADDING, *vocabulary.words[1:]],  # its own matcher allows no empty word
         sequence_length=settings.sequence_length,
         split=False,
     )
-
-
-def encode(made: Any, texts: list[str]) -> np.ndarray:
-    """Ids, int32 (texts, sequence).
-
-    Args:
-        made: From `tokenizer`.
-        texts: Raw texts.
-    """
-    return np.asarray(made(tf.strings.split(standardize(tf.constant(texts)))))
+    encode = tf.function(
+        lambda texts: tokenizer(tf.strings.split(standardize(texts))),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
+    )
+    return lambda texts: encode(tf.constant(texts)).numpy()
 
 
 def selection_length(settings: RunSettings) -> int:
@@ -44,16 +42,25 @@ def selection_length(settings: RunSettings) -> int:
     return math.floor(settings.masking.selection_rate * settings.text.sequence_length)
 
 
-def masker(settings: RunSettings) -> Any:
-    """Ids (batch, sequence) to masked ones with ``mask_positions``, ``mask_ids`` and ``mask_weights``; unseeded."""
+def selected_counts(token_ids: np.ndarray, settings: RunSettings) -> np.ndarray:
+    """Positions that are selected of each example, (examples,): 15 % rounded up, and no more than are kept."""
+    selectable = (token_ids > 2).sum(axis=1).astype(np.float32)
+    wanted = np.ceil(np.float32(settings.masking.selection_rate) * selectable)
+    return np.minimum(wanted, selection_length(settings)).astype(int)
+
+
+def build_masker(settings: RunSettings) -> Callable[[Any], dict[str, Any]]:
+    """Ids, int64 (batch, sequence), to masked ones, ``mask_positions``, ``mask_ids`` and ``mask_weights``; unseeded."""
     masking = settings.masking
-    return keras_hub.layers.MaskedLMMaskGenerator(
+    generator = keras_hub.layers.MaskedLMMaskGenerator(
         vocabulary_size=masking.required_vocabulary_size,
         mask_selection_rate=masking.selection_rate,
         mask_token_id=masking.mask_id,
         mask_selection_length=selection_length(settings),
         unselectable_token_ids=[0, 1, 2],
     )
+    signature = [tf.TensorSpec([None, settings.text.sequence_length], tf.int64)]
+    return tf.function(generator, input_signature=signature, autograph=False)
 
 
 def features_of(token_ids: Any) -> dict[str, Any]:

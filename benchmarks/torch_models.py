@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.hugging_face import BertConfig, BertForMaskedLM, BertForSequenceClassification
-from benchmarks.torch_text import encode, masker, tokenizer
+from benchmarks.torch_text import build_encoder, build_masker
 from benchmarks.workloads import Parts, batches_of
 from minibert.batches import Arrays
 from minibert.settings import RunSettings
@@ -40,7 +40,11 @@ class TorchStep:
     def __init__(self, settings: RunSettings, step: str, device: str = "cpu") -> None:
         self.device = torch.device(DEVICES[device])
         is_masked_lm = step == "masked_lm"
-        make, inputs = (BertForMaskedLM, self._masked) if is_masked_lm else (BertForSequenceClassification, self._whole)
+        make, inputs = (
+            (BertForMaskedLM, self._masked_lm_inputs)
+            if is_masked_lm
+            else (BertForSequenceClassification, self._classifier_inputs)
+        )
         self.model = make(_config(settings)).to(self.device)
         self.model.train()
         self.model.bert.requires_grad_(step != "frozen")
@@ -82,15 +86,15 @@ class TorchStep:
         logits = self.model.cls(hidden.reshape(-1, hidden.shape[-1])[positions])
         return torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
 
-    def _masked(self, batch: Arrays) -> tuple[Any, Any, Any]:
+    def _masked_lm_inputs(self, batch: Arrays) -> tuple[Any, Any, Any]:
         is_selected = batch["sample_weight"] == 1
-        return self._integers(batch["token_ids"], batch["positions"][is_selected], batch["labels"][is_selected])
+        return self._on_device(batch["token_ids"], batch["positions"][is_selected], batch["labels"][is_selected])
 
-    def _whole(self, batch: Arrays) -> tuple[Any, Any, Any]:
-        token_ids, labels = self._integers(batch["token_ids"], batch["labels"])
+    def _classifier_inputs(self, batch: Arrays) -> tuple[Any, Any, Any]:
+        token_ids, labels = self._on_device(batch["token_ids"], batch["labels"])
         return token_ids, None, labels
 
-    def _integers(self, *arrays: Any) -> Any:
+    def _on_device(self, *arrays: Any) -> Any:
         return tuple(torch.from_numpy(array.astype(np.int64)).to(self.device) for array in arrays)
 
 
@@ -115,7 +119,7 @@ class TorchEpoch:
 
     def __init__(self, settings: RunSettings, token_ids: np.ndarray, device: str = "cpu") -> None:
         self._step = TorchStep(settings, "masked_lm", device)
-        mask = masker(settings.masking)
+        mask = build_masker(settings.masking)
         self._batches = torch.utils.data.DataLoader(
             torch.from_numpy(token_ids.astype(np.int64)),
             batch_size=settings.pretrain.batch_size,
@@ -144,33 +148,33 @@ class TorchAnswers:
 
     def __init__(self, settings: RunSettings, vocabulary: Vocabulary, device: str = "cpu") -> None:
         self._device, self._words, self._mask_id = torch.device(DEVICES[device]), vocabulary.words, vocabulary.mask_id
-        self._tokenizer, config = tokenizer(settings.text, vocabulary), _config(settings)
+        self.encode, config = build_encoder(settings.text, vocabulary), _config(settings)
         self._classifier = BertForSequenceClassification(config).to(self._device).eval()
         self._masked_lm = BertForMaskedLM(config).to(self._device).eval()
 
     @torch.inference_mode()
     def logits(self, texts: list[str], batch_size: int) -> np.ndarray:
         """The logit of label 1, float (texts,)."""
-        batches = torch.from_numpy(encode(self._tokenizer, texts)).split(batch_size)
+        batches = torch.from_numpy(self.encode(texts)).split(batch_size)
         found = torch.cat([self._classifier(batch.to(self._device)).logits for batch in batches]).cpu().numpy()
         return found[:, 1] - found[:, 0]
 
     @torch.inference_mode()
     def fill(self, sentence: str, top_k: int) -> list[str]:
         """The likeliest words for the sentence's ``[mask]``, of logits at every position, as transformers' pipeline."""
-        token_ids, place = self._masked(sentence)
+        token_ids, place = self._inputs(sentence)
         best = self._masked_lm(token_ids).logits[0, place].topk(top_k).indices
         return [self._words[i] for i in best.tolist()]
 
     @torch.inference_mode()
     def fill_by_hand(self, sentence: str, top_k: int) -> list[str]:
         """The same by the encoder's output and its head."""
-        token_ids, place = self._masked(sentence)
+        token_ids, place = self._inputs(sentence)
         best = self._masked_lm.cls(self._masked_lm.bert(token_ids).last_hidden_state[0, place]).topk(top_k).indices
         return [self._words[i] for i in best.tolist()]
 
-    def _masked(self, sentence: str) -> tuple[Any, int]:
-        token_ids = torch.from_numpy(encode(self._tokenizer, [sentence])).to(self._device)
+    def _inputs(self, sentence: str) -> tuple[Any, int]:
+        token_ids = torch.from_numpy(self.encode([sentence])).to(self._device)
         return token_ids, int(torch.nonzero(token_ids[0] == self._mask_id)[0])
 
 

@@ -21,7 +21,7 @@ PADDING, UNKNOWN, MASK = "[PAD]", "[UNK]", "[mask]"
 _REMOVED = "".join(f"\\{mark}" for mark in string.punctuation if mark not in '[]"')
 
 
-def tokenizer(settings: TextSettings, vocabulary: Vocabulary | None = None) -> Any:
+def build_tokenizer(settings: TextSettings, vocabulary: Vocabulary | None = None) -> Any:
     """A tokenizer with a vocabulary, or one that can learn it.
 
     Args:
@@ -45,24 +45,20 @@ def tokenizer(settings: TextSettings, vocabulary: Vocabulary | None = None) -> A
 
 def learned_words(texts: list[str], settings: TextSettings) -> list[str]:
     """The words by id that the library's trainer learns, with ``[mask]`` in the place of the least frequent one."""
-    made, size = tokenizer(settings), settings.vocabulary_size
+    tokenizer, size = build_tokenizer(settings), settings.vocabulary_size
     trainer = trainers.WordLevelTrainer(vocab_size=size - 1, show_progress=False, special_tokens=[PADDING, UNKNOWN])
-    made.train_from_iterator(texts, trainer)
-    ids = made.get_vocab()
+    tokenizer.train_from_iterator(texts, trainer)
+    ids = tokenizer.get_vocab()
     return [*sorted(ids, key=ids.__getitem__), MASK]
 
 
-def encode(made: Any, texts: list[str]) -> np.ndarray:
-    """Ids, int64 (texts, sequence).
-
-    Args:
-        made: From `tokenizer`.
-        texts: Raw texts.
-    """
-    return np.array([found.ids for found in made.encode_batch_fast(texts)])
+def build_encoder(settings: TextSettings, vocabulary: Vocabulary) -> Callable[[list[str]], np.ndarray]:
+    """Raw texts to ids, int64 (texts, sequence)."""
+    tokenizer = build_tokenizer(settings, vocabulary)
+    return lambda texts: np.array([found.ids for found in tokenizer.encode_batch_fast(texts)])
 
 
-def masker(settings: MaskingSettings) -> Callable[[Any], tuple[Any, Any]]:
+def build_masker(settings: MaskingSettings) -> Callable[[Any], tuple[Any, Any]]:
     """Ids (batch, sequence) to masked ones and labels, -100 where none is selected; unseeded."""
     size = settings.required_vocabulary_size
     words = {PADDING: 0, UNKNOWN: 1, **{f"word{i}": i for i in range(2, size - 1)}, MASK: size - 1}

@@ -183,11 +183,12 @@ def test_every_sides_classifier_moves_what_it_trains(side, step):
     assert (moved["encoder"] > 0) == (step == "unfrozen")
 
 
-def test_transformers_can_be_imported_after_tensorflow():
+@pytest.mark.parametrize("order", ["tensorflow, benchmarks.torch_models", "benchmarks.torch_models, tensorflow"])
+def test_transformers_can_be_imported_beside_tensorflow(order):
     """PyTorch's wheels bring Triton, whose library ends a process that has TensorFlow's."""
     if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")):
         pytest.skip("not run: torch or transformers is not installed (the extra `peers` has them)")
-    code = "import tensorflow, benchmarks.torch_models"
+    code = f"import {order}"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=200, check=False
     )

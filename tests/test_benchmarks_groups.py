@@ -21,12 +21,23 @@ def timed(group: str, seconds: list[float], beside: list[float], **params: str) 
         "group": group,
         "params": params,
         "stats": {"data": seconds, "median": sorted(seconds)[len(seconds) // 2]},
-        "extra_info": {"reference_data": beside, "reference_seconds": sorted(beside)[len(beside) // 2]},
+        "extra_info": {
+            "device": "cpu",
+            "reference_data": beside,
+            "reference_seconds": sorted(beside)[len(beside) // 2],
+        },
     }
 
 
-def result_file(path: Path, *benchmarks: dict[str, Any]) -> Path:
-    path.write_text(json.dumps({"benchmarks": list(benchmarks)}), encoding="utf-8")
+def result_file(path: Path, *benchmarks: dict[str, Any], **changes: Any) -> Path:
+    """A result of this machine, this commit and these packages, but for what is changed."""
+    here = {**groups._here(), **changes}
+    content = {
+        "commit_info": {"id": here["commit"]},
+        "machine_info": {"minibert": {"identity": here["machine"]}, "environment": {"packages": here["packages"]}},
+        "benchmarks": list(benchmarks),
+    }
+    path.write_text(json.dumps(content), encoding="utf-8")
     return path
 
 
@@ -50,6 +61,18 @@ def test_a_side_has_a_column_and_a_group_at_a_shape_has_a_line(tmp_path, capsys)
     assert [row["ratio"] for row in kept] == pytest.approx([2.0, 0.5, 2.0])
 
 
+@pytest.mark.parametrize("name", ["commit", "machine", "packages"])
+def test_a_result_of_elsewhere_is_refused(name, tmp_path, capsys):
+    path = result_file(tmp_path / "result.json", **{name: "another"})
+    assert groups.main([str(path)]) != 0
+    assert f"{path}: {name}: " in capsys.readouterr().err
+
+
+def test_a_result_without_times_beside_the_notebook_is_refused(tmp_path, capsys):
+    assert groups.main([str(result_file(tmp_path / "result.json"))]) != 0
+    assert "times beside the notebook's version are required, but none is there" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "what"),
     [
@@ -57,7 +80,7 @@ def test_a_side_has_a_column_and_a_group_at_a_shape_has_a_line(tmp_path, capsys)
         ("{", "JSONDecodeError"),
         ('{"benchmarks": 3}', "TypeError"),
         ('{"benchmarks": [{}]}', "KeyError('extra_info')"),
-        ('{"benchmarks": []}', "times beside the notebook's version are required, but none is there"),
+        ('{"benchmarks": []}', "KeyError('commit_info')"),
     ],
 )
 def test_what_is_no_result_is_refused_in_one_line(content, what, tmp_path, capsys):
