@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.measuring import SHAPE_PARAMETERS, Steps, require_installed, step_facts, time_beside
-from benchmarks.workers import OURS
+from benchmarks.workers import GROUP_SIDES, OURS
 from benchmarks.workloads import PREPARED_BATCHES
 
 
@@ -18,7 +18,7 @@ from benchmarks.workloads import PREPARED_BATCHES
 @pytest.mark.benchmark(group="classifier steps")
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
 @pytest.mark.parametrize("step", ["frozen", "unfrozen"])
-@pytest.mark.parametrize("side", [OURS, "notebook", "keras-hub", "pytorch"])
+@pytest.mark.parametrize("side", GROUP_SIDES)
 def test_classifier_step(benchmark: Any, device: str, side: str, step: str, shape: str) -> None:
     require_installed(side)
     steps = Steps(side, shape, step, device)

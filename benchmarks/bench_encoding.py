@@ -19,6 +19,7 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.measuring import SHAPE_PARAMETERS, Work, require_installed, time_beside
+from benchmarks.workers import GROUP_SIDES, TEXT_MODULES
 from benchmarks.workloads import shape_settings
 from minibert.perf.shapes import raw_reviews
 from minibert.text import Vocabulary, encode, learn_vocabulary, split_words
@@ -75,7 +76,7 @@ def test_learn_vocabulary(benchmark: Any, side: str, shape: str) -> None:
 @pytest.mark.bench
 @pytest.mark.benchmark(group="encoding: ids")
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
-@pytest.mark.parametrize("side", ["minibert", "notebook", "keras-hub", "pytorch"])
+@pytest.mark.parametrize("side", GROUP_SIDES)
 def test_encode(benchmark: Any, side: str, shape: str) -> None:
     require_installed(side)
     from benchmarks import notebook_text
@@ -91,8 +92,7 @@ def test_encode(benchmark: Any, side: str, shape: str) -> None:
         return notebook_text.encode(layer, texts)
 
     def peers_encoding() -> Work:
-        text: Any = importlib.import_module(f"benchmarks.{'torch' if side == 'pytorch' else 'keras_hub'}_text")
-        encode_by_peer = text.build_encoder(settings, vocabulary)
+        encode_by_peer = importlib.import_module(TEXT_MODULES[side]).build_encoder(settings, vocabulary)
         return lambda: encode_by_peer(texts)
 
     work = {"minibert": encode_by_minibert, "notebook": encode_by_notebook}.get(side) or peers_encoding()

@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.arithmetic import step_flops
 from benchmarks.measuring import SHAPE_PARAMETERS, Steps, require_installed, time_beside
-from benchmarks.workers import OURS
+from benchmarks.workers import GROUP_SIDES, OURS, build_for
 from benchmarks.workloads import OurStep, shape_settings, shape_token_ids
 from minibert.masking import mask_tokens
 from minibert.settings import RunSettings
@@ -79,32 +79,26 @@ class NotebookEpoch:
         self.losses.append(self._model.fit(self._batches, epochs=1, shuffle=False, verbose=0).history["loss"][-1])
 
 
-def own_epoch(side: str, settings: RunSettings, token_ids: np.ndarray, device: str) -> Any:
-    """A side's epoch, to be called, which remembers its losses."""
-    if side == "keras-hub":
-        from benchmarks.keras_hub_models import KerasHubEpoch
-
-        return KerasHubEpoch(settings, token_ids)
-    if side == "pytorch":
-        from benchmarks.devices import require_torch_device
-        from benchmarks.torch_models import TorchEpoch
-
-        require_torch_device(device)
-        return TorchEpoch(settings, token_ids, device)
-    return OurEpoch(settings, token_ids) if side == OURS else NotebookEpoch(settings, token_ids)
+EPOCHS = {
+    OURS: (__name__, "OurEpoch"),
+    "notebook": (__name__, "NotebookEpoch"),
+    "keras-hub": ("benchmarks.keras_hub_models", "KerasHubEpoch"),
+    "pytorch": ("benchmarks.torch_models", "TorchEpoch"),
+}
+"""Side -> the module and the class of its epoch, which is called and remembers its losses."""
 
 
 @pytest.mark.bench
 @pytest.mark.benchmark(group="epoch")
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
-@pytest.mark.parametrize("side", [OURS, "notebook", "keras-hub", "pytorch"])
+@pytest.mark.parametrize("side", GROUP_SIDES)
 def test_epoch(benchmark: Any, device: str, side: str, shape: str) -> None:
     require_installed(side)
     settings = shape_settings(shape)
     token_ids = shape_token_ids(settings, STEPS_PER_EPOCH[shape])
     if device != "cpu" and side == OURS:
         Steps(side, shape, "masked_lm", device).check_device(device)
-    timed = own_epoch(side, settings, token_ids, device)
+    timed = build_for(side, *EPOCHS[side], settings, token_ids, device=device)
     reference = None if side == "notebook" else NotebookEpoch(settings, token_ids)
     masked = mask_tokens(token_ids, seed=settings.seed, settings=settings.masking)
     steps, selected = STEPS_PER_EPOCH[shape], int(masked.sample_weight.sum())

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.measuring import SHAPE_PARAMETERS, require_installed, time_beside
-from benchmarks.workers import OURS
+from benchmarks.workers import GROUP_SIDES, OURS, PEERS, build_for
 from benchmarks.workloads import shape_settings
 from minibert.perf.shapes import raw_reviews
 from minibert.scoring import score
@@ -27,8 +27,11 @@ from minibert.text import Vocabulary, encode, learn_vocabulary
 
 REVIEWS = {"tiny": 256, "amazon": 1_024, "imdb": 512}
 BATCH_SIZE, TOP_K = 32, 5
-PEERS = ("keras-hub", "pytorch")
-SIDES = (OURS, "notebook", *PEERS)
+ANSWERS = {
+    "keras-hub": ("benchmarks.keras_hub_models", "KerasHubAnswers"),
+    "pytorch": ("benchmarks.torch_models", "TorchAnswers"),
+}
+"""Peer -> the module and the class of its models."""
 
 
 class Prepared:
@@ -55,16 +58,8 @@ class Prepared:
 
 
 def answers_of(side: str, made: Prepared, device: str) -> Any:
-    """A peer's models."""
-    if side == "keras-hub":
-        from benchmarks.keras_hub_models import KerasHubAnswers
-
-        return KerasHubAnswers(made.settings, made.vocabulary)
-    from benchmarks.devices import require_torch_device
-    from benchmarks.torch_models import TorchAnswers
-
-    require_torch_device(device)
-    return TorchAnswers(made.settings, made.vocabulary, device)
+    """A peer's models; None for ours and the notebook's, which are prepared."""
+    return build_for(side, *ANSWERS[side], made.settings, made.vocabulary, device=device) if side in PEERS else None
 
 
 def check_answers(answers: Any, made: Prepared) -> None:
@@ -78,7 +73,7 @@ def check_answers(answers: Any, made: Prepared) -> None:
 @pytest.mark.bench
 @pytest.mark.benchmark(group="prediction: classify")
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("side", GROUP_SIDES)
 def test_classify(benchmark: Any, device: str, side: str, shape: str) -> None:
     require_installed(side)
     from benchmarks import notebook_models, notebook_text
@@ -107,7 +102,7 @@ def test_classify(benchmark: Any, device: str, side: str, shape: str) -> None:
         found = score(answers.logits(made.texts, BATCH_SIZE), labels)
         return found.loss, found.accuracy
 
-    answers = answers_of(side, made, device) if side in PEERS else None
+    answers = answers_of(side, made, device)
     work = {OURS: ours, "notebook": theirs}.get(side, answer_by_peer)
     found = time_beside(benchmark, work, None if side == "notebook" else theirs, made.facts, side=side, device=device)
 
@@ -122,7 +117,7 @@ def test_classify(benchmark: Any, device: str, side: str, shape: str) -> None:
 @pytest.mark.bench
 @pytest.mark.benchmark(group="prediction: fill mask")
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("side", GROUP_SIDES)
 def test_fill_mask(benchmark: Any, device: str, side: str, shape: str) -> None:
     require_installed(side)
     from benchmarks import notebook_text
@@ -145,7 +140,7 @@ def test_fill_mask(benchmark: Any, device: str, side: str, shape: str) -> None:
         return [made.vocabulary.words[i] for i in best]
 
     facts = {"tokens": made.settings.text.sequence_length, "texts": 1, "masked_tokens": 1}
-    answers = answers_of(side, made, device) if side in PEERS else None
+    answers = answers_of(side, made, device)
     work = {OURS: ours, "notebook": theirs}.get(side) or (lambda: answers.fill(sentence, TOP_K))
     found = time_beside(benchmark, work, None if side == "notebook" else theirs, facts, side=side, device=device)
 

@@ -40,7 +40,7 @@ import numpy as np
 from benchmarks.devices import as_a_run, claim_tensorflow_device
 from benchmarks.workloads import STEPS, OurStep, shape_settings
 from minibert.allocator import keep_freed_memory
-from minibert.fingerprints import HELD_ROWS, TraceWriter, trace_name
+from minibert.fingerprints import TraceWriter, trace_name
 from minibert.perf.statistics import estimate, pseudo_median
 
 PRESETS = {1: "imdb", 2: "amazon"}
@@ -161,7 +161,7 @@ class Stepper:
             path, header = Path(self._folder.name) / trace_name(made.stage), self._step.trace_header(self._batches[0])
             self._trace = _SpreadTrace(path, header, steps=0)
             result = self._step(0, self._batches[0])
-            for number in range(HELD_ROWS):  # written once, so that the first step's share is known
+            for number in range(self._trace.held_rows):  # written once, so that the first step's share is known
                 self._trace.append(
                     number, loss_bits=result.loss_bits, batch=self._batches[0], fingerprint=result.fingerprint
                 )

@@ -31,7 +31,6 @@ KEYS = ("group", "shape", "side", "device")
 PACKAGES = ("keras-hub", "tensorflow-text", "transformers", "tokenizers")
 """Of the peers; `benchmarks.stored.conditions` names ours."""
 NAMES = {"minibert": "minibert", "keras-hub": "keras-hub", "pytorch": "PyTorch", "pytorch-full": "PyTorch, all logits"}
-_OWN = ("classifier steps", "step"), ("masking", "way")
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -77,14 +76,13 @@ def _row(timed: Mapping[str, Any]) -> dict[str, Any] | None:
     beside = timed["extra_info"].get("reference_data")
     if not beside:
         return None
-    given, group = timed["params"], timed["group"]
+    details = [value for name, value in timed["params"].items() if name not in KEYS]
     seconds = timed["stats"]["data"]
     low, ratio, high = np.quantile(np.array(beside) / np.array(seconds), [0.25, 0.5, 0.75]).tolist()
-    detail = next((given[name] for of_group, name in _OWN if of_group == group), None)
     return {
-        "group": group if detail is None else f"{group}: {detail}",
-        "shape": given.get("shape") or given["size"],
-        "side": given.get("side") or given["code"],
+        "group": ": ".join([timed["group"], *details]),
+        "shape": timed["params"]["shape"],
+        "side": timed["params"]["side"],
         "device": timed["extra_info"]["device"],
         "ratio": ratio,
         "quartiles": [low, high],

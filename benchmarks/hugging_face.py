@@ -7,10 +7,8 @@ loading the other ends the process (torch 2.14 beside TensorFlow 2.21). Nothing 
 from __future__ import annotations
 
 import sys
-from typing import Any
 
-modules: dict[str, Any] = sys.modules
-modules.setdefault("triton", None)  # as if it were not installed
+sys.modules.setdefault("triton", None)  # as if it were not installed
 
 from transformers import (  # noqa: E402
     BertConfig,

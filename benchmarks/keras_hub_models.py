@@ -186,18 +186,22 @@ class KerasHubAnswers:
 
     def fill(self, sentence: str, top_k: int) -> list[str]:
         """The likeliest words for the sentence's ``[mask]``, whose position alone is projected."""
-        token_ids = self.encode([sentence])
-        place = np.flatnonzero(token_ids[0] == self._mask_id)[:1]
-        logits = self._masked_lm.predict({**features_of(token_ids), "mask_positions": place[None]}, verbose=0)[0, 0]
-        return [self._words[i] for i in logits.argsort()[-top_k:][::-1]]
+        features = self._masked(sentence)
+        return self._likeliest(self._masked_lm.predict(features, verbose=0), top_k)
 
     def fill_by_hand(self, sentence: str, top_k: int) -> list[str]:
         """The same by the backbone's output and its head."""
+        features = self._masked(sentence)
+        positions = features.pop("mask_positions")
+        hidden = self._masked_lm.backbone(features)["sequence_output"]
+        return self._likeliest(np.asarray(self._masked_lm.masked_lm_head(hidden, positions)), top_k)
+
+    def _masked(self, sentence: str) -> dict[str, Any]:
         token_ids = self.encode([sentence])
-        place = np.flatnonzero(token_ids[0] == self._mask_id)[:1]
-        hidden = self._masked_lm.backbone(features_of(token_ids))["sequence_output"]
-        logits = np.asarray(self._masked_lm.masked_lm_head(hidden, place[None]))[0, 0]
-        return [self._words[i] for i in logits.argsort()[-top_k:][::-1]]
+        return {**features_of(token_ids), "mask_positions": np.flatnonzero(token_ids[0] == self._mask_id)[None, :1]}
+
+    def _likeliest(self, logits: np.ndarray, top_k: int) -> list[str]:
+        return [self._words[i] for i in logits[0, 0].argsort()[-top_k:][::-1]]
 
 
 @contextmanager

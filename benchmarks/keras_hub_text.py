@@ -44,7 +44,7 @@ def selection_length(settings: RunSettings) -> int:
 
 def selected_counts(token_ids: np.ndarray, settings: RunSettings) -> np.ndarray:
     """Positions that are selected of each example, (examples,): 15 % rounded up, and no more than are kept."""
-    selectable = (token_ids > 2).sum(axis=1).astype(np.float32)
+    selectable = (~np.isin(token_ids, settings.masking.protected_ids)).sum(axis=1).astype(np.float32)
     wanted = np.ceil(np.float32(settings.masking.selection_rate) * selectable)
     return np.minimum(wanted, selection_length(settings)).astype(int)
 
@@ -58,10 +58,22 @@ def build_masker(settings: RunSettings) -> Callable[[Any], dict[str, Any]]:
         mask_selection_rate=masking.selection_rate,
         mask_token_id=masking.mask_id,
         mask_selection_length=selection_length(settings),
-        unselectable_token_ids=[0, 1, 2],
+        unselectable_token_ids=list(masking.protected_ids),
     )
     signature = [tf.TensorSpec([None, settings.text.sequence_length], tf.int64)]
     return tf.function(generator, input_signature=signature, autograph=False)
+
+
+def unpacked(token_ids: np.ndarray, batch: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `build_masker`'s function made of ids, as masked ids, labels and weights, each of the ids' shape."""
+    masked, positions, ids, counted = (
+        np.asarray(batch[name]) for name in ("token_ids", "mask_positions", "mask_ids", "mask_weights")
+    )
+    labels, weight = token_ids.copy(), np.zeros(token_ids.shape)
+    examples, places = np.nonzero(counted)
+    at = (examples, positions[examples, places])
+    labels[at], weight[at] = ids[examples, places], 1
+    return masked, labels, weight
 
 
 def features_of(token_ids: Any) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class TorchEpoch:
 
     def __init__(self, settings: RunSettings, token_ids: np.ndarray, device: str = "cpu") -> None:
         self._step = TorchStep(settings, "masked_lm", device)
-        mask = build_masker(settings.masking)
+        mask = build_masker(settings)
         self._batches = torch.utils.data.DataLoader(
             torch.from_numpy(token_ids.astype(np.int64)),
             batch_size=settings.pretrain.batch_size,

@@ -37,6 +37,12 @@ SIDES = {
 }
 """Side -> the module and the class of its workload."""
 
+TEXT_MODULES = {"keras-hub": "benchmarks.keras_hub_text", "pytorch": "benchmarks.torch_text"}
+"""Peer -> the module of its encoding (`build_encoder`) and masking (`build_masker`, `unpacked`)."""
+PEERS = tuple(TEXT_MODULES)
+"""Those with a version in every group of benchmarks."""
+GROUP_SIDES = (OURS, "notebook", *PEERS)
+
 NEEDED = {
     "keras-hub": ("keras_hub",),
     "pytorch": ("torch", "transformers"),
@@ -84,13 +90,28 @@ def build_workload(side: str, settings: RunSettings, step: str, device: str) -> 
         DeviceError: PyTorch does not see the device.
     """
     module, name = SIDES[side]
+    workload: Workload = build_for(side, module, name, settings, step, device=device)
+    return workload
+
+
+def build_for(side: str, module: str, name: str, *arguments: Any, device: str) -> Any:
+    """An object of a side's class; PyTorch's get the device, too, TensorFlow's are on the one that is claimed.
+
+    Args:
+        side: One of `SIDES`.
+        module: The module of its class.
+        name: The class' name.
+        arguments: What it is made with.
+        device: One of `benchmarks.devices.DEVICES`.
+
+    Raises:
+        DeviceError: PyTorch does not see the device.
+    """
     make = getattr(importlib.import_module(module), name)
     if side not in _TORCH_SIDES:
-        workload: Workload = make(settings, step)
-        return workload
+        return make(*arguments)
     require_torch_device(device)
-    of_torch: Workload = make(settings, step, device)
-    return of_torch
+    return make(*arguments, device)
 
 
 class Child:

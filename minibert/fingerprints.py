@@ -33,8 +33,6 @@ TURNS = 8
 """Steps in which every row of a large weight is fingerprinted once."""
 ACTIVATION_TURNS = 32
 """Likewise every example of a large activation: what differs in it changes the gradients of its own step too."""
-HELD_ROWS = 32
-"""Steps whose rows are written together; until then, the batches' arrays that are checksummed are kept."""
 _FOLDER = "trace"
 _MAXIMUM_HEADER_BYTES = 1 << 20
 
@@ -119,8 +117,8 @@ class TraceWriter:
             written; the latter also from the methods. A trace that is refused is left as it was.
     """
 
-    held_rows = HELD_ROWS
-    """Steps whose rows are written together."""
+    held_rows = 32
+    """Steps whose rows are written together; until then, the batches' arrays that are checksummed are kept."""
 
     def __init__(self, path: Path, header: TraceHeader, *, steps: int, sha256: str | None = None) -> None:
         self._header, self._path = header, path

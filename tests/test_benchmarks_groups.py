@@ -44,7 +44,7 @@ def result_file(path: Path, *benchmarks: dict[str, Any], **changes: Any) -> Path
 def test_a_side_has_a_column_and_a_group_at_a_shape_has_a_line(tmp_path, capsys):
     path = result_file(
         tmp_path / "result.json",
-        timed("masking", [0.1] * 4, [0.1, 0.2, 0.3, 0.2], code="minibert", size="imdb", way="whole"),
+        timed("masking", [0.1] * 4, [0.1, 0.2, 0.3, 0.2], side="minibert", shape="imdb", way="whole"),
         timed("classifier steps", [2.0] * 4, [1.0] * 4, side="pytorch", shape="amazon", step="frozen"),
         timed("classifier steps", [0.5] * 4, [1.0] * 4, side="minibert", shape="amazon", step="frozen"),
         {"group": "gated", "params": None, "stats": {}, "extra_info": {}},

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minibert.fingerprints import HELD_ROWS, TraceHeader
+from minibert.fingerprints import TraceHeader
 from minibert.verify.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,11 +91,11 @@ def test_the_writing_of_many_rows_is_owed_by_each_of_their_steps(
     monkeypatch.setattr(exactness.time, "perf_counter", lambda: float(next(clock)))  # each writing takes 64 s
     trace = exactness._SpreadTrace(tmp_path / "a.trace", TraceHeader("frozen", (), ("a",)), steps=0)
     owed = []
-    for step in range(3 * HELD_ROWS):
+    for step in range(3 * trace.held_rows):
         trace.append(step, loss_bits=0, batch={}, fingerprint=np.zeros(1, np.int32))
         owed.append(trace.owed_seconds())
     trace.close()
-    assert HELD_ROWS == 32
+    assert trace.held_rows == 32
     assert owed[40:50] == [2.0] * 10
     assert owed[63] == 2.0 - 64.0
     assert sum(owed[32:]) == 0.0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 
 from minibert.errors import ArtifactError
-from minibert.fingerprints import HELD_ROWS, TraceHeader, TraceWriter, checksum, encode_trace, read_trace
+from minibert.fingerprints import TraceHeader, TraceWriter, checksum, encode_trace, read_trace
 
 HEADER = TraceHeader("pretrain", ("example_ids", "token_ids"), ("activation a", "gradient a", "weight a"))
 
@@ -81,16 +81,16 @@ def test_synced_rows_can_be_read_before_the_trace_ends(tmp_path):
 
 
 def test_rows_are_held_and_written_together_in_their_order(tmp_path, monkeypatch):
-    path, steps, written = tmp_path / "a.trace", 2 * HELD_ROWS + 3, []
+    path, steps, written = tmp_path / "a.trace", 2 * TraceWriter.held_rows + 3, []
     writer = TraceWriter(path, HEADER, steps=0)
     monkeypatch.setattr(writer, "_written", lambda rows: written.append(rows["step"].tolist()))
     for step in range(steps):
         writer.append(step, **values_of(step))
-        if step == HELD_ROWS + 1:
+        if step == TraceWriter.held_rows + 1:
             writer.flush()
     assert writer.sha256 == write(tmp_path / "at_once.trace", range(steps))
     writer.close()
-    whole, ends = list(range(steps)), (HELD_ROWS, HELD_ROWS + 2, 2 * HELD_ROWS + 2)
+    whole, ends = list(range(steps)), (TraceWriter.held_rows, TraceWriter.held_rows + 2, 2 * TraceWriter.held_rows + 2)
     assert written == [whole[: ends[0]], whole[ends[0] : ends[1]], whole[ends[1] : ends[2]], whole[ends[2] :]]
     assert path.read_bytes() == (tmp_path / "at_once.trace").read_bytes()
     assert writer.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
