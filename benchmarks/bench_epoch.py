@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks.arithmetic import step_flops
-from benchmarks.measuring import SHAPE_PARAMETERS, Steps, require_installed, time_beside
+from benchmarks.measuring import SHAPE_PARAMETERS, Steps, peak_facts, require_installed, time_beside
 from benchmarks.workers import GROUP_SIDES, OURS, build_for
 from benchmarks.workloads import OurStep, shape_settings, shape_token_ids
 from minibert.masking import mask_tokens
@@ -88,6 +88,12 @@ EPOCHS = {
 """Side -> the module and the class of its epoch, which is called and remembers its losses."""
 
 
+def epoch_of(side: str, shape: str, device: str) -> Any:
+    """A side's epoch."""
+    settings = shape_settings(shape)
+    return build_for(side, *EPOCHS[side], settings, shape_token_ids(settings, STEPS_PER_EPOCH[shape]), device=device)
+
+
 @pytest.mark.bench
 @pytest.mark.benchmark(group="epoch")
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
@@ -98,8 +104,8 @@ def test_epoch(benchmark: Any, device: str, side: str, shape: str) -> None:
     token_ids = shape_token_ids(settings, STEPS_PER_EPOCH[shape])
     if device != "cpu" and side == OURS:
         Steps(side, shape, "masked_lm", device).check_device(device)
-    timed = build_for(side, *EPOCHS[side], settings, token_ids, device=device)
-    reference = None if side == "notebook" else NotebookEpoch(settings, token_ids)
+    timed = epoch_of(side, shape, device)
+    reference = None if side == "notebook" else epoch_of("notebook", shape, device)
     masked = mask_tokens(token_ids, seed=settings.seed, settings=settings.masking)
     steps, selected = STEPS_PER_EPOCH[shape], int(masked.sample_weight.sum())
     facts = {
@@ -108,6 +114,7 @@ def test_epoch(benchmark: Any, device: str, side: str, shape: str) -> None:
         "steps": steps,
         "flops": steps * step_flops(settings, "masked_lm", rows=selected / steps),
         "bytes": token_ids.nbytes,
+        **peak_facts(benchmark, side, device, epoch_of, shape, device),
     }
 
     time_beside(benchmark, timed, reference, facts, side=side, rounds=ROUNDS[shape], device=device)

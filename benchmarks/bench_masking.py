@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from benchmarks import notebook_masking
-from benchmarks.measuring import Work, require_installed, time_beside
+from benchmarks.measuring import Work, peak_facts, require_installed, time_beside
 from benchmarks.workers import GROUP_SIDES, OURS, PEERS, TEXT_MODULES
 from benchmarks.workloads import realistic_token_ids, shape_settings
 from minibert.masking import mask_tokens
@@ -40,6 +40,20 @@ def build_masking(side: str, settings: RunSettings) -> Callable[[np.ndarray, np.
         return lambda token_ids, _: notebook_masking.mask_tokens(token_ids, settings.masking.mask_id)
     mask = importlib.import_module(TEXT_MODULES[side]).build_masker(settings)
     return lambda token_ids, _: mask(token_ids)
+
+
+def masking_work(side: str, shape: str, way: str) -> Work:
+    """A side's masking of all examples, batch by batch; it gives a list of what the side gives for each."""
+    settings, token_ids, batches = workload_of(shape, way)
+    mask, example_ids = build_masking(side, settings), np.arange(len(token_ids))
+    return lambda: [mask(token_ids[batch], example_ids[batch]) for batch in batches]
+
+
+def workload_of(shape: str, way: str) -> tuple[RunSettings, np.ndarray, list[slice]]:
+    """The settings, the ids and the batches that they are masked in."""
+    settings, batch_size = shape_settings(shape), BATCH_SIZES[way]
+    token_ids = realistic_token_ids(EXAMPLES, settings.text.sequence_length, settings.masking.required_vocabulary_size)
+    return settings, token_ids, [slice(start, start + batch_size) for start in range(0, EXAMPLES, batch_size)]
 
 
 def arrays_of(batch: Any) -> list[np.ndarray]:
@@ -77,23 +91,18 @@ def check_result(token_ids: np.ndarray, batches: list[Masked], counts: np.ndarra
 @pytest.mark.parametrize("side", GROUP_SIDES)
 def test_masking(benchmark: Any, side: str, shape: str, way: str) -> None:
     require_installed(side)
-    settings, batch_size = shape_settings(shape), BATCH_SIZES[way]
-    masking, length = settings.masking, settings.text.sequence_length
-    token_ids = realistic_token_ids(EXAMPLES, length, masking.required_vocabulary_size)
-    batches = [slice(start, start + batch_size) for start in range(0, len(token_ids), batch_size)]
-    example_ids, counts = np.arange(len(token_ids)), None
+    settings, token_ids, batches = workload_of(shape, way)
+    counts = None
     if side == "keras-hub":
         from benchmarks.keras_hub_text import selected_counts
 
         counts = selected_counts(token_ids, settings)
 
-    def in_batches(mask: Callable[[np.ndarray, np.ndarray], Any]) -> Work:
-        return lambda: [mask(token_ids[batch], example_ids[batch]) for batch in batches]
-
-    work, reference = (in_batches(build_masking(of, settings)) for of in (side, "notebook"))
+    work, reference = (masking_work(of, shape, way) for of in (side, "notebook"))
     beside = None if side == "notebook" else reference
-    found = time_beside(benchmark, work, beside, {"tokens": token_ids.size}, side=side, rounds=ROUNDS)
+    facts = {"tokens": token_ids.size, **peak_facts(benchmark, side, None, masking_work, shape, way)}
+    found = time_beside(benchmark, work, beside, facts, side=side, rounds=ROUNDS)
 
     masked = [unpacked(side, token_ids[batch], result) for batch, result in zip(batches, found, strict=True)]
-    benchmark.extra_info["masked_tokens"] = check_result(token_ids, masked, counts, masking.mask_id)
+    benchmark.extra_info["masked_tokens"] = check_result(token_ids, masked, counts, settings.masking.mask_id)
     benchmark.extra_info["bytes"] = token_ids.nbytes + sum(array.nbytes for b in found for array in arrays_of(b))

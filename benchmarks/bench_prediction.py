@@ -11,13 +11,16 @@ sentence, keras-hub's sends one position, too, and PyTorch's all.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks.measuring import SHAPE_PARAMETERS, require_installed, time_beside
+from benchmarks.arithmetic import answer_flops
+from benchmarks.measuring import SHAPE_PARAMETERS, Work, peak_facts, require_installed, time_beside
 from benchmarks.workers import GROUP_SIDES, OURS, PEERS, build_for
 from benchmarks.workloads import shape_settings
 from minibert.perf.shapes import raw_reviews
@@ -27,6 +30,7 @@ from minibert.text import Vocabulary, encode, learn_vocabulary
 
 REVIEWS = {"tiny": 256, "amazon": 1_024, "imdb": 512}
 BATCH_SIZE, TOP_K = 32, 5
+SENTENCE = "word3 word4 word5 [mask] word7 word8"
 ANSWERS = {
     "keras-hub": ("benchmarks.keras_hub_models", "KerasHubAnswers"),
     "pytorch": ("benchmarks.torch_models", "TorchAnswers"),
@@ -35,31 +39,117 @@ ANSWERS = {
 
 
 class Prepared:
-    """Both sides' models with the same weights, and the same vocabulary."""
+    """Reviews, their vocabulary, and each side's models, which are made when they are asked for.
 
-    def __init__(self, shape: str) -> None:
-        from benchmarks import notebook_models, notebook_text
-        from minibert.stages import initial_masked_lm
+    Args:
+        shape: One of `benchmarks.workloads.SHAPES`.
+        device: One of `benchmarks.devices.DEVICES`.
+    """
 
+    def __init__(self, shape: str, device: str) -> None:
         settings = shape_settings(shape)
-        self.texts = raw_reviews(REVIEWS[shape], settings.text)
+        self.texts, self._device = raw_reviews(REVIEWS[shape], settings.text), device
         self.vocabulary: Vocabulary = learn_vocabulary([pa.array(self.texts)], settings.text)
         masking = dataclasses.replace(settings.masking, vocabulary_size=len(self.vocabulary))
         self.settings: RunSettings = dataclasses.replace(settings, masking=masking)
-        self.masked_lm = initial_masked_lm(self.settings)
-        self.notebook_masked_lm = notebook_models.build_masked_lm(self.settings)
+        self.labels = np.arange(len(self.texts)) % 2
+
+    @cached_property
+    def masked_lm(self) -> Any:
+        from minibert.stages import initial_masked_lm
+
+        return initial_masked_lm(self.settings)
+
+    @cached_property
+    def classifier(self) -> Any:
+        from minibert.stages import initial_classifier
+
+        return initial_classifier(self.settings, self.masked_lm)
+
+    @cached_property
+    def notebook_masked_lm(self) -> Any:
+        from benchmarks import notebook_models
+
+        return notebook_models.build_masked_lm(self.settings)
+
+    @cached_property
+    def notebook_classifier(self) -> Any:
+        from benchmarks import notebook_models
+
+        return notebook_models.build_classifier(self.notebook_masked_lm, self.settings, frozen=True)
+
+    @cached_property
+    def notebook_layer(self) -> Any:
+        from benchmarks import notebook_text
+
+        return notebook_text.learned_layer(self.texts, self.settings.text)
+
+    def peers_answers(self, side: str) -> Any:
+        """A peer's models."""
+        return build_for(side, *ANSWERS[side], self.settings, self.vocabulary, device=self._device)
+
+    def share_weights(self) -> None:
+        """Gives the notebook's models the weights of ours."""
+        from benchmarks import notebook_models
+
         notebook_models.copy_weights(self.masked_lm, self.notebook_masked_lm)
-        self.layer = notebook_text.learned_layer(self.texts, settings.text)
-        self.facts = {
-            "tokens": sum(len(text.split()) for text in self.texts),
-            "texts": len(self.texts),
-            "bytes": sum(map(len, self.texts)),
-        }
+        for layer, name in zip(self.notebook_classifier.layers[-2:], ("hidden", "logits"), strict=True):
+            layer.set_weights(self.classifier.get_layer(name).get_weights())
+
+    def classify(self, side: str, answers: Any = None) -> Callable[[], tuple[float, float]]:
+        """A side's loss and accuracy on the raw reviews."""
+        if side == "notebook":
+            return self._classify_by_notebook
+        logits_of = self._our_logits() if side == OURS else lambda: answers.logits(self.texts, BATCH_SIZE)
+
+        def classify() -> tuple[float, float]:
+            found = score(logits_of(), self.labels)
+            return found.loss, found.accuracy
+
+        return classify
+
+    def fill_mask(self, side: str, answers: Any = None) -> Callable[[], list[str]]:
+        """A side's likeliest words for `SENTENCE`."""
+        if side == OURS:
+            return self._fill_by_minibert
+        return self._fill_by_notebook if side == "notebook" else lambda: answers.fill(SENTENCE, TOP_K)
+
+    def _our_logits(self) -> Callable[[], np.ndarray]:
+        from minibert.training.finetune import ClassifierForward
+
+        forward, settings = ClassifierForward(self.classifier), self.settings.text
+        return lambda: forward.logits(encode(pa.array(self.texts), self.vocabulary, settings), batch_size=BATCH_SIZE)
+
+    def _classify_by_notebook(self) -> tuple[float, float]:
+        from benchmarks import notebook_text
+
+        ids = notebook_text.encode(self.notebook_layer, self.texts)
+        loss, accuracy = self.notebook_classifier.evaluate(ids, self.labels, batch_size=BATCH_SIZE, verbose=0)
+        return loss, accuracy
+
+    def _fill_by_minibert(self) -> list[str]:
+        from minibert.training.pretrain import predict_masked
+
+        found = predict_masked(
+            self.masked_lm, SENTENCE, vocabulary=self.vocabulary, settings=self.settings, top_k=TOP_K
+        )
+        return [prediction.token for prediction in found]
+
+    def _fill_by_notebook(self) -> list[str]:
+        from benchmarks import notebook_text
+
+        ids = notebook_text.encode(self.notebook_layer, [SENTENCE])
+        probabilities = self.notebook_masked_lm.predict(ids, verbose=0)
+        place = int(np.flatnonzero(ids[0] == self.vocabulary.mask_id)[0])
+        best = probabilities[0, place].argsort()[-TOP_K:][::-1]
+        return [self.vocabulary.words[i] for i in best]
 
 
-def answers_of(side: str, made: Prepared, device: str) -> Any:
-    """A peer's models; None for ours and the notebook's, which are prepared."""
-    return build_for(side, *ANSWERS[side], made.settings, made.vocabulary, device=device) if side in PEERS else None
+def answering_work(side: str, shape: str, device: str, answer: str) -> Work:
+    """A side's work alone: ``classify`` or ``fill_mask``."""
+    made = Prepared(shape, device)
+    work: Work = getattr(made, answer)(side, made.peers_answers(side) if side in PEERS else None)
+    return work
 
 
 def check_answers(answers: Any, made: Prepared) -> None:
@@ -76,38 +166,22 @@ def check_answers(answers: Any, made: Prepared) -> None:
 @pytest.mark.parametrize("side", GROUP_SIDES)
 def test_classify(benchmark: Any, device: str, side: str, shape: str) -> None:
     require_installed(side)
-    from benchmarks import notebook_models, notebook_text
-    from minibert.stages import initial_classifier
-    from minibert.training.finetune import ClassifierForward
+    made = Prepared(shape, device)
+    made.share_weights()
+    answers = made.peers_answers(side) if side in PEERS else None
+    work, of_notebook = made.classify(side, answers), made.classify("notebook")
+    facts = {
+        "tokens": sum(len(text.split()) for text in made.texts),
+        "texts": len(made.texts),
+        "bytes": sum(map(len, made.texts)),
+        "flops": answer_flops(made.settings, "classify", texts=len(made.texts)),
+        **peak_facts(benchmark, side, device, answering_work, shape, device, "classify"),
+    }
 
-    made = Prepared(shape)
-    settings, labels = made.settings, np.arange(len(made.texts)) % 2
-    classifier = initial_classifier(settings, made.masked_lm)
-    forward = ClassifierForward(classifier)
-    notebook = notebook_models.build_classifier(made.notebook_masked_lm, settings, frozen=True)
-    for layer, name in zip(notebook.layers[-2:], ("hidden", "logits"), strict=True):
-        layer.set_weights(classifier.get_layer(name).get_weights())
-
-    def ours() -> tuple[float, float]:
-        ids = encode(pa.array(made.texts), made.vocabulary, settings.text)
-        found = score(forward.logits(ids, batch_size=BATCH_SIZE), labels)
-        return found.loss, found.accuracy
-
-    def theirs() -> tuple[float, float]:
-        ids = notebook_text.encode(made.layer, made.texts)
-        loss, accuracy = notebook.evaluate(ids, labels, batch_size=BATCH_SIZE, verbose=0)
-        return loss, accuracy
-
-    def answer_by_peer() -> tuple[float, float]:
-        found = score(answers.logits(made.texts, BATCH_SIZE), labels)
-        return found.loss, found.accuracy
-
-    answers = answers_of(side, made, device)
-    work = {OURS: ours, "notebook": theirs}.get(side, answer_by_peer)
-    found = time_beside(benchmark, work, None if side == "notebook" else theirs, made.facts, side=side, device=device)
+    found = time_beside(benchmark, work, None if side == "notebook" else of_notebook, facts, side=side, device=device)
 
     if answers is None:
-        assert found == pytest.approx(theirs() if side == OURS else ours(), rel=1e-5)
+        assert found == pytest.approx(of_notebook() if side == OURS else made.classify(OURS)(), rel=1e-5)
     else:
         check_answers(answers, made)
     if benchmark.stats is not None:
@@ -120,29 +194,20 @@ def test_classify(benchmark: Any, device: str, side: str, shape: str) -> None:
 @pytest.mark.parametrize("side", GROUP_SIDES)
 def test_fill_mask(benchmark: Any, device: str, side: str, shape: str) -> None:
     require_installed(side)
-    from benchmarks import notebook_text
-    from minibert.training.pretrain import predict_masked
+    made = Prepared(shape, device)
+    made.share_weights()
+    answers = made.peers_answers(side) if side in PEERS else None
+    work, of_notebook = made.fill_mask(side, answers), made.fill_mask("notebook")
+    facts = {
+        "tokens": made.settings.text.sequence_length,
+        "texts": 1,
+        "masked_tokens": 1,
+        "bytes": len(SENTENCE),
+        "flops": answer_flops(made.settings, "fill_mask", texts=1),
+        **peak_facts(benchmark, side, device, answering_work, shape, device, "fill_mask"),
+    }
 
-    made = Prepared(shape)
-    sentence = "word3 word4 word5 [mask] word7 word8"
+    found = time_beside(benchmark, work, None if side == "notebook" else of_notebook, facts, side=side, device=device)
 
-    def ours() -> list[str]:
-        found = predict_masked(
-            made.masked_lm, sentence, vocabulary=made.vocabulary, settings=made.settings, top_k=TOP_K
-        )
-        return [prediction.token for prediction in found]
-
-    def theirs() -> list[str]:
-        ids = notebook_text.encode(made.layer, [sentence])
-        probabilities = made.notebook_masked_lm.predict(ids, verbose=0)
-        place = int(np.flatnonzero(ids[0] == made.vocabulary.mask_id)[0])
-        best = probabilities[0, place].argsort()[-TOP_K:][::-1]
-        return [made.vocabulary.words[i] for i in best]
-
-    facts = {"tokens": made.settings.text.sequence_length, "texts": 1, "masked_tokens": 1}
-    answers = answers_of(side, made, device)
-    work = {OURS: ours, "notebook": theirs}.get(side) or (lambda: answers.fill(sentence, TOP_K))
-    found = time_beside(benchmark, work, None if side == "notebook" else theirs, facts, side=side, device=device)
-
-    others = {OURS: theirs, "notebook": ours}.get(side) or (lambda: answers.fill_by_hand(sentence, TOP_K))
-    assert found == others()
+    others = {OURS: of_notebook, "notebook": made.fill_mask(OURS)}.get(side)
+    assert found == (answers.fill_by_hand(SENTENCE, TOP_K) if others is None else others())

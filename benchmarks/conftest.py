@@ -102,7 +102,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
-    """Prints tokens a second, the ratio to the notebook's version, the first call, and a step's peak memory."""
+    """Prints tokens a second, the ratio to the notebook's version, the first call, and a lone process' peak memory."""
     session = getattr(config, "_benchmarksession", None)
     timed = [b for b in getattr(session, "benchmarks", ()) if b and "tokens_per_second" in b.extra_info]
     if not timed:

@@ -1,4 +1,4 @@
-"""How much arithmetic a training step must do, by formula."""
+"""How much arithmetic a training step or an answer must do, by formula."""
 
 from __future__ import annotations
 
@@ -20,21 +20,17 @@ def step_flops(settings: RunSettings, step: str, *, rows: float) -> float:
         rows: Selected positions of a batch: all that goes through the last block and the vocabulary projection.
     """
     model, length = settings.model, settings.text.sequence_length
-    hidden = model.hidden_size
     batch = settings.pretrain.batch_size if step == "masked_lm" else settings.finetune.batch_size
-    key_value = 2 * hidden * 2 * hidden
-    of_query = (
-        2 * hidden * hidden  # query
-        + 2 * 2 * length * hidden  # scores, weighted values
-        + 2 * hidden * hidden  # output
-        + 2 * 2 * hidden * model.feed_forward_size
-    )
+    key_value, of_query = _position_flops(settings)
     block = batch * length * (key_value + of_query)
     if step == "masked_lm":
         last = batch * length * key_value + rows * of_query
         return 3.0 * ((model.blocks - 1) * block + last) + head_flops(settings, rows=rows)
     encoder = model.blocks * block
-    inner, outer = 2 * batch * hidden * settings.finetune.classifier_size, 2 * batch * settings.finetune.classifier_size
+    inner, outer = (
+        2 * batch * model.hidden_size * settings.finetune.classifier_size,
+        2 * batch * settings.finetune.classifier_size,
+    )
     if step == "frozen":
         return encoder + 2.0 * inner + 3 * outer
     return 3.0 * (encoder + inner + outer)
@@ -48,3 +44,34 @@ def head_flops(settings: RunSettings, *, rows: float) -> float:
         rows: Selected positions of a batch.
     """
     return 3.0 * 2 * rows * settings.model.hidden_size * settings.masking.required_vocabulary_size
+
+
+def answer_flops(settings: RunSettings, answer: str, *, texts: int) -> float:
+    """Those of answers of a finished model, which is only run forward.
+
+    Args:
+        settings: The shape.
+        answer: ``classify``: a probability from all positions; ``fill_mask``: the words for one position, which alone
+            goes through the last block and the vocabulary projection.
+        texts: How many are answered.
+    """
+    model, length = settings.model, settings.text.sequence_length
+    key_value, of_query = _position_flops(settings)
+    block = length * (key_value + of_query)
+    if answer == "fill_mask":
+        head = 2 * model.hidden_size * settings.masking.required_vocabulary_size
+        return float(texts * ((model.blocks - 1) * block + length * key_value + of_query + head))
+    classifier = 2 * (model.hidden_size + 1) * settings.finetune.classifier_size
+    return float(texts * (model.blocks * block + classifier))
+
+
+def _position_flops(settings: RunSettings) -> tuple[int, int]:
+    """Of a block, for one position, forward: its key and value, and all that comes of its query."""
+    hidden = settings.model.hidden_size
+    of_query = (
+        2 * hidden * hidden  # query
+        + 2 * 2 * settings.text.sequence_length * hidden  # scores, weighted values
+        + 2 * hidden * hidden  # output
+        + 2 * 2 * hidden * settings.model.feed_forward_size
+    )
+    return 2 * hidden * 2 * hidden, of_query

@@ -3,7 +3,7 @@
 Before each timed round the reference runs once, so that both meet the same machine; ``extra_info["ratio"]``
 is the median of the reference's seconds by ours, pair by pair, and above 1 means that ours is faster.
 The first call (tracing, compiling) is reported apart. Both sides and all that was timed before are in this one
-process, so its peak memory says nothing: a training step's is measured in a process of its own. Op determinism is a
+process, so its peak memory says nothing: that is measured in a process of its own. Op determinism is a
 process' setting, too, and off here for both sides; in ``python -m benchmarks.peers`` ours has it, as a run does.
 """
 
@@ -17,7 +17,15 @@ from typing import Any
 import pytest
 
 from benchmarks.checks import moved_rates, require_fall, require_same_losses, require_training, weight_digests
-from benchmarks.workers import OURS, Worker, build_workload, environment, jit_compile, missing_module
+from benchmarks.workers import (
+    OURS,
+    Worker,
+    build_workload,
+    environment,
+    jit_compile,
+    missing_module,
+    peak_bytes_alone,
+)
 from benchmarks.workloads import PREPARED_BATCHES, SHAPES, batches_of, selected_rows, shape_settings
 
 ROUNDS = 15
@@ -52,7 +60,8 @@ def time_beside(
         benchmark: pytest-benchmark's fixture.
         work: What is timed.
         reference: The notebook's version; None where that is what is timed.
-        facts: What one call processes, ``tokens`` among them: goes into ``extra_info``.
+        facts: What one call processes, ``tokens`` and ``bytes`` among them, and ``masked_tokens`` and the ``flops`` of
+            its matrix products, if it has any: goes into ``extra_info``.
         side: One of `benchmarks.workers.SIDES`: whose code ``work`` is, and so whose versions `extra_info` names.
         warm_up: Calls of each before the first round, the very first aside, where anything is timed.
         rounds: Timed calls.
@@ -70,6 +79,7 @@ def time_beside(
             of_reference.append(seconds_of(reference))
 
     result = benchmark.pedantic(work, setup=run_reference, rounds=rounds, warmup_rounds=0)
+    facts = {"masked_tokens": 0, "flops": 0, **facts}
     benchmark.extra_info.update(facts, first_call_seconds=round(first_call_seconds, 3), **environment(side, device))
     if benchmark.stats is not None:  # None where benchmarks run once, untimed
         seconds = benchmark.stats.stats.data
@@ -155,13 +165,16 @@ def step_facts(benchmark: Any, steps: Steps, device: str) -> dict[str, Any]:
         "flops": step_flops(settings, steps.step, rows=rows),
         "bytes": sum(array.nbytes for array in batches[0].values()),
         "jit_compile": jit_compile(steps.side),
-        **({"peak_bytes": peak_bytes_alone(steps, device)} if benchmark.enabled else {}),
+        **peak_facts(benchmark, steps.side, device, repeated_step, steps.shape, steps.step, device),
     }
 
 
-def peak_bytes_alone(steps: Steps, device: str) -> int:
-    """The most memory that a process has resident which trains with this step and does nothing else."""
-    with Worker(steps.side, steps.shape, device) as worker:
-        worker.ask("prepare", steps.step)
-        size: int = worker.ask("describe")["peak_bytes"]
-        return size
+def repeated_step(side: str, shape: str, step: str, device: str) -> Work:
+    """A side's step on each prepared batch."""
+    workload = build_workload(side, shape_settings(shape), step, device)
+    return lambda: [workload(number) for number in range(PREPARED_BATCHES)]
+
+
+def peak_facts(benchmark: Any, side: str, device: str | None, make: Callable[..., Work], *arguments: Any) -> Any:
+    """``peak_bytes`` of a process of its own, where anything is timed; arguments as of `peak_bytes_alone`."""
+    return {"peak_bytes": peak_bytes_alone(side, device, make, *arguments)} if benchmark.enabled else {}

@@ -22,6 +22,7 @@ from benchmarks.checks import moved_rates, weight_digests
 from benchmarks.devices import as_a_run, claim_tensorflow_device, nvidia_gpus, require_torch_device
 from benchmarks.meter import Meter, peak_bytes
 from benchmarks.workloads import PREPARED_BATCHES, Workload, batches_of, selected_rows, shape_settings
+from minibert.allocator import keep_freed_memory
 from minibert.environment import available_cores, describe_environment, package_version
 from minibert.errors import DeviceError, MinibertError
 from minibert.settings import RunSettings
@@ -221,6 +222,48 @@ def run_apart(function: Callable[..., Result], *arguments: Any) -> Result:
             raise WorkerError(f"{function.__name__}: its process ended before it gave a result") from None
 
 
+def set_up(side: str, device: str) -> None:
+    """Puts this process into the state in which a side's user would train; before its framework makes anything.
+
+    Raises:
+        DeviceError: The side's framework does not see the device.
+    """
+    if side in _OUR_SIDES:
+        as_a_run(device)
+    elif side in _TORCH_SIDES:
+        require_torch_device(device)
+    else:
+        claim_tensorflow_device(device)
+
+
+def peak_bytes_alone(side: str, device: str | None, make: Callable[..., Callable[[], Any]], *arguments: Any) -> int:
+    """The most memory that a fresh process has resident which does one work, twice, and nothing else.
+
+    Args:
+        side: One of `SIDES`.
+        device: Where its model runs; None for work without a model, which needs no framework of ours.
+        make: A function that can be imported; it is called in the process and gives the work.
+        arguments: What ``make`` is called with behind the side.
+
+    Raises:
+        WorkerError: The process ended before it was done; what it raises is raised here.
+    """
+    return run_apart(_peak_bytes_of, side, device, make, arguments)
+
+
+def _peak_bytes_of(
+    side: str, device: str | None, make: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]
+) -> int:
+    if device is not None:
+        set_up(side, device)
+    elif side in _OUR_SIDES:
+        keep_freed_memory()
+    work = make(side, *arguments)
+    for _ in range(2):
+        work()
+    return peak_bytes()
+
+
 class Worker(Child):
     """One side's process.
 
@@ -243,12 +286,7 @@ class _Server:
         self._workload: Workload | None = None
         self._number = self._prepared = 0
         self._rates: dict[str, Any] = {}
-        if side in _OUR_SIDES:
-            as_a_run(device)
-        elif side in _TORCH_SIDES:
-            require_torch_device(device)
-        else:
-            claim_tensorflow_device(device)
+        set_up(side, device)
 
     def prepare(self, step: str) -> dict[str, Any]:
         """Builds a step in place of the one before and runs it twice on each batch."""

@@ -44,6 +44,19 @@ def test_arithmetic_of_a_step_is_that_of_a_hand_count(step, rows, flops):
     assert arithmetic.step_flops(workloads.shape_settings("imdb"), step, rows=rows) == flops
 
 
+@pytest.mark.parametrize(
+    ("answer", "texts", "flops"),
+    [
+        # Forward alone: the whole encoder and both dense layers, as above.
+        ("classify", 32, 2_684_354_560 + 524_288 + 4_096),
+        # Key and value of 256 tokens, the rest of one, which is projected to 30,000 words.
+        ("fill_mask", 1, 256 * 65_536 + 262_144 + 2 * 128 * 30_000),
+    ],
+)
+def test_arithmetic_of_an_answer_is_that_of_a_hand_count(answer, texts, flops):
+    assert arithmetic.answer_flops(workloads.shape_settings("imdb"), answer, texts=texts) == flops
+
+
 def test_only_the_last_block_is_for_the_selected_positions_alone():
     settings = workloads.shape_settings("imdb")
     deeper = dataclasses.replace(settings, model=dataclasses.replace(settings.model, blocks=3))
@@ -294,6 +307,30 @@ def test_a_processs_peak_is_not_that_of_the_one_that_started_it(monkeypatch, tmp
     assert workers.run_apart(meter.peak_bytes) < 0.6 * held.nbytes
     monkeypatch.setattr(meter, "_STATUS", tmp_path / "elsewhere")
     assert meter.peak_bytes() > held.nbytes
+
+
+def _fill(side, count):
+    held = []
+    return lambda: held.append(np.ones(count))
+
+
+def test_peak_memory_is_that_of_two_calls_in_a_process_that_does_nothing_else():
+    small, large = (workers.peak_bytes_alone("minibert", None, _fill, count) for count in (1, 10_000_000))
+    assert 150e6 < large - small < 200e6
+
+
+def _text_work(side):
+    masking, encoding = (importlib.import_module(f"benchmarks.bench_{name}") for name in ("masking", "encoding"))
+    masking.masking_work(side, "tiny", "whole")(), encoding.encoding_work(side, "tiny")()
+
+    def work():
+        assert not {"tensorflow", "torch", "keras"} & set(sys.modules)
+
+    return work
+
+
+def test_our_masking_and_encoding_are_measured_alone_without_a_framework():
+    assert workers.peak_bytes_alone("minibert", None, _text_work) < 500e6
 
 
 def test_a_side_names_its_own_packages_alone():
