@@ -42,18 +42,16 @@ def build_masking(side: str, settings: RunSettings) -> Callable[[np.ndarray, np.
     return lambda token_ids, _: mask(token_ids)
 
 
-def masking_work(side: str, shape: str, way: str) -> Work:
+def masking_work(side: str, settings: RunSettings, token_ids: np.ndarray, batch_size: int) -> Work:
     """A side's masking of all examples, batch by batch; it gives a list of what the side gives for each."""
-    settings, token_ids, batches = workload_of(shape, way)
     mask, example_ids = build_masking(side, settings), np.arange(len(token_ids))
+    batches = slices_of(len(token_ids), batch_size)
     return lambda: [mask(token_ids[batch], example_ids[batch]) for batch in batches]
 
 
-def workload_of(shape: str, way: str) -> tuple[RunSettings, np.ndarray, list[slice]]:
-    """The settings, the ids and the batches that they are masked in."""
-    settings, batch_size = shape_settings(shape), BATCH_SIZES[way]
-    token_ids = realistic_token_ids(EXAMPLES, settings.text.sequence_length, settings.masking.required_vocabulary_size)
-    return settings, token_ids, [slice(start, start + batch_size) for start in range(0, EXAMPLES, batch_size)]
+def slices_of(count: int, batch_size: int) -> list[slice]:
+    """The examples of each batch."""
+    return [slice(start, start + batch_size) for start in range(0, count, batch_size)]
 
 
 def arrays_of(batch: Any) -> list[np.ndarray]:
@@ -91,18 +89,20 @@ def check_result(token_ids: np.ndarray, batches: list[Masked], counts: np.ndarra
 @pytest.mark.parametrize("side", GROUP_SIDES)
 def test_masking(benchmark: Any, side: str, shape: str, way: str) -> None:
     require_installed(side)
-    settings, token_ids, batches = workload_of(shape, way)
-    counts = None
+    settings, counts = shape_settings(shape), None
+    token_ids = realistic_token_ids(EXAMPLES, settings.text.sequence_length, settings.masking.required_vocabulary_size)
     if side == "keras-hub":
         from benchmarks.keras_hub_text import selected_counts
 
         counts = selected_counts(token_ids, settings)
 
-    work, reference = (masking_work(of, shape, way) for of in (side, "notebook"))
+    task = (settings, token_ids, BATCH_SIZES[way])
+    work, reference = (masking_work(of, *task) for of in (side, "notebook"))
     beside = None if side == "notebook" else reference
-    facts = {"tokens": token_ids.size, **peak_facts(benchmark, side, None, masking_work, shape, way)}
+    facts = {"tokens": token_ids.size, **peak_facts(benchmark, side, None, masking_work, *task)}
     found = time_beside(benchmark, work, beside, facts, side=side, rounds=ROUNDS)
 
+    batches = slices_of(EXAMPLES, BATCH_SIZES[way])
     masked = [unpacked(side, token_ids[batch], result) for batch, result in zip(batches, found, strict=True)]
     benchmark.extra_info["masked_tokens"] = check_result(token_ids, masked, counts, settings.masking.mask_id)
     benchmark.extra_info["bytes"] = token_ids.nbytes + sum(array.nbytes for b in found for array in arrays_of(b))

@@ -166,35 +166,36 @@ class KerasHubEpoch:
 
 
 class KerasHubAnswers:
-    """Untrained models that answer raw text.
+    """An untrained model that answers raw text.
 
     Args:
         settings: The shape.
         vocabulary: Words by id.
+        answer: ``classify`` (`logits`) or ``fill_mask`` (`fill` and `fill_by_hand`).
     """
 
-    def __init__(self, settings: RunSettings, vocabulary: Vocabulary) -> None:
+    def __init__(self, settings: RunSettings, vocabulary: Vocabulary, answer: str) -> None:
         self._words, self._mask_id = vocabulary.words, vocabulary.mask_id
         self.encode = build_encoder(settings.text, vocabulary)
-        self._classifier, self._masked_lm = build_classifier(settings, frozen=True), build_masked_lm(settings)
+        self._model = build_classifier(settings, frozen=True) if answer == "classify" else build_masked_lm(settings)
 
     def logits(self, texts: list[str], batch_size: int) -> np.ndarray:
         """The logit of label 1, float (texts,)."""
         features = features_of(self.encode(texts))
-        found = self._classifier.predict(features, batch_size=batch_size, verbose=0)
+        found = self._model.predict(features, batch_size=batch_size, verbose=0)
         return found[:, 1] - found[:, 0]
 
     def fill(self, sentence: str, top_k: int) -> list[str]:
         """The likeliest words for the sentence's ``[mask]``, whose position alone is projected."""
         features = self._masked(sentence)
-        return self._likeliest(self._masked_lm.predict(features, verbose=0), top_k)
+        return self._likeliest(self._model.predict(features, verbose=0), top_k)
 
     def fill_by_hand(self, sentence: str, top_k: int) -> list[str]:
         """The same by the backbone's output and its head."""
         features = self._masked(sentence)
         positions = features.pop("mask_positions")
-        hidden = self._masked_lm.backbone(features)["sequence_output"]
-        return self._likeliest(np.asarray(self._masked_lm.masked_lm_head(hidden, positions)), top_k)
+        hidden = self._model.backbone(features)["sequence_output"]
+        return self._likeliest(np.asarray(self._model.masked_lm_head(hidden, positions)), top_k)
 
     def _masked(self, sentence: str) -> dict[str, Any]:
         token_ids = self.encode([sentence])

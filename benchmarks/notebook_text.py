@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -21,17 +22,27 @@ def standardize(texts: Any) -> Any:
 
 def learned_layer(texts: list[str], settings: TextSettings) -> Any:
     """The layer, its vocabulary learned and ``[mask]`` in the place of the least frequent word."""
-    size = settings.vocabulary_size
-    layer = keras.layers.TextVectorization(
-        max_tokens=size,
+    layer = _layer(settings)
+    layer.adapt(tf.data.Dataset.from_tensor_slices(texts).batch(1_024))
+    words = layer.get_vocabulary()
+    layer.set_vocabulary([*words[2 : settings.vocabulary_size - 1], "[mask]"])
+    return layer
+
+
+def layer_of(words: Sequence[str], settings: TextSettings) -> Any:
+    """The layer with a vocabulary that is known: words by id, padding and unknown among them."""
+    layer = _layer(settings)
+    layer.set_vocabulary(list(words[2:]))
+    return layer
+
+
+def _layer(settings: TextSettings) -> Any:
+    return keras.layers.TextVectorization(
+        max_tokens=settings.vocabulary_size,
         output_mode="int",
         standardize=standardize,
         output_sequence_length=settings.sequence_length,
     )
-    layer.adapt(tf.data.Dataset.from_tensor_slices(texts).batch(1_024))
-    words = layer.get_vocabulary()
-    layer.set_vocabulary([*words[2 : size - 1], "[mask]"])
-    return layer
 
 
 def encode(layer: Any, texts: list[str]) -> np.ndarray:

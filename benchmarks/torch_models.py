@@ -138,39 +138,40 @@ class TorchEpoch:
 
 
 class TorchAnswers:
-    """Untrained models that answer raw text.
+    """An untrained model that answers raw text.
 
     Args:
         settings: The shape.
         vocabulary: Words by id.
+        answer: ``classify`` (`logits`) or ``fill_mask`` (`fill` and `fill_by_hand`).
         device: ``cpu``, ``cuda`` or ``metal``.
     """
 
-    def __init__(self, settings: RunSettings, vocabulary: Vocabulary, device: str = "cpu") -> None:
+    def __init__(self, settings: RunSettings, vocabulary: Vocabulary, answer: str, device: str = "cpu") -> None:
         self._device, self._words, self._mask_id = torch.device(DEVICES[device]), vocabulary.words, vocabulary.mask_id
-        self.encode, config = build_encoder(settings.text, vocabulary), _config(settings)
-        self._classifier = BertForSequenceClassification(config).to(self._device).eval()
-        self._masked_lm = BertForMaskedLM(config).to(self._device).eval()
+        self.encode = build_encoder(settings.text, vocabulary)
+        of_answer = BertForSequenceClassification if answer == "classify" else BertForMaskedLM
+        self._model = of_answer(_config(settings)).to(self._device).eval()
 
     @torch.inference_mode()
     def logits(self, texts: list[str], batch_size: int) -> np.ndarray:
         """The logit of label 1, float (texts,)."""
         batches = torch.from_numpy(self.encode(texts)).split(batch_size)
-        found = torch.cat([self._classifier(batch.to(self._device)).logits for batch in batches]).cpu().numpy()
+        found = torch.cat([self._model(batch.to(self._device)).logits for batch in batches]).cpu().numpy()
         return found[:, 1] - found[:, 0]
 
     @torch.inference_mode()
     def fill(self, sentence: str, top_k: int) -> list[str]:
         """The likeliest words for the sentence's ``[mask]``, of logits at every position, as transformers' pipeline."""
         token_ids, place = self._inputs(sentence)
-        best = self._masked_lm(token_ids).logits[0, place].topk(top_k).indices
+        best = self._model(token_ids).logits[0, place].topk(top_k).indices
         return [self._words[i] for i in best.tolist()]
 
     @torch.inference_mode()
     def fill_by_hand(self, sentence: str, top_k: int) -> list[str]:
         """The same by the encoder's output and its head."""
         token_ids, place = self._inputs(sentence)
-        best = self._masked_lm.cls(self._masked_lm.bert(token_ids).last_hidden_state[0, place]).topk(top_k).indices
+        best = self._model.cls(self._model.bert(token_ids).last_hidden_state[0, place]).topk(top_k).indices
         return [self._words[i] for i in best.tolist()]
 
     def _inputs(self, sentence: str) -> tuple[Any, int]:

@@ -11,6 +11,7 @@ import gc
 import importlib
 import importlib.util
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -237,31 +238,44 @@ def set_up(side: str, device: str) -> None:
 
 
 def peak_bytes_alone(side: str, device: str | None, make: Callable[..., Callable[[], Any]], *arguments: Any) -> int:
-    """The most memory that a fresh process has resident which does one work, twice, and nothing else.
+    """The most host memory that a fresh process has resident which does one work, twice, and nothing else.
+
+    Modules that the work is made in are imported there, too: pytest and pyarrow in all of the benchmarks'.
 
     Args:
         side: One of `SIDES`.
-        device: Where its model runs; None for work without a model, which needs no framework of ours.
+        device: Where its model runs; None for work without a model, which needs no framework of ours and no GPU.
         make: A function that can be imported; it is called in the process and gives the work.
-        arguments: What ``make`` is called with behind the side.
+        arguments: What ``make`` is called with behind the side; what is not part of the work is made before.
 
     Raises:
-        WorkerError: The process ended before it was done; what it raises is raised here.
+        DeviceError: The side's framework does not see the device.
+        WorkerError: The process failed, ended, or is silent.
     """
-    return run_apart(_peak_bytes_of, side, device, make, arguments)
+    with Child(side, _Alone, side, device, make, arguments) as child:
+        size: int = child.ask("peak_bytes")
+        return size
 
 
-def _peak_bytes_of(
-    side: str, device: str | None, make: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]
-) -> int:
-    if device is not None:
-        set_up(side, device)
-    elif side in _OUR_SIDES:
-        keep_freed_memory()
-    work = make(side, *arguments)
-    for _ in range(2):
-        work()
-    return peak_bytes()
+class _Alone:
+    """The order that such a process understands."""
+
+    def __init__(
+        self, side: str, device: str | None, make: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]
+    ) -> None:
+        if device is not None:
+            set_up(side, device)
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+            if side in _OUR_SIDES:
+                keep_freed_memory()
+        self._work = make(side, *arguments)
+
+    def peak_bytes(self, _: None) -> int:
+        """Does the work twice."""
+        for _ in range(2):
+            self._work()
+        return peak_bytes()
 
 
 class Worker(Child):

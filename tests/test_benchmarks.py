@@ -14,6 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from minibert.text import Vocabulary
+
 ROOT = Path(__file__).parents[1]
 # Last, so that the package that is installed stays the one that is tested.
 sys.path.append(str(ROOT))
@@ -319,18 +321,37 @@ def test_peak_memory_is_that_of_two_calls_in_a_process_that_does_nothing_else():
     assert 150e6 < large - small < 200e6
 
 
-def _text_work(side):
+def _text_work(side, *task):
     masking, encoding = (importlib.import_module(f"benchmarks.bench_{name}") for name in ("masking", "encoding"))
-    masking.masking_work(side, "tiny", "whole")(), encoding.encoding_work(side, "tiny")()
+    settings, token_ids, texts, vocabulary = task
+    works = (
+        masking.masking_work(side, settings, token_ids, 32),
+        encoding.learning_work(side, settings.text, texts),
+        encoding.encoding_work(side, settings.text, texts, vocabulary),
+    )
 
     def work():
+        for each in works:
+            each()
         assert not {"tensorflow", "torch", "keras"} & set(sys.modules)
 
     return work
 
 
 def test_our_masking_and_encoding_are_measured_alone_without_a_framework():
-    assert workers.peak_bytes_alone("minibert", None, _text_work) < 500e6
+    settings, texts = workloads.shape_settings("tiny"), ["some words", "more words"]
+    token_ids = np.full((40, settings.text.sequence_length), 3)
+    task = (settings, token_ids, texts, Vocabulary(("", "[UNK]", "some", "words", "[mask]")))
+    assert workers.peak_bytes_alone("minibert", None, _text_work, *task) < 500e6
+
+
+def _never(side):
+    raise ValueError("it cannot be made")
+
+
+def test_work_that_cannot_be_made_alone_names_its_side():
+    with pytest.raises(workers.WorkerError, match="notebook: ValueError: it cannot be made"):
+        workers.peak_bytes_alone("notebook", None, _never)
 
 
 def test_a_side_names_its_own_packages_alone():
