@@ -54,6 +54,7 @@ class Prepared:
         self.settings = dataclasses.replace(settings, masking=masking)
         self.texts, self.labels = texts, np.arange(len(texts)) % 2
         self.vocabulary, self._device = vocabulary, device
+        self._answers: dict[tuple[str, str], Any] = {}
 
     @cached_property
     def masked_lm(self) -> Any:
@@ -80,8 +81,11 @@ class Prepared:
         return notebook_models.build_classifier(self.notebook_masked_lm, self.settings, frozen=True)
 
     def answers_of(self, side: str, answer: str) -> Any:
-        """A peer's model."""
-        return build_for(side, *ANSWERS[side], self.settings, self.vocabulary, answer, device=self._device)
+        """A peer's model, the same at every call."""
+        if (side, answer) not in self._answers:
+            made = build_for(side, *ANSWERS[side], self.settings, self.vocabulary, answer, device=self._device)
+            self._answers[side, answer] = made
+        return self._answers[side, answer]
 
     def share_weights(self, answer: str) -> None:
         """Gives the notebook's models the weights of ours."""
@@ -92,11 +96,11 @@ class Prepared:
             for layer, name in zip(self.notebook_classifier.layers[-2:], ("hidden", "logits"), strict=True):
                 layer.set_weights(self.classifier.get_layer(name).get_weights())
 
-    def classify(self, side: str, answers: Any = None) -> Callable[[], tuple[float, float]]:
-        """A side's loss and accuracy on the raw reviews; ``answers`` is a peer's model."""
+    def classify(self, side: str) -> Callable[[], tuple[float, float]]:
+        """A side's loss and accuracy on the raw reviews."""
         if side == "notebook":
             return self._classify_by_notebook()
-        logits_of = self._our_logits() if side == OURS else lambda: answers.logits(self.texts, BATCH_SIZE)
+        logits_of = self._our_logits() if side == OURS else self._peers_logits(side)
 
         def classify() -> tuple[float, float]:
             found = score(logits_of(), self.labels)
@@ -104,11 +108,18 @@ class Prepared:
 
         return classify
 
-    def fill_mask(self, side: str, answers: Any = None) -> Callable[[], list[str]]:
-        """A side's likeliest words for `SENTENCE`; ``answers`` is a peer's model."""
+    def fill_mask(self, side: str) -> Callable[[], list[str]]:
+        """A side's likeliest words for `SENTENCE`."""
         if side == OURS:
             return self._fill_by_minibert()
-        return self._fill_by_notebook() if side == "notebook" else lambda: answers.fill(SENTENCE, TOP_K)
+        if side == "notebook":
+            return self._fill_by_notebook()
+        answers = self.answers_of(side, "fill_mask")
+        return lambda: answers.fill(SENTENCE, TOP_K)
+
+    def _peers_logits(self, side: str) -> Callable[[], np.ndarray]:
+        answers = self.answers_of(side, "classify")
+        return lambda: answers.logits(self.texts, BATCH_SIZE)
 
     def _our_logits(self) -> Callable[[], np.ndarray]:
         from minibert.training.finetune import ClassifierForward
@@ -163,8 +174,7 @@ def task_of(shape: str, device: str) -> Task:
 
 def answering_work(side: str, answer: str, *task: Any) -> Work:
     """A side's work alone: ``classify`` or ``fill_mask``."""
-    made = Prepared(*task)
-    work: Work = getattr(made, answer)(side, made.answers_of(side, answer) if side in PEERS else None)
+    work: Work = getattr(Prepared(*task), answer)(side)
     return work
 
 
@@ -187,8 +197,7 @@ def test_classify(benchmark: Any, device: str, side: str, shape: str) -> None:
     task = task_of(shape, device)
     made = Prepared(*task)
     made.share_weights("classify")
-    answers = made.answers_of(side, "classify") if side in PEERS else None
-    work, of_notebook = made.classify(side, answers), made.classify("notebook")
+    work, of_notebook = made.classify(side), made.classify("notebook")
     facts = {
         "tokens": sum(len(text.split()) for text in made.texts),
         "texts": len(made.texts),
@@ -199,10 +208,10 @@ def test_classify(benchmark: Any, device: str, side: str, shape: str) -> None:
 
     found = time_beside(benchmark, work, None if side == "notebook" else of_notebook, facts, side=side, device=device)
 
-    if answers is None:
+    if side not in PEERS:
         assert found == pytest.approx(of_notebook() if side == OURS else made.classify(OURS)(), rel=1e-5)
     else:
-        check_classified(found, answers, made)
+        check_classified(found, made.answers_of(side, "classify"), made)
     if benchmark.stats is not None:
         benchmark.extra_info["reviews_per_second"] = round(len(made.texts) / benchmark.stats.stats.median)
 
@@ -216,8 +225,7 @@ def test_fill_mask(benchmark: Any, device: str, side: str, shape: str) -> None:
     task = task_of(shape, device)
     made = Prepared(*task)
     made.share_weights("fill_mask")
-    answers = made.answers_of(side, "fill_mask") if side in PEERS else None
-    work, of_notebook = made.fill_mask(side, answers), made.fill_mask("notebook")
+    work, of_notebook = made.fill_mask(side), made.fill_mask("notebook")
     facts = {
         "tokens": made.settings.text.sequence_length,
         "texts": 1,
@@ -229,5 +237,7 @@ def test_fill_mask(benchmark: Any, device: str, side: str, shape: str) -> None:
 
     found = time_beside(benchmark, work, None if side == "notebook" else of_notebook, facts, side=side, device=device)
 
-    others = {OURS: of_notebook, "notebook": made.fill_mask(OURS)}.get(side)
-    assert found == (answers.fill_by_hand(SENTENCE, TOP_K) if others is None else others())
+    if side in PEERS:
+        assert found == made.answers_of(side, "fill_mask").fill_by_hand(SENTENCE, TOP_K)
+    else:
+        assert found == (of_notebook() if side == OURS else made.fill_mask(OURS)())
