@@ -3,10 +3,10 @@
     pytest benchmarks/bench_prediction.py -m "slow or not slow"
 
 ``classify`` computes one probability for each review; the notebook's ``evaluate`` on raw text does the
-same by Keras. ``fill mask`` sends one position through the vocabulary projection, the notebook's cell all. The peers'
-models have weights of their own, so their answers are compared with theirs in other batches, or part by part; of a
-sentence, keras-hub's sends one position, too, and PyTorch's all. FLOPs are the task's: what a side does beyond them is
-not counted.
+same by Keras. ``fill mask`` sends one position through the vocabulary projection, the notebook's cell all; ``fill 32
+masks`` does it for a batch of sentences. The peers' models have weights of their own, so their answers are compared
+with theirs in other batches, or part by part; of a sentence, keras-hub's sends one position, too, and PyTorch's all.
+FLOPs are the task's: what a side does beyond them is not counted.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from benchmarks.workloads import shape_settings
 from minibert.perf.shapes import raw_reviews
 from minibert.scoring import score
 from minibert.settings import RunSettings
-from minibert.text import Vocabulary, encode, learn_vocabulary
+from minibert.text import Vocabulary, encode, learn_vocabulary, sample_ids
 
 REVIEWS = {"tiny": 256, "amazon": 1_024, "imdb": 512}
 BATCH_SIZE, TOP_K = 32, 5
-SENTENCE = "word3 word4 word5 [mask] word7 word8"
+SENTENCES = [f"word{number} word4 word5 [mask] word7 word8" for number in range(3, 35)]
 ANSWERS = {
     "keras-hub": ("benchmarks.keras_hub_models", "KerasHubAnswers"),
     "pytorch": ("benchmarks.torch_models", "TorchAnswers"),
@@ -108,14 +108,21 @@ class Prepared:
 
         return classify
 
-    def fill_mask(self, side: str) -> Callable[[], list[str]]:
-        """A side's likeliest words for `SENTENCE`."""
+    def fill_mask(self, side: str) -> Callable[[], list[list[str]]]:
+        """A side's likeliest words for the first of `SENTENCES`."""
+        return self._fill(side, SENTENCES[:1])
+
+    def fill_masks(self, side: str) -> Callable[[], list[list[str]]]:
+        """A side's likeliest words for each of `SENTENCES`, in one batch."""
+        return self._fill(side, SENTENCES)
+
+    def _fill(self, side: str, sentences: list[str]) -> Callable[[], list[list[str]]]:
         if side == OURS:
-            return self._fill_by_minibert()
+            return self._fill_by_minibert(sentences)
         if side == "notebook":
-            return self._fill_by_notebook()
+            return self._fill_by_notebook(sentences)
         answers = self.answers_of(side, "fill_mask")
-        return lambda: answers.fill(SENTENCE, TOP_K)
+        return lambda: answers.fill(sentences, TOP_K)
 
     def _peers_logits(self, side: str) -> Callable[[], np.ndarray]:
         answers = self.answers_of(side, "classify")
@@ -139,24 +146,28 @@ class Prepared:
 
         return classify
 
-    def _fill_by_minibert(self) -> Callable[[], list[str]]:
+    def _fill_by_minibert(self, sentences: list[str]) -> Callable[[], list[list[str]]]:
         from minibert.training.pretrain import predict_masked
 
-        task = {"vocabulary": self.vocabulary, "settings": self.settings, "top_k": TOP_K}
-        model = self.masked_lm
-        return lambda: [prediction.token for prediction in predict_masked(model, SENTENCE, **task)]
+        model, vocabulary, settings = self.masked_lm, self.vocabulary, self.settings.text
 
-    def _fill_by_notebook(self) -> Callable[[], list[str]]:
+        def fill() -> list[list[str]]:
+            samples = [sample_ids(sentence, vocabulary, settings) for sentence in sentences]
+            found = predict_masked(model, sentences, samples, vocabulary=vocabulary, top_k=TOP_K)
+            return [[prediction.token for prediction in predictions] for predictions in found]
+
+        return fill
+
+    def _fill_by_notebook(self, sentences: list[str]) -> Callable[[], list[list[str]]]:
         from benchmarks import notebook_text
 
         model, layer = self.notebook_masked_lm, notebook_text.layer_of(self.vocabulary.words, self.settings.text)
 
-        def fill() -> list[str]:
-            ids = notebook_text.encode(layer, [SENTENCE])
-            probabilities = model.predict(ids, verbose=0)
-            place = int(np.flatnonzero(ids[0] == self.vocabulary.mask_id)[0])
-            best = probabilities[0, place].argsort()[-TOP_K:][::-1]
-            return [self.vocabulary.words[i] for i in best]
+        def fill() -> list[list[str]]:
+            ids = notebook_text.encode(layer, sentences)
+            probabilities = model.predict(ids, batch_size=BATCH_SIZE, verbose=0)
+            best = probabilities[ids == self.vocabulary.mask_id].argsort()[:, -TOP_K:][:, ::-1]
+            return [[self.vocabulary.words[i] for i in row] for row in best]
 
         return fill
 
@@ -173,7 +184,7 @@ def task_of(shape: str, device: str) -> Task:
 
 
 def answering_work(side: str, answer: str, *task: Any) -> Work:
-    """A side's work alone: ``classify`` or ``fill_mask``."""
+    """A side's work alone: ``classify``, ``fill_mask`` or ``fill_masks``."""
     work: Work = getattr(Prepared(*task), answer)(side)
     return work
 
@@ -221,23 +232,37 @@ def test_classify(benchmark: Any, device: str, side: str, shape: str) -> None:
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
 @pytest.mark.parametrize("side", GROUP_SIDES)
 def test_fill_mask(benchmark: Any, device: str, side: str, shape: str) -> None:
+    time_filling(benchmark, device, side, shape, "fill_mask", SENTENCES[:1])
+
+
+@pytest.mark.bench
+@pytest.mark.benchmark(group=f"prediction: fill {len(SENTENCES)} masks")
+@pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
+@pytest.mark.parametrize("side", GROUP_SIDES)
+def test_fill_masks(benchmark: Any, device: str, side: str, shape: str) -> None:
+    time_filling(benchmark, device, side, shape, "fill_masks", SENTENCES)
+
+
+def time_filling(benchmark: Any, device: str, side: str, shape: str, answer: str, sentences: list[str]) -> None:
     require_installed(side)
     task = task_of(shape, device)
     made = Prepared(*task)
     made.share_weights("fill_mask")
-    work, of_notebook = made.fill_mask(side), made.fill_mask("notebook")
+    fill = getattr(made, answer)
+    work, of_notebook = fill(side), fill("notebook")
     facts = {
-        "tokens": made.settings.text.sequence_length,
-        "texts": 1,
-        "masked_tokens": 1,
-        "bytes": len(SENTENCE),
-        "flops": answer_flops(made.settings, "fill_mask", texts=1),
-        **peak_facts(benchmark, side, device, answering_work, "fill_mask", *task),
+        "tokens": made.settings.text.sequence_length * len(sentences),
+        "texts": len(sentences),
+        "masked_tokens": len(sentences),
+        "bytes": sum(map(len, sentences)),
+        "flops": answer_flops(made.settings, "fill_mask", texts=len(sentences)),
+        **peak_facts(benchmark, side, device, answering_work, answer, *task),
     }
 
     found = time_beside(benchmark, work, None if side == "notebook" else of_notebook, facts, side=side, device=device)
 
     if side in PEERS:
-        assert found == made.answers_of(side, "fill_mask").fill_by_hand(SENTENCE, TOP_K)
+        assert found == made.answers_of(side, "fill_mask").fill_by_hand(sentences, TOP_K)
     else:
-        assert found == (of_notebook() if side == OURS else made.fill_mask(OURS)())
+        assert found == (of_notebook() if side == OURS else fill(OURS)())
+    assert len(found) == len(sentences)

@@ -185,24 +185,24 @@ class KerasHubAnswers:
         found = self._model.predict(features, batch_size=batch_size, verbose=0)
         return found[:, 1] - found[:, 0]
 
-    def fill(self, sentence: str, top_k: int) -> list[str]:
-        """The likeliest words for the sentence's ``[mask]``, whose position alone is projected."""
-        features = self._masked(sentence)
-        return self._likeliest(self._model.predict(features, verbose=0), top_k)
+    def fill(self, sentences: list[str], top_k: int) -> list[list[str]]:
+        """The likeliest words for each sentence's ``[mask]``, whose position alone is projected."""
+        features = self._masked(sentences)
+        return self._likeliest(self._model.predict(features, batch_size=len(sentences), verbose=0), top_k)
 
-    def fill_by_hand(self, sentence: str, top_k: int) -> list[str]:
+    def fill_by_hand(self, sentences: list[str], top_k: int) -> list[list[str]]:
         """The same by the backbone's output and its head."""
-        features = self._masked(sentence)
+        features = self._masked(sentences)
         positions = features.pop("mask_positions")
         hidden = self._model.backbone(features)["sequence_output"]
         return self._likeliest(np.asarray(self._model.masked_lm_head(hidden, positions)), top_k)
 
-    def _masked(self, sentence: str) -> dict[str, Any]:
-        token_ids = self.encode([sentence])
-        return {**features_of(token_ids), "mask_positions": np.flatnonzero(token_ids[0] == self._mask_id)[None, :1]}
+    def _masked(self, sentences: list[str]) -> dict[str, Any]:
+        token_ids = self.encode(sentences)
+        return {**features_of(token_ids), "mask_positions": np.nonzero(token_ids == self._mask_id)[1][:, None]}
 
-    def _likeliest(self, logits: np.ndarray, top_k: int) -> list[str]:
-        return [self._words[i] for i in logits[0, 0].argsort()[-top_k:][::-1]]
+    def _likeliest(self, logits: np.ndarray, top_k: int) -> list[list[str]]:
+        return [[self._words[i] for i in row[0].argsort()[-top_k:][::-1]] for row in logits]
 
 
 @contextmanager

@@ -161,22 +161,23 @@ class TorchAnswers:
         return found[:, 1] - found[:, 0]
 
     @torch.inference_mode()
-    def fill(self, sentence: str, top_k: int) -> list[str]:
-        """The likeliest words for the sentence's ``[mask]``, of logits at every position, as transformers' pipeline."""
-        token_ids, place = self._inputs(sentence)
-        best = self._model(token_ids).logits[0, place].topk(top_k).indices
-        return [self._words[i] for i in best.tolist()]
+    def fill(self, sentences: list[str], top_k: int) -> list[list[str]]:
+        """The likeliest words for each sentence's ``[mask]``, of logits at every position as transformers' pipeline."""
+        token_ids, rows, places = self._inputs(sentences)
+        return self._likeliest(self._model(token_ids).logits[rows, places], top_k)
 
     @torch.inference_mode()
-    def fill_by_hand(self, sentence: str, top_k: int) -> list[str]:
+    def fill_by_hand(self, sentences: list[str], top_k: int) -> list[list[str]]:
         """The same by the encoder's output and its head."""
-        token_ids, place = self._inputs(sentence)
-        best = self._model.cls(self._model.bert(token_ids).last_hidden_state[0, place]).topk(top_k).indices
-        return [self._words[i] for i in best.tolist()]
+        token_ids, rows, places = self._inputs(sentences)
+        return self._likeliest(self._model.cls(self._model.bert(token_ids).last_hidden_state[rows, places]), top_k)
 
-    def _inputs(self, sentence: str) -> tuple[Any, int]:
-        token_ids = torch.from_numpy(self.encode([sentence])).to(self._device)
-        return token_ids, int(torch.nonzero(token_ids[0] == self._mask_id)[0])
+    def _inputs(self, sentences: list[str]) -> tuple[Any, Any, Any]:
+        token_ids = torch.from_numpy(self.encode(sentences)).to(self._device)
+        return token_ids, *torch.nonzero(token_ids == self._mask_id, as_tuple=True)
+
+    def _likeliest(self, logits: Any, top_k: int) -> list[list[str]]:
+        return [[self._words[i] for i in row] for row in logits.topk(top_k).indices.tolist()]
 
 
 def _config(settings: RunSettings) -> Any:

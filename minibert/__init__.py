@@ -21,7 +21,7 @@ import wrapt
 if TYPE_CHECKING:
     from minibert.corpora import Corpus, open_corpus
     from minibert.errors import MinibertError
-    from minibert.inference import Classification, classify, evaluate, fill_mask
+    from minibert.inference import Classification, classify, evaluate, fill_mask, fill_masks
     from minibert.masking import MaskedTokens, mask_tokens
     from minibert.presets import preset
     from minibert.progress import Progress
@@ -65,6 +65,7 @@ __all__ = [
     "classify",
     "evaluate",
     "fill_mask",
+    "fill_masks",
     "mask_tokens",
     "open_corpus",
     "preset",
@@ -77,6 +78,7 @@ _SOURCES = {
     "classify": ("minibert.inference", "classify"),
     "evaluate": ("minibert.inference", "evaluate"),
     "fill_mask": ("minibert.inference", "fill_mask"),
+    "fill_masks": ("minibert.inference", "fill_masks"),
     "mask_tokens": ("minibert.masking", "mask_tokens"),
     "open_corpus": ("minibert.corpora", "open_corpus"),
     "preset": ("minibert.presets", "preset"),

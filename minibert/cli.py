@@ -147,9 +147,16 @@ def _add_run(subparsers: argparse._SubParsersAction) -> None:
 def _add_fill_mask(subparsers: argparse._SubParsersAction) -> None:
     parser = _add(subparsers, "fill-mask", "predict the word that [mask] stands for")
     _add_directory(parser)
-    parser.add_argument("sentence", metavar="SENTENCE", help="text with exactly one [mask]")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "sentences", metavar="SENTENCE", nargs="*", default=[], help="texts with exactly one [mask] each"
+    )
+    source.add_argument(
+        "--file", metavar="PATH", type=Path, help="a UTF-8 file with one sentence on each line; -: stdin"
+    )
     parser.add_argument("--top-k", metavar="K", type=_positive, default=5, help="predictions to show (default: 5)")
-    _add_json(parser, "the predictions")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    _add_json(parser, "the predictions; of several sentences or a file, a list of them for each")
     parser.set_defaults(command=commands.fill_mask)
 
 

@@ -11,8 +11,9 @@ import json
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minibert.checked import printable
 from minibert.errors import CorpusError, DeviceError, SettingsError
@@ -21,8 +22,11 @@ from minibert.presets import PRESETS, describe_preset, preset, resolve_settings
 from minibert.record import earlier_record, read_record
 from minibert.settings import CorpusSettings, RunSettings, replace_setting, settings_from_dict
 
+if TYPE_CHECKING:
+    from minibert.training.pretrain import Prediction
+
 _TEXTS_WORTH_A_BAR = 500
-"""Fewer are classified in a second or two."""
+"""Fewer take a few seconds."""
 
 
 def run(options: Namespace) -> int:
@@ -65,22 +69,40 @@ def _run_directory(options: Namespace, settings: RunSettings) -> Path:
 
 
 def fill_mask(options: Namespace) -> int:
-    """``minibert fill-mask``: the likeliest words for ``[mask]``."""
+    """``minibert fill-mask``: the likeliest words for each ``[mask]``."""
+    is_one = options.file is None and len(options.sentences) == 1
+    sentences = options.sentences if options.file is None else _read_lines(options.file)
     read_record(options.directory)
-    require_one_mask("sentence", options.sentence)
+    for number, sentence in enumerate(sentences, start=1):
+        place = f"sentences, number {number}" if options.file is None else f"{_shown(options.file)}, line {number}"
+        require_one_mask("sentence" if is_one else place, sentence)
     _require_backend()
 
     from minibert import inference
+    from minibert.progress import Progress
 
-    found = inference.fill_mask(options.directory, options.sentence, top_k=options.top_k)
+    if is_one:
+        found = [inference.fill_mask(options.directory, sentences[0], top_k=options.top_k)]
+    else:
+        with Progress(quiet=options.quiet or len(sentences) < _TEXTS_WORTH_A_BAR) as progress:
+            found = inference.fill_masks(options.directory, sentences, top_k=options.top_k, progress=progress)
     if options.json:
-        _print_json([{"token": p.token, "probability": float(p.probability), "sentence": p.sentence} for p in found])
+        listed = [
+            [{"token": p.token, "probability": float(p.probability), "sentence": p.sentence} for p in predictions]
+            for predictions in found
+        ]
+        _print_json(listed[0] if is_one else listed)
         return 0
-    tokens = [printable(shown_token(p.token)) for p in found]
-    width = max(map(len, tokens), default=0)
-    for token, p in zip(tokens, found, strict=True):
-        print(f"{p.probability:.4f}  {token:{width}}  {printable(p.sentence)}")
+    print("\n\n".join(_prediction_table(predictions) for predictions in found))
     return 0
+
+
+def _prediction_table(predictions: Sequence[Prediction]) -> str:
+    """A line for each prediction: its probability, the word, the sentence."""
+    tokens = [printable(shown_token(p.token)) for p in predictions]
+    width = max(map(len, tokens), default=0)
+    lines = zip(tokens, predictions, strict=True)
+    return "\n".join(f"{p.probability:.4f}  {token:{width}}  {printable(p.sentence)}" for token, p in lines)
 
 
 def classify(options: Namespace) -> int:
@@ -208,9 +230,14 @@ def _require_data(path: Path | None) -> None:
         raise CorpusError(f"--data: a file or a folder is required, but {path} is not there")
 
 
+def _shown(path: Path) -> str:
+    """What a message calls a file of texts."""
+    return "stdin" if str(path) == "-" else str(path)
+
+
 def _read_lines(path: Path) -> list[str]:
     """One text on each line; only a line feed ends a line, because texts may hold other separators."""
-    name = "stdin" if str(path) == "-" else str(path)
+    name = _shown(path)
     try:
         content = sys.stdin.buffer.read() if name == "stdin" else path.read_bytes()
         lines = content.decode("utf-8-sig").split("\n")

@@ -66,13 +66,53 @@ def fill_mask(directory: Path | str, sentence: str, *, top_k: int = 5) -> list[P
         ArtifactError: A file of the run is missing, damaged or changed.
         DeviceError: Keras is on another backend than TensorFlow.
     """
+    return _fill_masks(directory, {"sentence": sentence}, top_k, None)[0]
+
+
+def fill_masks(
+    directory: Path | str, sentences: Sequence[str], *, top_k: int = 5, progress: Progress | None = None
+) -> list[list[Prediction]]:
+    """The most probable words for the ``[mask]`` of each sentence: the run is read once, for all of them.
+
+    Args:
+        directory: A run directory.
+        sentences: Texts with exactly one ``[mask]`` each.
+        top_k: As for `fill_mask`.
+        progress: Shows how far it is; None: silent.
+
+    Returns:
+        For each sentence its predictions, best first.
+
+    Raises:
+        SettingsError: As for `fill_mask`; the message gives the sentence's number.
+        ArtifactError: As for `fill_mask`.
+        DeviceError: As for `fill_mask`.
+    """
+    require(not isinstance(sentences, str), "sentences", "a list of sentences", sentences)
+    named = {f"sentences, number {number}": sentence for number, sentence in enumerate(sentences, start=1)}
+    return _fill_masks(directory, named, top_k, progress)
+
+
+def _fill_masks(
+    directory: Path | str, named: dict[str, str], top_k: int, progress: Progress | None
+) -> list[list[Prediction]]:
+    """What `fill_masks` gives for sentences by what a message calls them."""
     if top_k < 1:
         raise SettingsError(f"top_k: 1 or more is required, but {top_k} came")
     run = _FinishedRun(Path(directory))
-    sample_ids(sentence, run.vocabulary, run.settings.text)
+    sentences = list(named.values())
+    samples = [sample_ids(text, run.vocabulary, run.settings.text, argument=name) for name, text in named.items()]
     model = run.model("masked_lm.keras")
-    with within_memory("fill-mask", 1):
-        return predict_masked(model, sentence, vocabulary=run.vocabulary, settings=run.settings, top_k=top_k)
+    task = (progress or Progress(quiet=True)).start("fill-mask", len(sentences))
+    found: list[list[Prediction]] = []
+    for start in range(0, len(sentences), _BATCH_SIZE):
+        part = slice(start, start + _BATCH_SIZE)
+        batch = sentences[part]
+        with within_memory("fill-mask", len(batch)):
+            found += predict_masked(model, batch, samples[part], vocabulary=run.vocabulary, top_k=top_k)
+        task.advance(len(batch))
+    task.finish()
+    return found
 
 
 def classify(directory: Path | str, texts: Sequence[str], *, progress: Progress | None = None) -> list[Classification]:

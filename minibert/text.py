@@ -208,8 +208,8 @@ def sample_ids(
         SettingsError: There is no ``[mask]``, there are several, it is part of another word, or it stands
             beyond the sequence length.
     """
+    require(isinstance(sentence, str) and is_unicode(sentence), argument, "Unicode text", sentence)
     require_one_mask(argument, sentence)
-    require(is_unicode(sentence), argument, "Unicode text", sentence)
     texts = pa.array([sentence], type=pa.string())
     words, _ = split_words(texts, settings)
     places = np.flatnonzero(pc.equal(words, MASK).to_numpy(zero_copy_only=False))

@@ -368,7 +368,7 @@ def predictions(patch: Patch) -> None:
     from minibert.training import pretrain
 
     healthy = pretrain.predict_masked
-    patch.setattr(pretrain, "predict_masked", lambda *given, **named: healthy(*given, **named)[1:])
+    patch.setattr(pretrain, "predict_masked", lambda *given, **named: [words[1:] for words in healthy(*given, **named)])
 
 
 def weights_after_training(patch: Patch) -> None:

@@ -394,7 +394,8 @@ def test_a_terminal_that_cannot_show_a_character_shows_its_number() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fill-mask", "d"], "the following arguments are required: SENTENCE"),
+        (["fill-mask", "d"], "one of the arguments SENTENCE --file is required"),
+        (["fill-mask", "d", "s", "--file", "f"], "not allowed with argument"),
         (["fill-mask", "d", "s", "--top-k", "0"], "an integer, 1 or more, is required, but '0' came"),
         (["fill-mask", "d", "s", "--top-k", "x"], "an integer, 1 or more, is required, but 'x' came"),
         (["classify", "d"], "one of the arguments TEXT --file is required"),
@@ -478,6 +479,48 @@ def test_fill_mask_prints_words_with_probabilities(
     assert capsys.readouterr().out == "0.2500  movie      a movie\n0.1250  é          a é \n0.0625  (padding)  a \n"
     assert main(["fill-mask", finished, "a [mask]", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[1] == {"token": "é\x1b", "probability": 0.125, "sentence": "a é\x1b"}
+
+
+def fake_fill_masks(
+    directory: Path, sentences: list[str], *, top_k: int, progress: Progress
+) -> list[list[SimpleNamespace]]:
+    return [[SimpleNamespace(token="x", probability=0.5, sentence=s.replace("[mask]", "x"))] for s in sentences]
+
+
+@pytest.mark.parametrize("source", ["arguments", "file"])
+def test_fill_mask_takes_several_sentences(
+    source: str, finished: str, place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place("inference", fill_masks=fake_fill_masks)
+    (tmp_path / "sentences.txt").write_text("a [mask]\n[mask] b\n")
+    words = ["a [mask]", "[mask] b"] if source == "arguments" else ["--file", str(tmp_path / "sentences.txt")]
+    assert main(["fill-mask", finished, *words]) == 0
+    assert capsys.readouterr().out == "0.5000  x  a x\n\n0.5000  x  x b\n"
+    assert main(["fill-mask", finished, *words, "--json"]) == 0
+    assert [[p["sentence"] for p in listed] for listed in json.loads(capsys.readouterr().out)] == [["a x"], ["x b"]]
+
+
+def test_fill_mask_of_a_file_with_one_line_prints_a_list_for_the_line(
+    finished: str, place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place("inference", fill_masks=fake_fill_masks)
+    (tmp_path / "sentences.txt").write_text("a [mask]")
+    assert main(["fill-mask", finished, "--file", str(tmp_path / "sentences.txt"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [[{"token": "x", "probability": 0.5, "sentence": "a x"}]]
+
+
+def test_a_sentence_without_a_mask_is_named_by_its_place(
+    finished: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sentences.txt").write_text("a [mask]\nb\n")
+    for words, place in (
+        (["a [mask]", "b"], "sentences, number 2"),
+        (["--file", str(tmp_path / "sentences.txt")], f"{tmp_path / 'sentences.txt'}, line 2"),
+        (["b"], "sentence"),
+    ):
+        assert main(["fill-mask", finished, *words]) == 2
+        said = f"minibert: error: {place}: exactly one [mask] is required, but 0 came in 'b'\n"
+        assert capsys.readouterr().err == said
 
 
 def fake_classify(directory: Path, texts: list[str], *, progress: Progress) -> list[SimpleNamespace]:

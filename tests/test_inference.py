@@ -67,6 +67,22 @@ def test_a_mask_is_filled_with_the_words_of_the_saved_model(small_run: Path) -> 
     assert sum(p.probability for p in found) == pytest.approx(1.0, abs=1e-5)
 
 
+def test_masks_of_many_sentences_are_filled_as_each_alone(small_run: Path) -> None:
+    sentences = [f"{'good ' * (number % 4)}[mask] was awful" for number in range(inference._BATCH_SIZE + 3)]
+    together = inference.fill_masks(small_run, sentences, top_k=3)
+    assert [[p.sentence for p in found] for found in together] == [
+        [sentence.replace("[mask]", p.token) for p in found]
+        for sentence, found in zip(sentences, together, strict=True)
+    ]
+    for number in range(4):
+        alone = inference.fill_mask(small_run, sentences[number], top_k=3)
+        for found in together[number::4]:
+            assert [p.token for p in found] == [p.token for p in alone]
+            assert [p.probability for p in found] == pytest.approx([p.probability for p in alone], rel=1e-5)
+    assert len({tuple(p.probability for p in found) for found in together}) >= 4
+    assert inference.fill_masks(small_run, []) == []
+
+
 def test_classes_are_those_of_the_raw_text_model(small_run: Path) -> None:
     model = keras.models.load_model(small_run / "end_to_end.keras", compile=False)
     positive = np.asarray(model(keras.ops.convert_to_tensor(TEXTS)))[:, 0]
@@ -202,6 +218,23 @@ def test_no_predictions_cannot_be_asked_for(small_run: Path) -> None:
 def test_a_text_that_is_empty_or_no_text_is_named_by_its_number(text: Any, small_run: Path) -> None:
     with pytest.raises(SettingsError, match="texts: Unicode text that is not empty is required, but number 2 is "):
         inference.classify(small_run, ["good", text])
+
+
+@pytest.mark.parametrize(
+    ("sentence", "message"),
+    [
+        ("good", r"exactly one \[mask\] is required, but 0 came in 'good'"),
+        (None, "Unicode text is required, but None came"),
+    ],
+)
+def test_a_sentence_of_several_is_named_by_its_number(sentence: Any, message: str, small_run: Path) -> None:
+    with pytest.raises(SettingsError, match=f"sentences, number 2: {message}"):
+        inference.fill_masks(small_run, ["a [mask]", sentence])
+
+
+def test_one_sentence_is_not_taken_for_a_list_of_letters(small_run: Path) -> None:
+    with pytest.raises(SettingsError, match="sentences: a list of sentences is required, but 'good' came"):
+        inference.fill_masks(small_run, "good")
 
 
 def test_one_text_is_not_taken_for_a_list_of_letters(small_run: Path) -> None:

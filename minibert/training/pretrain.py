@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,24 +36,44 @@ class Prediction:
 
 
 def predict_masked(
-    model: keras.Model, sentence: str, *, vocabulary: Vocabulary, settings: RunSettings, top_k: int
-) -> list[Prediction]:
-    """The most probable words for a sentence's ``[mask]``, best first (ties: the smaller id).
+    model: keras.Model,
+    sentences: Sequence[str],
+    samples: Sequence[tuple[np.ndarray, int]],
+    *,
+    vocabulary: Vocabulary,
+    top_k: int,
+) -> list[list[Prediction]]:
+    """The most probable words for each sentence's ``[mask]``, best first (ties: the smaller id), in one batch.
 
-    Only the masked position goes through the vocabulary projection.
+    Only the masked positions go through the vocabulary projection. The model is called as it is, without compiling
+    it: a program that fills one sentence would wait for that longer than for the call.
 
-    Raises:
-        SettingsError: The sentence has no ``[mask]``, or several.
+    Args:
+        model: From `minibert.model.encoder.build_masked_lm`.
+        sentences: Raw texts, at least one, with one ``[mask]`` each.
+        samples: What `minibert.text.sample_ids` gives for each sentence.
+        vocabulary: Words by id.
+        top_k: Words wanted; no more come than the vocabulary has.
+
+    Returns:
+        For each sentence its predictions.
     """
-    ids, place = sample_ids(sentence, vocabulary, settings.text)
-    hidden = cut_encoder(model)(ops.convert_to_tensor(ids), training=False)[:, place]
+    ids = np.concatenate([row for row, _ in samples])
+    places = np.array([place for _, place in samples])[:, None, None]
+    encoded = cut_encoder(model)(ops.convert_to_tensor(ids), training=False)
+    hidden = ops.take_along_axis(encoded, ops.convert_to_tensor(places), axis=1)[:, 0]
     head = model.get_layer(HEAD_NAME)
     logits = ops.matmul(ops.cast(hidden, "float32"), head.kernel) + head.bias
-    probabilities = ops.convert_to_numpy(ops.softmax(logits, axis=-1))[0]
-    best = np.argsort(-probabilities, kind="stable")[:top_k]
+    probabilities = ops.convert_to_numpy(ops.softmax(logits, axis=-1))
     return [
-        Prediction(vocabulary.words[i], float(probabilities[i]), fill_in(sentence, vocabulary.words[i])) for i in best
+        _likeliest(sentence, row, vocabulary.words, top_k)
+        for sentence, row in zip(sentences, probabilities, strict=True)
     ]
+
+
+def _likeliest(sentence: str, probabilities: np.ndarray, words: Sequence[str], top_k: int) -> list[Prediction]:
+    best = np.argsort(-probabilities, kind="stable")[:top_k]
+    return [Prediction(words[i], float(probabilities[i]), fill_in(sentence, words[i])) for i in best]
 
 
 def pretrain_stage(
@@ -68,11 +89,13 @@ def pretrain_stage(
         checked: Whether a step that may race is refused.
     """
     pretrain = settings.pretrain
+    sentence = pretrain.sample_sentence
+    sample = sample_ids(sentence, vocabulary, settings.text)
 
     def evaluate(epoch: int) -> Figures:
         predictions: list[Any] = predict_masked(
-            model, pretrain.sample_sentence, vocabulary=vocabulary, settings=settings, top_k=pretrain.top_k
-        )
+            model, [sentence], [sample], vocabulary=vocabulary, top_k=pretrain.top_k
+        )[0]
         return {"predictions": [asdict(prediction) for prediction in predictions]}
 
     return Stage(
