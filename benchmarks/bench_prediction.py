@@ -152,8 +152,8 @@ class Prepared:
         model, vocabulary, settings = self.masked_lm, self.vocabulary, self.settings.text
 
         def fill() -> list[list[str]]:
-            samples = [sample_ids(sentence, vocabulary, settings) for sentence in sentences]
-            found = predict_masked(model, sentences, samples, vocabulary=vocabulary, top_k=TOP_K)
+            sample = sample_ids(sentences, vocabulary, settings, names=sentences)
+            found = predict_masked(model, sentences, *sample, vocabulary=vocabulary, top_k=TOP_K)
             return [[prediction.token for prediction in predictions] for predictions in found]
 
         return fill

@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -123,28 +124,30 @@ class Results:
 
 
 def conditions_line(found: Sequence[Mapping[str, Any]]) -> str:
-    """Conditions as a sentence for under a table; a GPU's clocks, which change all the time, are only in the file."""
-    sentences = []
+    """Conditions as sentences for under a table, those that differ only in date and commit in one.
+
+    A GPU's clocks, which change all the time, are only in the file.
+    """
+    taken: dict[str, dict[str, list[str]]] = {}
     for one in found:
         device = "".join(f", {', driver '.join(gpu.split(', ')[:2])}" for gpu in one.get("gpu", []))
         versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
         sets = f" ({', '.join(one['instruction_sets'])})" if one["instruction_sets"] else ""
-        sentences.append(
-            f"{one['processor']}{sets}, {one['cores']} cores{device}; {versions}; {one['date']}{_commit_text(one)}."
-        )
-    return " ".join(dict.fromkeys(sentences))
+        under = f"{one['processor']}{sets}, {one['cores']} cores{device}; {versions}"
+        commits = taken.setdefault(under, {}).setdefault(one["date"], [])
+        if one.get("commit"):  # figures that were taken before conditions had it have none
+            commits.append(f"{one['commit'][:10]}{' with changes' if one['dirty'] else ''}")
+    return " ".join(f"{under}; {'; '.join(starmap(_when, dates.items()))}." for under, dates in taken.items())
+
+
+def _when(date: str, commits: Sequence[str]) -> str:
+    named = list(dict.fromkeys(commits))
+    return f"{date}, commit{'s' if len(named) > 1 else ''} {', '.join(named)}" if named else date
 
 
 def kept_table(results: Results, markdown: Callable[[Sequence[dict[str, Any]]], str]) -> str:
     """The rows as their command prints them, with their conditions under them."""
     return f"{markdown(results.rows)}\n\n{conditions_line(results.conditions_of(results.rows))}"
-
-
-def _commit_text(one: Mapping[str, Any]) -> str:
-    """The commit, where the conditions say it: figures that were taken before they did have none."""
-    if not one.get("commit"):
-        return ""
-    return f", commit {one['commit'][:10]}{' with changes' if one['dirty'] else ''}"
 
 
 def disturbed(rows: Sequence[Mapping[str, Any]]) -> str:

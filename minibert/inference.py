@@ -101,7 +101,7 @@ def _fill_masks(
         raise SettingsError(f"top_k: 1 or more is required, but {top_k} came")
     run = _FinishedRun(Path(directory))
     sentences = list(named.values())
-    samples = [sample_ids(text, run.vocabulary, run.settings.text, argument=name) for name, text in named.items()]
+    token_ids, places = sample_ids(sentences, run.vocabulary, run.settings.text, names=list(named))
     model = run.model("masked_lm.keras")
     task = (progress or Progress(quiet=True)).start("fill-mask", len(sentences))
     found: list[list[Prediction]] = []
@@ -109,7 +109,7 @@ def _fill_masks(
         part = slice(start, start + _BATCH_SIZE)
         batch = sentences[part]
         with within_memory("fill-mask", len(batch)):
-            found += predict_masked(model, batch, samples[part], vocabulary=run.vocabulary, top_k=top_k)
+            found += predict_masked(model, batch, token_ids[part], places[part], vocabulary=run.vocabulary, top_k=top_k)
         task.advance(len(batch))
     task.finish()
     return found

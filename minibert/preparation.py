@@ -74,7 +74,7 @@ def prepare(settings: RunSettings, *, data: Path | str | None = None, progress: 
     masking = dataclasses.replace(settings.masking, vocabulary_size=size)
     settings = dataclasses.replace(settings, masking=masking)
     sentence = settings.pretrain.sample_sentence
-    sample_ids(sentence, examples.vocabulary, settings.text, argument="pretrain.sample_sentence")
+    sample_ids([sentence], examples.vocabulary, settings.text, names=["pretrain.sample_sentence"])
     times = {"seconds": time.perf_counter() - started, "reading_seconds": reading_seconds}
     record = begin_record(settings) | {
         "data": place,

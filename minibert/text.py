@@ -14,7 +14,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,37 +191,41 @@ def encode(texts: pa.Array, vocabulary: Vocabulary, settings: TextSettings) -> n
 
 
 def sample_ids(
-    sentence: str, vocabulary: Vocabulary, settings: TextSettings, *, argument: str = "sentence"
-) -> tuple[np.ndarray, int]:
-    """Encodes a sentence with one ``[mask]``.
+    sentences: Sequence[str], vocabulary: Vocabulary, settings: TextSettings, *, names: Sequence[str] = ("sentence",)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Encodes sentences with one ``[mask]`` each.
 
     Args:
-        sentence: Raw text; its ``[mask]`` may be in capitals where `lowercase` makes them small.
+        sentences: Raw texts; a ``[mask]`` may be in capitals where `lowercase` makes them small.
         vocabulary: Words by id.
         settings: Standardization and `sequence_length`.
-        argument: The name of what holds the sentence, for messages.
+        names: What messages call the sentences, as many.
 
     Returns:
-        int32 (1, sequence) and the position of ``[mask]``.
+        int32 (sentences, sequence), and the position of each ``[mask]``, int64 (sentences,).
 
     Raises:
-        SettingsError: There is no ``[mask]``, there are several, it is part of another word, or it stands
-            beyond the sequence length.
+        SettingsError: In a sentence there is no ``[mask]``, there are several, it is part of another word, or it stands
+            beyond the sequence length; the message has the sentence's name.
     """
-    require(isinstance(sentence, str) and is_unicode(sentence), argument, "Unicode text", sentence)
-    require_one_mask(argument, sentence)
-    texts = pa.array([sentence], type=pa.string())
-    words, _ = split_words(texts, settings)
-    places = np.flatnonzero(pc.equal(words, MASK).to_numpy(zero_copy_only=False))
-    if len(places) != 1:
+    for name, sentence in zip(names, sentences, strict=True):
+        require(isinstance(sentence, str) and is_unicode(sentence), name, "Unicode text", sentence)
+        require_one_mask(name, sentence)
+    texts = pa.array(sentences, type=pa.string())
+    words, word_counts = split_words(texts, settings)
+    is_mask = pc.equal(words, MASK).to_numpy(zero_copy_only=False)
+    row = np.repeat(np.arange(len(word_counts)), word_counts)
+    mask_counts = np.bincount(row[is_mask], minlength=len(word_counts))
+    for number in np.flatnonzero(mask_counts != 1).tolist():
         capitals = " in small letters" if settings.lowercase == "none" else ""
         raise SettingsError(
-            f"{argument}: one [mask]{capitals}, as a word of its own, is required, "
-            f"but {len(places)} came in {sentence!r}"
+            f"{names[number]}: one [mask]{capitals}, as a word of its own, is required, "
+            f"but {mask_counts[number]} came in {sentences[number]!r}"
         )
-    if places[0] >= settings.sequence_length:
+    places = np.flatnonzero(is_mask) - (np.cumsum(word_counts) - word_counts)
+    for number in np.flatnonzero(places >= settings.sequence_length).tolist():
         raise SettingsError(
-            f"{argument}: [mask] among the first {settings.sequence_length} words (text.sequence_length) is required, "
-            f"but it is word {places[0] + 1}"
+            f"{names[number]}: [mask] among the first {settings.sequence_length} words (text.sequence_length) is "
+            f"required, but it is word {places[number] + 1}"
         )
-    return encode(texts, vocabulary, settings), int(places[0])
+    return encode(texts, vocabulary, settings), places

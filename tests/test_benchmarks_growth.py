@@ -62,6 +62,11 @@ def test_conditions_name_the_commit_where_they_know_it():
     assert stored.conditions_line([{**under, "commit": None, "dirty": False}, CONDITIONS]) == (
         "a processor, 2 cores; keras 3; now."
     )
+    later = {**under, "commit": "fedcba9876543210", "dirty": False}
+    assert stored.conditions_line([under, later, under, {**later, "date": "later"}, {**later, "cores": 4}]) == (
+        "a processor, 2 cores; keras 3; now, commits 0123456789 with changes, fedcba9876; later, commit fedcba9876. "
+        "a processor, 4 cores; keras 3; now, commit fedcba9876."
+    )
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"rows": []}'])

@@ -289,8 +289,21 @@ VOCABULARY = Vocabulary(("", "[UNK]", "the", "film", "[mask]"))
     ],
 )
 def test_a_sentence_is_encoded_with_the_place_of_its_mask(sentence, ids, place):
-    found, at = sample_ids(sentence, VOCABULARY, settings_of(5, 4))
-    assert (found.tolist(), at) == ([ids], place)
+    found, at = sample_ids([sentence], VOCABULARY, settings_of(5, 4))
+    assert (found.tolist(), at.tolist()) == ([ids], [place])
+
+
+def test_sentences_are_encoded_together_and_the_one_that_is_wrong_is_named():
+    found, at = sample_ids(["[mask] film", "the film [mask]"], VOCABULARY, settings_of(5, 4), names=["a", "b"])
+    assert (found.tolist(), at.tolist()) == ([[4, 3, 0, 0], [2, 3, 4, 0]], [0, 2])
+    for sentence, message in (
+        ("film", "b: exactly one [mask] is required"),
+        ("un[mask]", "b: one [mask], as a word of its own, is required, but 0 came in 'un[mask]'"),
+        ("the film the film [mask]", "b: [mask] among the first 4 words (text.sequence_length) is required"),
+    ):
+        with pytest.raises(SettingsError, match=f"^{re.escape(message)}"):
+            sample_ids(["[mask]", sentence, "[mask]"], VOCABULARY, settings_of(5, 4), names=["a", "b", "c"])
+    assert sample_ids([], VOCABULARY, settings_of(5, 4), names=[])[0].shape == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -311,22 +324,22 @@ def test_a_sentence_is_encoded_with_the_place_of_its_mask(sentence, ids, place):
 )
 def test_a_sentence_without_a_single_mask_is_refused(sentence, message):
     with pytest.raises(SettingsError, match=f"^sentence: {re.escape(message)}"):
-        sample_ids(sentence, VOCABULARY, settings_of(5, 4))
+        sample_ids([sentence], VOCABULARY, settings_of(5, 4))
     with pytest.raises(SettingsError, match=f"^pretrain.sample_sentence: {re.escape(message)}"):
-        sample_ids(sentence, VOCABULARY, settings_of(5, 4), argument="pretrain.sample_sentence")
+        sample_ids([sentence], VOCABULARY, settings_of(5, 4), names=["pretrain.sample_sentence"])
 
 
 def test_a_mask_in_capitals_is_one_where_all_letters_are_lowered():
     settings = TextSettings(vocabulary_size=5, sequence_length=4, lowercase="unicode")
-    assert sample_ids("THE [MASK]", VOCABULARY, settings)[0].tolist() == [[2, 4, 0, 0]]
+    assert sample_ids(["THE [MASK]"], VOCABULARY, settings)[0].tolist() == [[2, 4, 0, 0]]
     with pytest.raises(SettingsError, match=re.escape("one [mask], as a word of its own, is required, but 0 came")):
-        sample_ids("the un[mask]", VOCABULARY, settings)
+        sample_ids(["the un[mask]"], VOCABULARY, settings)
 
 
 def test_where_letters_keep_their_size_a_mask_is_small():
     settings = TextSettings(vocabulary_size=5, sequence_length=4, lowercase="none")
-    assert sample_ids("the [mask]", VOCABULARY, settings)[1] == 1
+    assert sample_ids(["the [mask]"], VOCABULARY, settings)[1] == 1
     with pytest.raises(
         SettingsError, match=re.escape("one [mask] in small letters, as a word of its own, is required")
     ):
-        sample_ids("the [MASK]", VOCABULARY, settings)
+        sample_ids(["the [MASK]"], VOCABULARY, settings)

@@ -38,7 +38,8 @@ class Prediction:
 def predict_masked(
     model: keras.Model,
     sentences: Sequence[str],
-    samples: Sequence[tuple[np.ndarray, int]],
+    token_ids: np.ndarray,
+    places: np.ndarray,
     *,
     vocabulary: Vocabulary,
     top_k: int,
@@ -50,30 +51,28 @@ def predict_masked(
 
     Args:
         model: From `minibert.model.encoder.build_masked_lm`.
-        sentences: Raw texts, at least one, with one ``[mask]`` each.
-        samples: What `minibert.text.sample_ids` gives for each sentence.
+        sentences: Raw texts with one ``[mask]`` each.
+        token_ids: Integers, (sentences, sequence), of `minibert.text.sample_ids`, as are the places.
+        places: The position of each ``[mask]``: integers, (sentences,).
         vocabulary: Words by id.
         top_k: Words wanted; no more come than the vocabulary has.
 
     Returns:
         For each sentence its predictions.
     """
-    ids = np.concatenate([row for row, _ in samples])
-    places = np.array([place for _, place in samples])[:, None, None]
-    encoded = cut_encoder(model)(ops.convert_to_tensor(ids), training=False)
-    hidden = ops.take_along_axis(encoded, ops.convert_to_tensor(places), axis=1)[:, 0]
+    encoded = cut_encoder(model)(ops.convert_to_tensor(token_ids), training=False)
+    hidden = ops.take_along_axis(encoded, ops.convert_to_tensor(places[:, None, None]), axis=1)[:, 0]
     head = model.get_layer(HEAD_NAME)
     logits = ops.matmul(ops.cast(hidden, "float32"), head.kernel) + head.bias
-    probabilities = ops.convert_to_numpy(ops.softmax(logits, axis=-1))
+    best = ops.top_k(ops.softmax(logits, axis=-1), min(top_k, len(vocabulary)))
+    found = zip(sentences, *map(ops.convert_to_numpy, best), strict=True)
     return [
-        _likeliest(sentence, row, vocabulary.words, top_k)
-        for sentence, row in zip(sentences, probabilities, strict=True)
+        [
+            Prediction(vocabulary.words[i], float(probability), fill_in(sentence, vocabulary.words[i]))
+            for probability, i in zip(probabilities, ids, strict=True)
+        ]
+        for sentence, probabilities, ids in found
     ]
-
-
-def _likeliest(sentence: str, probabilities: np.ndarray, words: Sequence[str], top_k: int) -> list[Prediction]:
-    best = np.argsort(-probabilities, kind="stable")[:top_k]
-    return [Prediction(words[i], float(probabilities[i]), fill_in(sentence, words[i])) for i in best]
 
 
 def pretrain_stage(
@@ -89,13 +88,13 @@ def pretrain_stage(
         checked: Whether a step that may race is refused.
     """
     pretrain = settings.pretrain
-    sentence = pretrain.sample_sentence
-    sample = sample_ids(sentence, vocabulary, settings.text)
+    sentences = [pretrain.sample_sentence]
+    sample = sample_ids(sentences, vocabulary, settings.text)
 
     def evaluate(epoch: int) -> Figures:
-        predictions: list[Any] = predict_masked(
-            model, [sentence], [sample], vocabulary=vocabulary, top_k=pretrain.top_k
-        )[0]
+        predictions: list[Any] = predict_masked(model, sentences, *sample, vocabulary=vocabulary, top_k=pretrain.top_k)[
+            0
+        ]
         return {"predictions": [asdict(prediction) for prediction in predictions]}
 
     return Stage(
