@@ -5,8 +5,8 @@
 ``classify`` computes one probability for each review; the notebook's ``evaluate`` on raw text does the
 same by Keras. ``fill mask`` sends one position through the vocabulary projection, the notebook's cell all; ``fill 32
 masks`` does it for a batch of sentences. The peers' models have weights of their own, so their answers are compared
-with theirs in other batches, or part by part; of a sentence, keras-hub's sends one position, too, and PyTorch's all.
-FLOPs are the task's: what a side does beyond them is not counted.
+with theirs in other batches, or part by part; of a sentence, both
+send one position, too. FLOPs are the task's: what a side does beyond them is not counted.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class Prepared:
         model, vocabulary, settings = self.masked_lm, self.vocabulary, self.settings.text
 
         def fill() -> list[list[str]]:
-            sample = sample_ids(sentences, vocabulary, settings, names=sentences)
+            sample = sample_ids(sentences, vocabulary, settings)
             found = predict_masked(model, sentences, *sample, vocabulary=vocabulary, top_k=TOP_K)
             return [[prediction.token for prediction in predictions] for predictions in found]
 
@@ -261,8 +261,11 @@ def time_filling(benchmark: Any, device: str, side: str, shape: str, answer: str
 
     found = time_beside(benchmark, work, None if side == "notebook" else of_notebook, facts, side=side, device=device)
 
-    if side in PEERS:
-        assert found == made.answers_of(side, "fill_mask").fill_by_hand(sentences, TOP_K)
-    else:
-        assert found == (of_notebook() if side == OURS else fill(OURS)())
     assert len(found) == len(sentences)
+    if side not in PEERS:
+        assert found == (of_notebook() if side == OURS else fill(OURS)())
+        return
+    answers = made.answers_of(side, "fill_mask")
+    assert np.array_equal(answers.encode(sentences), sample_ids(sentences, made.vocabulary, made.settings.text)[0])
+    assert found == answers.fill_by_hand(sentences, TOP_K)
+    assert found == [answers.fill([sentence], TOP_K)[0] for sentence in sentences]

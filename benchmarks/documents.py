@@ -84,6 +84,13 @@ def peers() -> str | None:
     return kept_text(Results(RESULTS / "peers.json", KEYS)) or None
 
 
+def one_allocator() -> str | None:
+    """The rows of `benchmarks.peers` where all processes have the same settings of glibc's allocator."""
+    from benchmarks.peers_table import KEYS, kept_text
+
+    return kept_text(Results(RESULTS / "peers_one_allocator.json", KEYS)) or None
+
+
 def groups() -> str | None:
     """The rows of `benchmarks.groups`."""
     from benchmarks.groups import KEYS, markdown
@@ -120,6 +127,7 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "backend_exactness": backend_exactness,
     "backend_run": backend_run,
     "peers": peers,
+    "one_allocator": one_allocator,
     "groups": groups,
     "profile": profile,
     "memory": memory,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable, Mapping, Sequence
-from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -128,16 +127,20 @@ def conditions_line(found: Sequence[Mapping[str, Any]]) -> str:
 
     A GPU's clocks, which change all the time, are only in the file.
     """
-    taken: dict[str, dict[str, list[str]]] = {}
+    taken: dict[str, dict[tuple[str, bool], list[str]]] = {}
     for one in found:
         device = "".join(f", {', driver '.join(gpu.split(', ')[:2])}" for gpu in one.get("gpu", []))
         versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
         sets = f" ({', '.join(one['instruction_sets'])})" if one["instruction_sets"] else ""
         under = f"{one['processor']}{sets}, {one['cores']} cores{device}; {versions}"
-        commits = taken.setdefault(under, {}).setdefault(one["date"], [])
-        if one.get("commit"):  # figures that were taken before conditions had it have none
-            commits.append(f"{one['commit'][:10]}{' with changes' if one['dirty'] else ''}")
-    return " ".join(f"{under}; {'; '.join(starmap(_when, dates.items()))}." for under, dates in taken.items())
+        commit = one.get("commit")  # figures that were taken before conditions had it have none
+        commits = taken.setdefault(under, {}).setdefault((one["date"], bool(commit)), [])
+        if commit:
+            commits.append(f"{commit[:10]}{' (with changes)' if one['dirty'] else ''}")
+    return " ".join(
+        f"{under}; {'; '.join(_when(date, commits) for (date, _), commits in times.items())}."
+        for under, times in taken.items()
+    )
 
 
 def _when(date: str, commits: Sequence[str]) -> str:

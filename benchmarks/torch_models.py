@@ -162,15 +162,15 @@ class TorchAnswers:
 
     @torch.inference_mode()
     def fill(self, sentences: list[str], top_k: int) -> list[list[str]]:
-        """The likeliest words for each sentence's ``[mask]``, of logits at every position as transformers' pipeline."""
+        """The likeliest words for each sentence's ``[mask]``, whose position alone is projected."""
         token_ids, rows, places = self._inputs(sentences)
-        return self._likeliest(self._model(token_ids).logits[rows, places], top_k)
+        return self._likeliest(self._model.cls(self._model.bert(token_ids).last_hidden_state[rows, places]), top_k)
 
     @torch.inference_mode()
     def fill_by_hand(self, sentences: list[str], top_k: int) -> list[list[str]]:
-        """The same by the encoder's output and its head."""
+        """The same of logits at every position, as transformers' pipeline has them."""
         token_ids, rows, places = self._inputs(sentences)
-        return self._likeliest(self._model.cls(self._model.bert(token_ids).last_hidden_state[rows, places]), top_k)
+        return self._likeliest(self._model(token_ids).logits[rows, places], top_k)
 
     def _inputs(self, sentences: list[str]) -> tuple[Any, Any, Any]:
         token_ids = torch.from_numpy(self.encode(sentences)).to(self._device)

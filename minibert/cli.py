@@ -76,12 +76,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser in which one ``--set`` takes several assignments and no other word."""
+    """A parser in which one ``--set`` takes several assignments and no other word, and options may stand anywhere."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses as argparse does, once every assignment has its own ``--set``."""
         words = sys.argv[1:] if args is None else args
         return super().parse_known_args(one_assignment_each(words), namespace)
+
+    def _match_arguments_partial(self, actions: Any, arg_strings_pattern: str) -> list[int]:
+        """As in newer Pythons: where an option follows, a list of words that may be empty is not taken for empty."""
+        counts = super()._match_arguments_partial(actions, arg_strings_pattern)
+        if arg_strings_pattern[sum(counts) :].startswith("O"):
+            while counts and counts[-1] == 0:
+                counts.pop()
+        return counts
 
 
 def one_assignment_each(words: Iterable[str]) -> list[str]:

@@ -70,22 +70,23 @@ def _run_directory(options: Namespace, settings: RunSettings) -> Path:
 
 def fill_mask(options: Namespace) -> int:
     """``minibert fill-mask``: the likeliest words for each ``[mask]``."""
-    is_one = options.file is None and len(options.sentences) == 1
-    sentences = options.sentences if options.file is None else _read_lines(options.file)
+    sentences, names = options.sentences, [f"sentences, number {n}" for n in range(1, len(options.sentences) + 1)]
+    is_one = len(sentences) == 1
+    if is_one:
+        names = ["sentence"]
+    if options.file is not None:
+        sentences = _read_lines(options.file)
+        names = [f"{_shown(options.file)}, line {number}" for number in range(1, len(sentences) + 1)]
     read_record(options.directory)
-    for number, sentence in enumerate(sentences, start=1):
-        place = f"sentences, number {number}" if options.file is None else f"{_shown(options.file)}, line {number}"
-        require_one_mask("sentence" if is_one else place, sentence)
+    for name, sentence in zip(names, sentences, strict=True):
+        require_one_mask(name, sentence)
     _require_backend()
 
     from minibert import inference
     from minibert.progress import Progress
 
-    if is_one:
-        found = [inference.fill_mask(options.directory, sentences[0], top_k=options.top_k)]
-    else:
-        with Progress(quiet=options.quiet or len(sentences) < _TEXTS_WORTH_A_BAR) as progress:
-            found = inference.fill_masks(options.directory, sentences, top_k=options.top_k, progress=progress)
+    with Progress(quiet=options.quiet or len(sentences) < _TEXTS_WORTH_A_BAR) as progress:
+        found = inference.fill_masks(options.directory, sentences, top_k=options.top_k, names=names, progress=progress)
     if options.json:
         listed = [
             [{"token": p.token, "probability": float(p.probability), "sentence": p.sentence} for p in predictions]

@@ -66,11 +66,16 @@ def fill_mask(directory: Path | str, sentence: str, *, top_k: int = 5) -> list[P
         ArtifactError: A file of the run is missing, damaged or changed.
         DeviceError: Keras is on another backend than TensorFlow.
     """
-    return _fill_masks(directory, {"sentence": sentence}, top_k, None)[0]
+    return fill_masks(directory, [sentence], top_k=top_k, names=["sentence"])[0]
 
 
 def fill_masks(
-    directory: Path | str, sentences: Sequence[str], *, top_k: int = 5, progress: Progress | None = None
+    directory: Path | str,
+    sentences: Sequence[str],
+    *,
+    top_k: int = 5,
+    names: Sequence[str] | None = None,
+    progress: Progress | None = None,
 ) -> list[list[Prediction]]:
     """The most probable words for the ``[mask]`` of each sentence: the run is read once, for all of them.
 
@@ -78,30 +83,22 @@ def fill_masks(
         directory: A run directory.
         sentences: Texts with exactly one ``[mask]`` each.
         top_k: As for `fill_mask`.
+        names: What messages call the sentences, as many; None: by their numbers.
         progress: Shows how far it is; None: silent.
 
     Returns:
         For each sentence its predictions, best first.
 
     Raises:
-        SettingsError: As for `fill_mask`; the message gives the sentence's number.
+        SettingsError: As for `fill_mask`; the message names the sentence.
         ArtifactError: As for `fill_mask`.
         DeviceError: As for `fill_mask`.
     """
     require(not isinstance(sentences, str), "sentences", "a list of sentences", sentences)
-    named = {f"sentences, number {number}": sentence for number, sentence in enumerate(sentences, start=1)}
-    return _fill_masks(directory, named, top_k, progress)
-
-
-def _fill_masks(
-    directory: Path | str, named: dict[str, str], top_k: int, progress: Progress | None
-) -> list[list[Prediction]]:
-    """What `fill_masks` gives for sentences by what a message calls them."""
     if top_k < 1:
         raise SettingsError(f"top_k: 1 or more is required, but {top_k} came")
-    run = _FinishedRun(Path(directory))
-    sentences = list(named.values())
-    token_ids, places = sample_ids(sentences, run.vocabulary, run.settings.text, names=list(named))
+    run, sentences = _FinishedRun(Path(directory)), list(sentences)
+    token_ids, places = sample_ids(sentences, run.vocabulary, run.settings.text, names=names)
     model = run.model("masked_lm.keras")
     task = (progress or Progress(quiet=True)).start("fill-mask", len(sentences))
     found: list[list[Prediction]] = []

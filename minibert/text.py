@@ -191,7 +191,11 @@ def encode(texts: pa.Array, vocabulary: Vocabulary, settings: TextSettings) -> n
 
 
 def sample_ids(
-    sentences: Sequence[str], vocabulary: Vocabulary, settings: TextSettings, *, names: Sequence[str] = ("sentence",)
+    sentences: Sequence[str],
+    vocabulary: Vocabulary,
+    settings: TextSettings,
+    *,
+    names: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Encodes sentences with one ``[mask]`` each.
 
@@ -199,7 +203,7 @@ def sample_ids(
         sentences: Raw texts; a ``[mask]`` may be in capitals where `lowercase` makes them small.
         vocabulary: Words by id.
         settings: Standardization and `sequence_length`.
-        names: What messages call the sentences, as many.
+        names: What messages call the sentences, as many; None: by their numbers.
 
     Returns:
         int32 (sentences, sequence), and the position of each ``[mask]``, int64 (sentences,).
@@ -208,6 +212,8 @@ def sample_ids(
         SettingsError: In a sentence there is no ``[mask]``, there are several, it is part of another word, or it stands
             beyond the sequence length; the message has the sentence's name.
     """
+    if names is None:
+        names = [f"sentences, number {number}" for number in range(1, len(sentences) + 1)]
     for name, sentence in zip(names, sentences, strict=True):
         require(isinstance(sentence, str) and is_unicode(sentence), name, "Unicode text", sentence)
         require_one_mask(name, sentence)
@@ -216,16 +222,18 @@ def sample_ids(
     is_mask = pc.equal(words, MASK).to_numpy(zero_copy_only=False)
     row = np.repeat(np.arange(len(word_counts)), word_counts)
     mask_counts = np.bincount(row[is_mask], minlength=len(word_counts))
-    for number in np.flatnonzero(mask_counts != 1).tolist():
+    wrong = np.flatnonzero(mask_counts != 1).tolist()
+    if wrong:
         capitals = " in small letters" if settings.lowercase == "none" else ""
         raise SettingsError(
-            f"{names[number]}: one [mask]{capitals}, as a word of its own, is required, "
-            f"but {mask_counts[number]} came in {sentences[number]!r}"
+            f"{names[wrong[0]]}: one [mask]{capitals}, as a word of its own, is required, "
+            f"but {mask_counts[wrong[0]]} came in {sentences[wrong[0]]!r}"
         )
     places = np.flatnonzero(is_mask) - (np.cumsum(word_counts) - word_counts)
-    for number in np.flatnonzero(places >= settings.sequence_length).tolist():
+    beyond = np.flatnonzero(places >= settings.sequence_length).tolist()
+    if beyond:
         raise SettingsError(
-            f"{names[number]}: [mask] among the first {settings.sequence_length} words (text.sequence_length) is "
-            f"required, but it is word {places[number] + 1}"
+            f"{names[beyond[0]]}: [mask] among the first {settings.sequence_length} words (text.sequence_length) is "
+            f"required, but it is word {places[beyond[0]] + 1}"
         )
     return encode(texts, vocabulary, settings), places

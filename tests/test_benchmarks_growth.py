@@ -56,15 +56,18 @@ def test_results_are_kept_one_by_one_and_found_again(tmp_path):
 
 def test_conditions_name_the_commit_where_they_know_it():
     under = {**CONDITIONS, "commit": "0123456789abcdef", "dirty": True}
-    line = "a processor, 2 cores; keras 3; now, commit 0123456789 with changes."
+    line = "a processor, 2 cores; keras 3; now, commit 0123456789 (with changes)."
     assert stored.conditions_line([under]) == line
-    assert stored.conditions_line([{**under, "dirty": False}]) == line.replace(" with changes", "")
+    assert stored.conditions_line([{**under, "dirty": False}]) == line.replace(" (with changes)", "")
     assert stored.conditions_line([{**under, "commit": None, "dirty": False}, CONDITIONS]) == (
         "a processor, 2 cores; keras 3; now."
     )
+    assert stored.conditions_line([CONDITIONS, {**under, "dirty": False}]) == (
+        "a processor, 2 cores; keras 3; now; now, commit 0123456789."
+    )
     later = {**under, "commit": "fedcba9876543210", "dirty": False}
     assert stored.conditions_line([under, later, under, {**later, "date": "later"}, {**later, "cores": 4}]) == (
-        "a processor, 2 cores; keras 3; now, commits 0123456789 with changes, fedcba9876; later, commit fedcba9876. "
+        "a processor, 2 cores; keras 3; now, commits 0123456789 (with changes), fedcba9876; later, commit fedcba9876. "
         "a processor, 4 cores; keras 3; now, commit fedcba9876."
     )
 

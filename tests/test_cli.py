@@ -357,7 +357,7 @@ def test_a_run_that_has_written_nothing_is_just_interrupted(
 def test_other_commands_are_just_interrupted(
     finished: str, place: PlaceModule, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place("inference", fill_mask=raising(KeyboardInterrupt()))
+    place("inference", fill_masks=raising(KeyboardInterrupt()))
     assert main(["fill-mask", finished, "a [mask]"]) == 130
     assert capsys.readouterr().err == "minibert: interrupted\n"
 
@@ -466,23 +466,25 @@ def test_fill_mask_prints_words_with_probabilities(
 ) -> None:
     asked: list[Any] = []
 
-    def fill_mask(directory: Path, sentence: str, *, top_k: int) -> list[SimpleNamespace]:
-        asked.append((directory, sentence, top_k))
+    def fill_masks(directory: Path, sentences: list[str], *, top_k: int, **_: Any) -> list[list[SimpleNamespace]]:
+        asked.append((directory, sentences, top_k))
         return [
-            SimpleNamespace(token=t, probability=p, sentence=f"a {t}")
-            for t, p in (("movie", 0.25), ("é\x1b", 0.125), ("", 0.0625))
+            [
+                SimpleNamespace(token=t, probability=p, sentence=f"a {t}")
+                for t, p in (("movie", 0.25), ("é\x1b", 0.125), ("", 0.0625))
+            ]
         ]
 
-    place("inference", fill_mask=fill_mask)
+    place("inference", fill_masks=fill_masks)
     assert main(["fill-mask", finished, "a [mask]", "--top-k", "2"]) == 0
-    assert asked == [(Path(finished), "a [mask]", 2)]
+    assert asked == [(Path(finished), ["a [mask]"], 2)]
     assert capsys.readouterr().out == "0.2500  movie      a movie\n0.1250  é          a é \n0.0625  (padding)  a \n"
     assert main(["fill-mask", finished, "a [mask]", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[1] == {"token": "é\x1b", "probability": 0.125, "sentence": "a é\x1b"}
 
 
 def fake_fill_masks(
-    directory: Path, sentences: list[str], *, top_k: int, progress: Progress
+    directory: Path, sentences: list[str], *, top_k: int, names: list[str], progress: Progress
 ) -> list[list[SimpleNamespace]]:
     return [[SimpleNamespace(token="x", probability=0.5, sentence=s.replace("[mask]", "x"))] for s in sentences]
 
@@ -507,6 +509,41 @@ def test_fill_mask_of_a_file_with_one_line_prints_a_list_for_the_line(
     (tmp_path / "sentences.txt").write_text("a [mask]")
     assert main(["fill-mask", finished, "--file", str(tmp_path / "sentences.txt"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [[{"token": "x", "probability": 0.5, "sentence": "a x"}]]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["a [mask]"], ["sentence"]),
+        (["a [mask]", "[mask]"], ["sentences, number 1", "sentences, number 2"]),
+        (["--file", "-"], ["stdin, line 1", "stdin, line 2"]),
+    ],
+)
+def test_sentences_are_called_by_where_they_stand(
+    words: list[str], names: list[str], finished: str, place: PlaceModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def fill_masks(directory: Path, sentences: list[str], **named: Any) -> list[list[SimpleNamespace]]:
+        asked.append(named["names"])
+        return fake_fill_masks(directory, sentences, **named)
+
+    place("inference", fill_masks=fill_masks)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a [mask]\n[mask]\n")))
+    assert main(["fill-mask", finished, *words]) == 0
+    assert asked == [names]
+
+
+def test_options_may_stand_before_sentences_and_texts(
+    finished: str, place: PlaceModule, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place("inference", fill_masks=fake_fill_masks, classify=fake_classify)
+    assert main(["fill-mask", finished, "--top-k", "3", "a [mask]"]) == 0
+    assert main(["fill-mask", "--json", finished, "--quiet", "a [mask]", "[mask]"]) == 0
+    assert main(["classify", finished, "--quiet", "a text", "another"]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        main(["fill-mask", finished, "--top-k", "3"])
+    assert "one of the arguments SENTENCE --file is required" in capsys.readouterr().err
 
 
 def test_a_sentence_without_a_mask_is_named_by_its_place(

@@ -19,10 +19,12 @@ from minibert import inference
 from minibert.artifacts import sha256_of_file
 from minibert.errors import ArtifactError, CorpusError, DeviceError, MinibertError, OutOfMemoryError, SettingsError
 from minibert.model import backend
+from minibert.model.encoder import HEAD_NAME
 from minibert.progress import Progress
 from minibert.record import read_record, record_settings, write_record
 from minibert.settings import CorpusSettings
-from minibert.text import Vocabulary, encode
+from minibert.text import Vocabulary, encode, sample_ids
+from minibert.training.pretrain import predict_masked
 from tests.runs import small_settings, write_texts
 
 SENTENCE = small_settings().pretrain.sample_sentence
@@ -81,6 +83,16 @@ def test_masks_of_many_sentences_are_filled_as_each_alone(small_run: Path) -> No
             assert [p.probability for p in found] == pytest.approx([p.probability for p in alone], rel=1e-5)
     assert len({tuple(p.probability for p in found) for found in together}) >= 4
     assert inference.fill_masks(small_run, []) == []
+
+
+def test_of_words_as_probable_the_smaller_id_comes_first(small_run: Path) -> None:
+    model = keras.models.load_model(small_run / "masked_lm.keras", compile=False)
+    head = model.get_layer(HEAD_NAME)
+    head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
+    vocabulary = Vocabulary.read(small_run / "vocabulary.txt")
+    sample = sample_ids(["a [mask]"], vocabulary, small_settings().text)
+    [found] = predict_masked(model, ["a [mask]"], *sample, vocabulary=vocabulary, top_k=7)
+    assert [p.token for p in found] == list(vocabulary.words[:7])
 
 
 def test_classes_are_those_of_the_raw_text_model(small_run: Path) -> None:

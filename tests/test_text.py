@@ -323,7 +323,7 @@ def test_sentences_are_encoded_together_and_the_one_that_is_wrong_is_named():
     ],
 )
 def test_a_sentence_without_a_single_mask_is_refused(sentence, message):
-    with pytest.raises(SettingsError, match=f"^sentence: {re.escape(message)}"):
+    with pytest.raises(SettingsError, match=f"^sentences, number 1: {re.escape(message)}"):
         sample_ids([sentence], VOCABULARY, settings_of(5, 4))
     with pytest.raises(SettingsError, match=f"^pretrain.sample_sentence: {re.escape(message)}"):
         sample_ids([sentence], VOCABULARY, settings_of(5, 4), names=["pretrain.sample_sentence"])
