@@ -5,8 +5,8 @@
 ``classify`` computes one probability for each review; the notebook's ``evaluate`` on raw text does the
 same by Keras. ``fill mask`` sends one position through the vocabulary projection, the notebook's cell all; ``fill 32
 masks`` does it for a batch of sentences. The peers' models have weights of their own, so their answers are compared
-with theirs in other batches, or part by part; of a sentence, both
-send one position, too. FLOPs are the task's: what a side does beyond them is not counted.
+with theirs in other batches, or part by part; of a sentence, both send one position, too. FLOPs are the task's: what a
+side does beyond them is not counted.
 """
 
 from __future__ import annotations
