@@ -4,9 +4,9 @@
 
 ``classify`` computes one probability for each review; the notebook's ``evaluate`` on raw text does the
 same by Keras. ``fill mask`` sends one position through the vocabulary projection, the notebook's cell all; ``fill 32
-masks`` does it for a batch of sentences. The peers' models have weights of their own, so their answers are compared
-with theirs in other batches, or part by part; of a sentence, both send one position, too. FLOPs are the task's: what a
-side does beyond them is not counted.
+masks`` does it for a batch of sentences, and there ours is compiled, as it is for many in one call. The peers' models
+have weights of their own, so their answers are compared with theirs in other batches, or part by part; of a sentence,
+both send one position, too. FLOPs are the task's: what a side does beyond them is not counted.
 """
 
 from __future__ import annotations
@@ -147,13 +147,16 @@ class Prepared:
         return classify
 
     def _fill_by_minibert(self, sentences: list[str]) -> Callable[[], list[list[str]]]:
-        from minibert.training.pretrain import predict_masked
+        from minibert.training.pretrain import compiled_words, masked_words, predict_masked
 
-        model, vocabulary, settings = self.masked_lm, self.vocabulary, self.settings.text
+        vocabulary, settings = self.vocabulary, self.settings.text
+        words = masked_words(self.masked_lm, len(vocabulary), TOP_K)
+        if len(sentences) > 1:
+            words = compiled_words(words, settings.sequence_length)
 
         def fill() -> list[list[str]]:
             sample = sample_ids(sentences, vocabulary, settings)
-            found = predict_masked(model, sentences, *sample, vocabulary=vocabulary, top_k=TOP_K)
+            found = predict_masked(words, sentences, *sample, vocabulary=vocabulary)
             return [[prediction.token for prediction in predictions] for predictions in found]
 
         return fill

@@ -24,7 +24,7 @@ from minibert.progress import Progress
 from minibert.record import read_record, record_settings, write_record
 from minibert.settings import CorpusSettings
 from minibert.text import Vocabulary, encode, sample_ids
-from minibert.training.pretrain import predict_masked
+from minibert.training.pretrain import masked_words, predict_masked
 from tests.runs import small_settings, write_texts
 
 SENTENCE = small_settings().pretrain.sample_sentence
@@ -69,7 +69,11 @@ def test_a_mask_is_filled_with_the_words_of_the_saved_model(small_run: Path) -> 
     assert sum(p.probability for p in found) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_masks_of_many_sentences_are_filled_as_each_alone(small_run: Path) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_masks_of_many_sentences_are_filled_as_each_alone(
+    compiled: bool, small_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "_UNCOMPILED_SENTENCES", 1 if compiled else 1_000)
     sentences = [f"{'good ' * (number % 4)}[mask] was awful" for number in range(inference._BATCH_SIZE + 3)]
     together = inference.fill_masks(small_run, sentences, top_k=3)
     assert [[p.sentence for p in found] for found in together] == [
@@ -91,7 +95,7 @@ def test_of_words_as_probable_the_smaller_id_comes_first(small_run: Path) -> Non
     head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
     vocabulary = Vocabulary.read(small_run / "vocabulary.txt")
     sample = sample_ids(["a [mask]"], vocabulary, small_settings().text)
-    [found] = predict_masked(model, ["a [mask]"], *sample, vocabulary=vocabulary, top_k=7)
+    [found] = predict_masked(masked_words(model, len(vocabulary), 7), ["a [mask]"], *sample, vocabulary=vocabulary)
     assert [p.token for p in found] == list(vocabulary.words[:7])
 
 
