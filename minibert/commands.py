@@ -245,7 +245,10 @@ def _read_lines(path: Path) -> list[str]:
     except OSError as error:
         raise CorpusError(f"{name}: a readable file is required, but {error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{name}: UTF-8 is required, but byte {error.start} is not") from None
+        line = error.object[: error.start].count(b"\n") + 1
+        raise CorpusError(
+            f"{name}, line {line}: UTF-8 is required, but byte {error.start} of the file is not"
+        ) from None
     if lines[-1] == "":
         lines.pop()
     for number, line in enumerate(lines, 1):

@@ -7,7 +7,7 @@ the record names by digest.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,11 +60,12 @@ def fill_mask(directory: Path | str, sentence: str, *, top_k: int = 5) -> list[P
 
     Args:
         directory: A run directory.
-        sentence: Text with exactly one ``[mask]``.
+        sentence: Text with exactly one ``[mask]``, in any case, which is a word of its own and stands within the
+            run's ``text.sequence_length`` words.
         top_k: Words wanted; no more come than the vocabulary has.
 
     Raises:
-        SettingsError: There is no ``[mask]``, or several; or ``top_k`` is below 1.
+        SettingsError: There is no such ``[mask]``, or several; or ``top_k`` is not 1 or more.
         ArtifactError: A file of the run is missing, damaged or changed.
         DeviceError: Keras is on another backend than TensorFlow.
     """
@@ -83,22 +84,22 @@ def fill_masks(
 
     Args:
         directory: A run directory.
-        sentences: Texts with exactly one ``[mask]`` each.
+        sentences: Texts as for `fill_mask`; if one is wrong, none is filled.
         top_k: As for `fill_mask`.
         names: What messages call the sentences, as many; None: by their numbers.
         progress: Shows how far it is; None: silent.
 
     Returns:
-        For each sentence its predictions, best first.
+        For each sentence its predictions, best first. A probability's last digits depend on the sentences beside it.
 
     Raises:
         SettingsError: As for `fill_mask`; the message names the sentence.
         ArtifactError: As for `fill_mask`.
         DeviceError: As for `fill_mask`.
     """
-    require(not isinstance(sentences, str), "sentences", "a list of sentences", sentences)
-    if top_k < 1:
-        raise SettingsError(f"top_k: 1 or more is required, but {top_k} came")
+    is_several = isinstance(sentences, Iterable) and not isinstance(sentences, str)
+    require(is_several, "sentences", "a list of sentences", sentences)
+    require(type(top_k) is int and top_k >= 1, "top_k", "an integer, 1 or more,", top_k)
     run, sentences = _FinishedRun(Path(directory)), list(sentences)
     token_ids, places = sample_ids(sentences, run.vocabulary, run.settings.text, names=names)
     words = masked_words(run.model("masked_lm.keras"), len(run.vocabulary), top_k)

@@ -616,7 +616,7 @@ def test_classify_reads_stdin(
         (b"", "one text on each line is required, but the file is empty"),
         (b"one\n\ntwo\n", ", line 2: a text is required, but the line is empty"),
         (b"one\n \t\n", ", line 2: a text is required, but the line is empty"),
-        (b"one\n\xff\n", "UTF-8 is required, but byte 4 is not"),
+        (b"one\n\xff\n", "line 2: UTF-8 is required, but byte 4 of the file is not"),
     ],
 )
 def test_a_file_of_texts_that_is_none_is_named(

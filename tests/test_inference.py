@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -225,9 +226,11 @@ def test_a_sentence_without_exactly_one_mask_is_refused(sentence: str, message: 
         inference.fill_mask(small_run, sentence)
 
 
-def test_no_predictions_cannot_be_asked_for(small_run: Path) -> None:
-    with pytest.raises(SettingsError, match="top_k: 1 or more is required, but 0 came"):
-        inference.fill_mask(small_run, SENTENCE, top_k=0)
+@pytest.mark.parametrize("top_k", [0, -1, 2.5, "3", True, None])
+def test_only_a_number_of_predictions_can_be_asked_for(top_k: Any, small_run: Path) -> None:
+    message = f"top_k: an integer, 1 or more, is required, but {top_k!r} came"
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        inference.fill_mask(small_run, SENTENCE, top_k=top_k)
 
 
 @pytest.mark.parametrize("text", ["", "  \n", None, 7, "\udcff"])
@@ -248,9 +251,10 @@ def test_a_sentence_of_several_is_named_by_its_number(sentence: Any, message: st
         inference.fill_masks(small_run, ["a [mask]", sentence])
 
 
-def test_one_sentence_is_not_taken_for_a_list_of_letters(small_run: Path) -> None:
-    with pytest.raises(SettingsError, match="sentences: a list of sentences is required, but 'good' came"):
-        inference.fill_masks(small_run, "good")
+@pytest.mark.parametrize("sentences", ["good", None, 7])
+def test_what_is_no_list_of_sentences_is_refused(sentences: Any, small_run: Path) -> None:
+    with pytest.raises(SettingsError, match=f"sentences: a list of sentences is required, but {sentences!r} came"):
+        inference.fill_masks(small_run, sentences)
 
 
 def test_one_text_is_not_taken_for_a_list_of_letters(small_run: Path) -> None:
