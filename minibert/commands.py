@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from minibert.checked import printable
 from minibert.errors import CorpusError, DeviceError, SettingsError
-from minibert.mask_word import require_one_mask, shown_token
+from minibert.mask_word import require_one_mask, sentence_names, shown_token
 from minibert.presets import PRESETS, describe_preset, preset, resolve_settings
 from minibert.record import earlier_record, read_record
 from minibert.settings import CorpusSettings, RunSettings, replace_setting, settings_from_dict
@@ -70,10 +70,9 @@ def _run_directory(options: Namespace, settings: RunSettings) -> Path:
 
 def fill_mask(options: Namespace) -> int:
     """``minibert fill-mask``: the likeliest words for each ``[mask]``."""
-    sentences, names = options.sentences, [f"sentences, number {n}" for n in range(1, len(options.sentences) + 1)]
+    sentences = options.sentences
     is_one = len(sentences) == 1
-    if is_one:
-        names = ["sentence"]
+    names = ["sentence"] if is_one else sentence_names(len(sentences))
     if options.file is not None:
         sentences = _read_lines(options.file)
         names = [f"{_shown(options.file)}, line {number}" for number in range(1, len(sentences) + 1)]

@@ -60,8 +60,8 @@ def fill_mask(directory: Path | str, sentence: str, *, top_k: int = 5) -> list[P
 
     Args:
         directory: A run directory.
-        sentence: Text with exactly one ``[mask]``, in any case, which is a word of its own and stands within the
-            run's ``text.sequence_length`` words.
+        sentence: Text with exactly one ``[mask]`` (in capitals, too, where the run lowers letters), which is a word of
+            its own and stands within the run's ``text.sequence_length`` words.
         top_k: Words wanted; no more come than the vocabulary has.
 
     Raises:

@@ -14,6 +14,11 @@ MASK = "[mask]"
 _IN_ANY_CASE = re.compile(re.escape(MASK), re.IGNORECASE | re.ASCII)
 
 
+def sentence_names(count: int) -> list[str]:
+    """What messages call so many sentences that have no better names: each by its number."""
+    return [f"sentences, number {number}" for number in range(1, count + 1)]
+
+
 def require_one_mask(argument: str, sentence: str) -> None:
     """Refuses a sentence without ``[mask]``, or with several.
 

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from minibert.checked import is_unicode, require
 from minibert.errors import ArtifactError, CorpusError, SettingsError
-from minibert.mask_word import MASK, require_one_mask
+from minibert.mask_word import MASK, require_one_mask, sentence_names
 from minibert.settings import TextSettings
 
 PADDING, UNKNOWN = "", "[UNK]"
@@ -212,8 +212,7 @@ def sample_ids(
         SettingsError: In a sentence there is no ``[mask]``, there are several, it is part of another word, or it stands
             beyond the sequence length; the message has the sentence's name.
     """
-    if names is None:
-        names = [f"sentences, number {number}" for number in range(1, len(sentences) + 1)]
+    names = sentence_names(len(sentences)) if names is None else names
     for name, sentence in zip(names, sentences, strict=True):
         require(isinstance(sentence, str) and is_unicode(sentence), name, "Unicode text", sentence)
         require_one_mask(name, sentence)
