@@ -216,4 +216,8 @@ def device_peak_bytes(backend: str, device: str) -> int | None:
         import torch
 
         return torch.cuda.max_memory_allocated()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"]
     return None
