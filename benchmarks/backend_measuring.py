@@ -99,10 +99,12 @@ def set_up(task: dict[str, Any]) -> str:
         # In bfloat16 the head stays in float32, and its products may be TensorFloat-32: as on JAX.
         torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
         torch.use_deterministic_algorithms(deterministic)
-    elif backend == "tensorflow" and deterministic:
+    elif backend == "tensorflow":
         import tensorflow as tf
 
-        tf.config.experimental.enable_op_determinism()
+        tf.config.experimental.enable_tensor_float_32_execution(precision != "float32")
+        if deterministic:
+            tf.config.experimental.enable_op_determinism()
     if is_deterministic(backend) != deterministic:
         raise DeviceError(f"--backend {backend}: its switch for determinism is not as it was asked for")
     return name

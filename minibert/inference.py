@@ -24,7 +24,7 @@ from minibert.checked import is_unicode, require
 from minibert.corpora.corpus import BATCH_ROWS, Corpus
 from minibert.corpora.opening import open_corpus
 from minibert.errors import ArtifactError, CorpusError, SettingsError
-from minibert.model.backend import require_tensorflow
+from minibert.model.backend import forbid_tensor_float_32, require_tensorflow
 from minibert.progress import Progress
 from minibert.quiet import quiet_compiler
 from minibert.record import NAME, read_record, record_settings
@@ -232,12 +232,13 @@ class _FinishedRun:
         return names[0], names[1]
 
     def model(self, name: str) -> Any:
-        """Loads one of the run's models, without running code from the file."""
+        """Loads one of the run's models, without running code from the file; float32 is a run's from then on."""
         path, recorded = self._directory / name, self._record["artifacts"].get(name)
         if recorded is None or not path.is_file():
             raise ArtifactError(f"{path}: a finished run is required, but this model is not there")
         if sha256_of_file(path) != recorded["sha256"]:
             raise ArtifactError(f"{path}: field 'sha256' of the record does not fit: the file was cut or changed")
+        forbid_tensor_float_32()
         quiet_compiler(tf)
         try:
             return keras.models.load_model(path, safe_mode=True, compile=False)

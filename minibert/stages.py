@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from minibert.model.backend import require_tensorflow
+from minibert.model.backend import forbid_tensor_float_32, require_tensorflow
 from minibert.model.encoder import build_masked_lm
 from minibert.model.heads import build_classifier
 from minibert.preparation import Prepared
@@ -23,13 +23,14 @@ from minibert.training.pretrain import pretrain_stage
 
 
 def set_up_tensorflow() -> None:
-    """Switches TensorFlow's op determinism on for the process, and its compiler's notices off.
+    """Switches TensorFlow's op determinism on for the process, and TensorFloat-32 and its compiler's notices off.
 
     Raises:
         DeviceError: Keras is on another backend than TensorFlow.
     """
     require_tensorflow()
     tf.config.experimental.enable_op_determinism()
+    forbid_tensor_float_32()
     quiet_compiler(tf)
 
 

@@ -154,6 +154,17 @@ def test_a_backend_is_told_precision_and_determinism(precision, products, monkey
         backend_measuring.set_up({**task, "backend": "jax"})
 
 
+@pytest.mark.parametrize("precision", backends.PRECISIONS)
+def test_tensorflow_is_told_precision_and_determinism(precision, monkeypatch):
+    tf = pytest.importorskip("tensorflow")
+    monkeypatch.setattr(backend_measuring, "require_device", lambda *_: "a GPU")
+    task = {"backend": "tensorflow", "device": "cuda", "precision": precision, "deterministic": True}
+    assert backend_measuring.set_up(task) == "a GPU"
+    assert tf.config.experimental.tensor_float_32_execution_enabled() == (precision != "float32")
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    assert backend_measuring.is_deterministic("tensorflow")
+
+
 def test_a_backends_own_switch_is_set_before_it_is_imported(monkeypatch):
     monkeypatch.setattr(os, "environ", {"XLA_FLAGS": "--xla_a=1"})
     task = {"backend": "jax", "device": "cuda", "precision": "tensorfloat32", "deterministic": True}

@@ -53,6 +53,12 @@ def test_a_mask_is_filled_as_the_record_says_after_the_last_epoch(small_run: Pat
     assert all(p.sentence == SENTENCE.replace("[mask]", p.token) for p in found)
 
 
+def test_a_finished_runs_products_are_float32_on_a_gpu_too(small_run: Path) -> None:
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    inference.fill_mask(small_run, "I have watched this [mask]")
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
 def test_a_mask_in_capitals_is_filled_too(small_run: Path) -> None:
     small, large = (inference.fill_mask(small_run, f"This {mask} was good") for mask in ("[mask]", "[MASK]"))
     assert small == large

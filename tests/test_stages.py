@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from minibert import stages
 from minibert.errors import DeviceError
@@ -44,6 +45,13 @@ def test_the_classifier_is_not_trained_on_what_it_is_validated_on(frozen: bool) 
     (kept, _), (held_out, _) = found.examples.for_classifier()
     assert len(kept) + len(held_out) == 29
     assert sorted(trained.tolist()) == sorted(kept.tolist())
+
+
+def test_a_runs_products_are_float32_on_a_gpu_too() -> None:
+    experimental = tf.config.experimental
+    experimental.enable_tensor_float_32_execution(True)
+    stages.set_up_tensorflow()
+    assert not experimental.tensor_float_32_execution_enabled()
 
 
 def test_another_backend_is_refused_before_a_model_is_built(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,9 +216,12 @@ def _built_stage(stage: str, settings: Any) -> tuple[Any, Any]:
 def _masked_lm(settings: Any) -> Any:
     import tensorflow as tf
 
+    from minibert.model import backend
     from minibert.model.encoder import build_masked_lm
 
     tf.config.experimental.enable_op_determinism()  # as a run does
+    if hasattr(backend, "forbid_tensor_float_32"):  # a base's run may not do so yet
+        backend.forbid_tensor_float_32()
     return build_masked_lm(
         settings.model,
         vocabulary_size=settings.masking.required_vocabulary_size,
