@@ -169,6 +169,10 @@ def test_stored_rows_are_what_the_readme_says():
     on_gpu = {row["deterministic"]: row for row in rows if (row["backend"], row["device"]) == ("torch", "cuda")}
     assert on_gpu[True]["same_state"] == on_gpu[True]["processes"] == 12
     assert (on_gpu[False]["same_state"], on_gpu[False]["different"]) == (1, 12)
+    of_runs_backend = [row for row in rows if row["backend"] == "tensorflow"]
+    agreeing = {(row["device"], row["deterministic"]): row["same_state"] for row in of_runs_backend}
+    assert agreeing == {("cuda", False): 1, ("cuda", True): 6, ("cpu", False): 12, ("cpu", True): 12}
+    assert all(row["loss_distance"] < 2e-7 for row in of_runs_backend)
     for row in rows:
         start = stored.Results(backends.FIRST_LOSSES, ("shape",)).find(shape=row["shape"])["start"]
         assert row["start"]["weights"] == start["weights"]
