@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ def conditions(*packages: str, **more: Any) -> dict[str, Any]:
     """
     described = describe_environment()
     versions = {name: package_version(name) for name in dict.fromkeys((*PACKAGES, *packages))}
+    versions["torch"] = torch_version()
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         **_code(),
@@ -47,6 +50,22 @@ def conditions(*packages: str, **more: Any) -> dict[str, Any]:
         "versions": {name: version for name, version in versions.items() if version},
         **more,
     }
+
+
+def torch_version() -> str | None:
+    """PyTorch's version with its build, as ``2.14.1+cu130``: pip's does not say which wheel it is. None without it.
+
+    It is not imported: the build stands in its ``version.py``.
+    """
+    version = package_version("torch")
+    if version is None:
+        return None
+    try:
+        text = Path(str(metadata.distribution("torch").locate_file("torch/version.py"))).read_text(encoding="utf-8")
+        named = re.search(r"^__version__ = '([^']+)'$", text, re.MULTILINE)
+    except OSError:
+        return version
+    return named[1] if named else version
 
 
 def _code() -> dict[str, Any]:

@@ -89,6 +89,20 @@ def test_conditions_are_plain_values():
     assert found["gpu"] == ["a GPU"]
 
 
+@pytest.mark.parametrize(
+    ("content", "version"),
+    [("__version__ = '9.8.7+cu130'\n", "9.8.7+cu130"), ("version = 1\n", "9.8.7"), (None, "9.8.7")],
+)
+def test_pytorchs_version_says_which_wheel_it_is(content, version, tmp_path, monkeypatch):
+    (tmp_path / "torch-9.8.7.dist-info").mkdir()
+    (tmp_path / "torch-9.8.7.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 9.8.7\n")
+    if content is not None:
+        (tmp_path / "torch").mkdir()
+        (tmp_path / "torch" / "version.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert stored.conditions()["versions"]["torch"] == version
+
+
 # Growth
 
 
