@@ -8,7 +8,8 @@ Every process takes some masked-LM steps, one at a time, and gives digests: of t
 words of dropout, which must be those of every other device and backend; and after each step of the loss, of each
 variable of the optimizer and of each weight (Adam's first moment after step 1 is a tenth of the gradient). The
 processes run side by side, so that each is the others' busy neighbour. That is done as the backend comes, and with
-its own switch for determinism (``xla_gpu_deterministic_ops``, ``torch.use_deterministic_algorithms``).
+its own switch for determinism (``xla_gpu_deterministic_ops``, ``torch.use_deterministic_algorithms``,
+``tf.config.experimental.enable_op_determinism``).
 
 What the switch costs is measured in two processes, one of which steps while the other waits, in turns A B B A: the
 median of the paired ratios, with the middle half of them.
@@ -187,27 +188,28 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     )
     wanted = ("tensorflow", "cpu", "float32")
     of_cpu = [row for row in rows if (row["backend"], row["device"], row["precision"]) == wanted]
-    reference = {row["shape"]: row["losses"] for row in reversed(of_cpu)}  # the first of a shape
+    reference = {row["shape"]: row for row in reversed(of_cpu)}  # the first of a shape
     return "\n".join([head, *(_line(row, reference.get(row["shape"])) for row in rows)])
 
 
-def _line(row: Mapping[str, Any], reference: Sequence[float] | None = None) -> str:
+def _line(row: Mapping[str, Any], reference: Mapping[str, Any] | None = None) -> str:
     """A row of the table.
 
     Args:
         row: From `measure`.
-        reference: The losses of TensorFlow's steps on the CPU.
+        reference: The row of TensorFlow's steps on the CPU.
     """
     more = len(row["parts_in"]) - 1
     where = f"step {row['parts_at'] + 1}: {row['parts_in'][0]}" if row["parts_in"] else "nothing"
     cost = f"{row['cost']:+.1%} ({row['cost_low']:+.1%} to {row['cost_high']:+.1%})" if "cost" in row else ""
     named_shape = row["shape"] + ("" if row["precision"] == "float32" else f", {row['precision']}")
-    distance = None if reference is None else deviation([row["losses"], reference])
+    distance = None if reference is None else deviation([row["losses"], reference["losses"]])
+    beside = "reference" if row is reference else distance_text(distance)
     cells = (
         row["backend"], row["device_name"], named_shape, "on" if row["deterministic"] else "off",
         f"**{row['same_state']} of {row['processes']}**, {row['steps']} steps", str(row["different"]),
         where + (f" and {more} more" if more > 0 else ""),
-        distance_text(row["loss_deviation"]), distance_text(distance), cost,
+        distance_text(row["loss_deviation"]), beside, cost,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 

@@ -102,7 +102,7 @@ def set_up(task: dict[str, Any]) -> str:
     elif backend == "tensorflow":
         import tensorflow as tf
 
-        tf.config.experimental.enable_tensor_float_32_execution(precision != "float32")
+        tf.config.experimental.enable_tensor_float_32_execution(precision == "tensorfloat32")
         if deterministic:
             tf.config.experimental.enable_op_determinism()
     if is_deterministic(backend) != deterministic:
@@ -218,7 +218,7 @@ def device_peak_bytes(backend: str, device: str) -> int | None:
         import torch
 
         return torch.cuda.max_memory_allocated()
-    if backend == "tensorflow":
+    if backend == "tensorflow" and device == "cuda":
         import tensorflow as tf
 
         return tf.config.experimental.get_memory_info("GPU:0")["peak"]

@@ -84,6 +84,9 @@ class Notebook:
         import keras_nlp  # noqa: F401  the notebook imports it, and its layer is registered by that
 
         from benchmarks import notebook_text  # noqa: F401  registers the standardization
+        from minibert.model.backend import forbid_tensor_float_32
+
+        forbid_tensor_float_32()  # as the other side
 
         with warnings.catch_warnings():  # it is not trained any more
             warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")

@@ -15,7 +15,7 @@ DEVICES = ("cpu", "cuda", "metal")
 def as_a_run(device: str = "cpu") -> None:
     """Puts this process into the state in which a run trains; called before TensorFlow is imported.
 
-    That is its allocator, TensorFlow's own log kept quiet, and op determinism.
+    That is its allocator, TensorFlow's own log kept quiet, op determinism, and float32 products in float32.
 
     Raises:
         DeviceError: The device is not there.

@@ -95,7 +95,10 @@ def run_all(plan: Plan) -> Iterator[dict[str, Any]]:
     """Runs every side; a row for each, with the losses of every step."""
     quiet_tensorflow()
     from benchmarks.paired_sides import Data
+    from minibert.model.backend import forbid_tensor_float_32
     from minibert.preparation import prepare
+
+    forbid_tensor_float_32()
 
     prepared = prepare(plan.settings, data=plan.data)
     for rate, seed, side in plan.runs():

@@ -47,9 +47,15 @@ def conditions(*packages: str, **more: Any) -> dict[str, Any]:
             name for name in described["cpu"]["instruction_sets"] if name.startswith(("avx512", "amx"))
         ],
         "threads": described["threads"] or "default",
-        "versions": {name: version for name, version in versions.items() if version},
+        "versions": {name: version for name, version in versions.items() if version} | _cuda(described),
         **more,
     }
+
+
+def _cuda(environment: Mapping[str, Any]) -> dict[str, str]:
+    """The CUDA libraries that TensorFlow has loaded: where it sees a GPU, they compute its products."""
+    found = environment["cuda"] or {}
+    return {name: version for name, version in found.items() if version and name != "driver"}
 
 
 def torch_version() -> str | None:

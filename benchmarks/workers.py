@@ -226,6 +226,8 @@ def run_apart(function: Callable[..., Result], *arguments: Any) -> Result:
 def set_up(side: str, device: str) -> None:
     """Puts this process into the state in which a side's user would train; before its framework makes anything.
 
+    On a GPU all sides compute their products in float32, TensorFlow's by default in TensorFloat-32.
+
     Raises:
         DeviceError: The side's framework does not see the device.
     """

@@ -263,6 +263,8 @@ def _described(environment: dict[str, Any], onednn: bool | None) -> Iterator[tup
         yield f"threads, {name.replace('_', '-')}", str(number or "TensorFlow's default, one for each core")
     for device in environment["devices"] or []:
         yield "device", f"{device['type']} {device['name']}"
+    for name, version in (environment["cuda"] or {}).items():
+        yield f"CUDA, {name}", version or "not known"
     given = {name: value for name, value in environment["variables"].items() if value is not None}
     yield from given.items()
     yield "variables", f"{'no others' if given else 'none'} of the {len(environment['variables'])} that matter"

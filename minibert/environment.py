@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from minibert import nvidia
+
 PACKAGES = (
     "minibert",
     "tensorflow",
@@ -68,7 +70,8 @@ def describe_environment() -> dict[str, Any]:
         call), ``packages`` (name to version or None),
         ``cpu`` (model, cores that this process may use, instruction sets that numerical libraries
         dispatch on), ``memory_bytes``, ``threads`` (intra_op, inter_op; 0 is TensorFlow's default),
-        ``devices`` (type and name of each), ``graph_options`` (what ``tf.config.optimizer`` was set to), ``keras``
+        ``devices`` (type and name of each), ``cuda`` (from `minibert.nvidia.versions` where TensorFlow sees a GPU,
+        else None), ``graph_options`` (what ``tf.config.optimizer`` was set to), ``keras``
         (floatx, image_data_format and dtype_policy, from ``keras.json`` or the program) and ``variables`` (name to
         value or None).
     """
@@ -85,6 +88,7 @@ def describe_environment() -> dict[str, Any]:
         "memory_bytes": _memory_bytes(),
         "threads": _threads(),
         "devices": _devices(),
+        "cuda": _cuda(),
         "graph_options": _graph_options(),
         "keras": _keras(),
         "variables": {name: os.environ.get(name) for name in VARIABLES},
@@ -185,6 +189,14 @@ def _devices() -> list[dict[str, str]] | None:
         details = tensorflow.config.experimental.get_device_details(device) if device.device_type != "CPU" else {}
         found.append({"type": device.device_type, "name": str(details.get("device_name") or device.name)})
     return found
+
+
+def _cuda() -> dict[str, str | None] | None:
+    """What decides bits on NVIDIA's GPUs: TensorFlow has loaded its libraries once its devices have been asked for."""
+    tensorflow = _imported("tensorflow")
+    if tensorflow is None or platform.system() != "Linux" or not tensorflow.config.list_physical_devices("GPU"):
+        return None
+    return nvidia.versions()
 
 
 def _graph_options() -> dict[str, Any] | None:

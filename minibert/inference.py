@@ -232,7 +232,7 @@ class _FinishedRun:
         return names[0], names[1]
 
     def model(self, name: str) -> Any:
-        """Loads one of the run's models, without running code from the file; float32 is a run's from then on."""
+        """Loads one of the run's models, without running code from the file; switches TensorFloat-32 off."""
         path, recorded = self._directory / name, self._record["artifacts"].get(name)
         if recorded is None or not path.is_file():
             raise ArtifactError(f"{path}: a finished run is required, but this model is not there")

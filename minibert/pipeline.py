@@ -65,8 +65,8 @@ def run(
         DeviceError: Keras is on another backend than TensorFlow.
 
     Determinism:
-        The result depends on settings, corpus and the recorded environment only. TensorFlow's op
-        determinism is switched on for the process.
+        The result depends on settings, corpus and the recorded environment only. TensorFlow's op determinism is
+        switched on for the process, and TensorFloat-32 off.
     """
     require_tensorflow()  # before texts are read
     directory, shown = Path(directory), progress or Progress(quiet=True)

@@ -121,6 +121,7 @@ def _deciding(environment: dict[str, Any]) -> dict[str, Any]:
             "cpu": environment.get("cpu"),
             "threads": environment.get("threads"),
             "devices": environment.get("devices"),
+            "cuda": environment.get("cuda") or {},
             "graph_options": environment.get("graph_options"),
             "keras": environment.get("keras"),
             "variables": variables,

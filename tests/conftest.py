@@ -39,6 +39,15 @@ def pytest_configure(config: pytest.Config) -> None:
     problem = _missing_device(config.getoption("--require-device"))
     if problem:
         raise pytest.UsageError(problem)
+    if config.getoption("--require-device") == "cuda":
+        _compute_in_float32()
+
+
+def _compute_in_float32() -> None:
+    """As a run does on a GPU, for the tests that build a layer or a step themselves."""
+    import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -221,6 +221,25 @@ def test_a_step_of_pytorch_is_on_the_device_that_is_asked_for(monkeypatch):
     assert asked == ["cuda"], "TensorFlow's device is the process'"
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_tensorflows_sides_compute_in_float32_on_the_wanted_device(device, monkeypatch):
+    from benchmarks import devices
+
+    allowed, hidden, growing = [], [], []
+    config = SimpleNamespace(
+        experimental=SimpleNamespace(
+            enable_tensor_float_32_execution=allowed.append, set_memory_growth=lambda *given: growing.append(given)
+        ),
+        set_visible_devices=lambda *given: hidden.append(given),
+        list_physical_devices=lambda kind: [f"{kind}:0"],
+    )
+    tensorflow = SimpleNamespace(config=config, test=SimpleNamespace(is_built_with_cuda=lambda: True))
+    monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
+    devices.claim_tensorflow_device(device)
+    assert allowed == [False]
+    assert (hidden, growing) == (([([], "GPU")], []) if device == "cpu" else ([], [("GPU:0", True)]))
+
+
 # What does not count
 
 

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -154,15 +155,29 @@ def test_a_backend_is_told_precision_and_determinism(precision, products, monkey
         backend_measuring.set_up({**task, "backend": "jax"})
 
 
+class FakeTensorFlowOptions:
+    """As ``tf.config.experimental`` where a GPU's products are TensorFloat-32, as they are by default."""
+
+    products, deterministic = True, False
+
+    def enable_tensor_float_32_execution(self, allowed):
+        self.products = allowed
+
+    def enable_op_determinism(self):
+        self.deterministic = True
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("precision", backends.PRECISIONS)
-def test_tensorflow_is_told_precision_and_determinism(precision, monkeypatch):
-    tf = pytest.importorskip("tensorflow")
+def test_tensorflow_is_told_precision_and_determinism(precision, deterministic, monkeypatch):
+    options = FakeTensorFlowOptions()
+    tensorflow = SimpleNamespace(config=SimpleNamespace(experimental=options))
+    monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
     monkeypatch.setattr(backend_measuring, "require_device", lambda *_: "a GPU")
-    task = {"backend": "tensorflow", "device": "cuda", "precision": precision, "deterministic": True}
+    monkeypatch.setattr(backend_measuring, "is_deterministic", lambda _: options.deterministic)
+    task = {"backend": "tensorflow", "device": "cuda", "precision": precision, "deterministic": deterministic}
     assert backend_measuring.set_up(task) == "a GPU"
-    assert tf.config.experimental.tensor_float_32_execution_enabled() == (precision != "float32")
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    assert backend_measuring.is_deterministic("tensorflow")
+    assert (options.products, options.deterministic) == (precision == "tensorfloat32", deterministic)
 
 
 def test_a_backends_own_switch_is_set_before_it_is_imported(monkeypatch):

@@ -34,6 +34,7 @@ HEALTHY: dict[str, Any] = {
     "memory_bytes": 8_000_000_000,
     "threads": {"intra_op": 0, "inter_op": 0},
     "devices": [{"type": "CPU", "name": "/physical_device:CPU:0"}],
+    "cuda": None,
     "variables": dict.fromkeys(VARIABLES),
 }
 METAL = {
@@ -159,6 +160,13 @@ def test_a_library_that_cannot_be_imported_is_an_error_on_one_line(monkeypatch: 
     shown = doctor.describe_diagnosis(diagnosis)
     assert "error: import tensorflow fails: RuntimeError: a b\n  pip install" in shown
     assert shown.endswith("minibert cannot run here before that is mended.")
+
+
+def test_the_libraries_that_compute_on_a_gpu_are_named() -> None:
+    found = changed({("cuda",): {"driver": "580.1", "cublas": "12.5.3", "cudnn": None}})
+    shown = doctor.describe_diagnosis({"environment": found, "onednn": None, "findings": [], "healthy": True})
+    lines = [line.split() for line in shown.splitlines() if line.startswith("CUDA")]
+    assert lines == [["CUDA,", "driver", "580.1"], ["CUDA,", "cublas", "12.5.3"], ["CUDA,", "cudnn", "not", "known"]]
 
 
 def test_a_card_that_tensorflow_does_not_see_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

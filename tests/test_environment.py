@@ -17,6 +17,7 @@ import pytest
 
 import minibert
 from minibert import environment as module
+from minibert import nvidia
 from minibert.environment import PACKAGES, VARIABLES, available_cores, describe_environment
 from tests import small_models
 from tests.golden import make
@@ -26,8 +27,8 @@ def test_the_description_is_json_and_complete() -> None:
     found = describe_environment()
     assert json.loads(json.dumps(found)) == found
     assert list(found) == [
-        *("python", "platform", "packages", "cpu", "memory_bytes", "threads", "devices", "graph_options", "keras"),
-        "variables",
+        *("python", "platform", "packages", "cpu", "memory_bytes", "threads", "devices", "cuda", "graph_options"),
+        *("keras", "variables"),
     ]
     assert found["platform"]["libc"] == (" ".join(platform.libc_ver()).strip() or None)
     assert found["python"] == platform.python_version()
@@ -45,7 +46,7 @@ def test_describing_imports_neither_tensorflow_nor_anything_else_that_it_names()
 import sys
 from minibert.environment import describe_environment
 found = describe_environment()
-assert not [name for name in ("devices", "threads", "graph_options", "keras") if found[name] is not None]
+assert not [name for name in ("devices", "cuda", "threads", "graph_options", "keras") if found[name] is not None]
 assert not [name for name in {[n.replace("-", "_") for n in PACKAGES if n != "minibert"]} if name in sys.modules]
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
@@ -64,7 +65,7 @@ def test_threads_and_devices_are_there_once_tensorflow_is(monkeypatch: pytest.Mo
         threading=SimpleNamespace(
             get_intra_op_parallelism_threads=lambda: 0, get_inter_op_parallelism_threads=lambda: 2
         ),
-        list_physical_devices=lambda: devices,
+        list_physical_devices=lambda kind=None: [d for d in devices if kind in (None, d.device_type)],
         experimental=SimpleNamespace(get_device_details=lambda device: {"device_name": "H200"}),
         optimizer=SimpleNamespace(
             get_experimental_options=lambda: {"disable_meta_optimizer": False, "auto_mixed_precision": True},
@@ -72,7 +73,10 @@ def test_threads_and_devices_are_there_once_tensorflow_is(monkeypatch: pytest.Mo
         ),
     )
     monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(config=config))
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr(nvidia, "versions", lambda: {"driver": "580.1", "cublas": None})
     found = describe_environment()
+    assert found["cuda"] == {"driver": "580.1", "cublas": None}
     assert found["threads"] == {"intra_op": 0, "inter_op": 2}
     assert found["devices"] == [{"type": "CPU", "name": "cpu:0"}, {"type": "GPU", "name": "H200"}]
     assert found["graph_options"] == {"auto_mixed_precision": True, "jit": "autoclustering"}

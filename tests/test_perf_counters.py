@@ -337,6 +337,17 @@ def test_counters_repeat_and_move_with_the_model(counted: Any) -> None:
     assert not any(change.startswith(("traces", "array_bytes")) for change in changes), changes
 
 
+@pytest.mark.long
+def test_a_steps_products_are_float32_on_a_gpu_too() -> None:
+    import tensorflow as tf
+
+    from minibert.perf import workloads
+
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    workloads.Step("frozen", "tiny")
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
 def test_workloads_without_a_graph_count_their_arrays() -> None:
     from minibert.perf.counters import count
     from minibert.perf.workloads import build

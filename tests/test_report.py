@@ -198,6 +198,13 @@ def test_a_run_without_labels_has_no_classifier() -> None:
     assert "Sentiment classifier" not in text
 
 
+def test_the_libraries_that_computed_on_a_gpu_are_shown() -> None:
+    record = copy.deepcopy(RECORDS["complete"])
+    assert "cublas" not in render_report(record)
+    record["environment"]["cuda"] = {"driver": "580.1", "cublas": "12.5.3", "cudnn": None}
+    assert "driver 580.1, cublas 12.5.3, cudnn not known" in render_report(record)
+
+
 def test_settings_that_differ_from_the_preset_are_listed() -> None:
     record = made_up_record()
     record["settings"]["model"]["hidden_size"] = 48

@@ -86,6 +86,7 @@ def environment(record: dict[str, Any]) -> Markup | None:
     cpu, system, threads = found.get("cpu") or {}, found.get("platform") or {}, found.get("threads")
     packages = {name: version for name, version in (found.get("packages") or {}).items() if version}
     variables = {name: value for name, value in (found.get("variables") or {}).items() if value is not None}
+    cuda = found.get("cuda") or {}
     devices = ", ".join(f"{d.get('type')} {d.get('name')}" for d in found.get("devices") or [])
     pairs: list[tuple[Content, Content]] = [
         ("processor", cpu.get("model")),
@@ -93,6 +94,7 @@ def environment(record: dict[str, Any]) -> Markup | None:
         ("instruction sets", " ".join(cpu.get("instruction_sets") or []) or None),
         ("memory", _known(found.get("memory_bytes"), figures.size)),
         ("devices", devices or None),
+        ("CUDA", ", ".join(f"{name} {version or 'not known'}" for name, version in cuda.items()) or None),
         ("threads", _threads(threads) if threads else None),
         ("system", " ".join(str(part) for part in system.values()) or None),
         ("Python", found.get("python")),
