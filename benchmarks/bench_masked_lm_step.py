@@ -2,7 +2,7 @@
 
     pytest benchmarks/bench_masked_lm_step.py -m "slow or not slow"
 
-The table of the README is made by ``python -m benchmarks.peers``, whose sides have processes of their own.
+The table of benchmarks/README.md is made by ``python -m benchmarks.peers``, whose sides have processes of their own.
 """
 
 from __future__ import annotations

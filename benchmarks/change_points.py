@@ -266,7 +266,7 @@ def study(points: int, steps: int, levels: Sequence[float], *, processes: int, r
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table for the README."""
+    """A table for benchmarks/README.md."""
     head = ("noise", "of one record", "false alarms in 1,000 records", "+5 % found within 3", "at the right commit")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:

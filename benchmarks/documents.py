@@ -1,6 +1,6 @@
 """Writes what `benchmarks/results` keeps into the documents, so that a table is what its command printed.
 
-    python -m benchmarks.documents           rewrites the marked blocks of README.md
+    python -m benchmarks.documents           rewrites the marked blocks of README.md and benchmarks/README.md
     python -m benchmarks.documents --check   writes nothing; exit code 1 if a block is not what is kept, or nothing is
 
 A block begins with ``<!-- growth: python -m benchmarks.documents -->`` and ends with ``<!-- end -->``; `BLOCKS`
@@ -20,7 +20,9 @@ from benchmarks.stored import RESULTS, Results, conditions_line, disturbed, kept
 from minibert.artifacts import write_bytes
 from minibert.errors import ArtifactError, MinibertError
 
-README = Path(__file__).parents[1] / "README.md"
+DOCUMENTS = (Path(__file__).parents[1] / "README.md", Path(__file__).parent / "README.md")
+"""What users read first, and what was measured."""
+
 _BLOCK = re.compile(r"(<!-- (\w+): python -m benchmarks\.documents -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -84,6 +86,13 @@ def peers() -> str | None:
     return kept_text(Results(RESULTS / "peers.json", KEYS)) or None
 
 
+def peers_summary() -> str | None:
+    """The ratios of `benchmarks.peers` alone."""
+    from benchmarks.peers_table import KEYS, kept_summary
+
+    return kept_summary(Results(RESULTS / "peers.json", KEYS)) or None
+
+
 def one_allocator() -> str | None:
     """The rows of `benchmarks.peers` where all processes have the same settings of glibc's allocator."""
     from benchmarks.peers_table import KEYS, kept_text
@@ -127,6 +136,7 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "backend_exactness": backend_exactness,
     "backend_run": backend_run,
     "peers": peers,
+    "peers_summary": peers_summary,
     "one_allocator": one_allocator,
     "groups": groups,
     "profile": profile,
@@ -150,7 +160,7 @@ def filled(text: str) -> tuple[str, list[str]]:
     def fill(match: re.Match[str]) -> str:
         name = match[2]
         if name not in BLOCKS:
-            raise ArtifactError(f"{README.name}: one of {', '.join(BLOCKS)} is required, but the block {name!r} came")
+            raise ArtifactError(f"a block of {', '.join(BLOCKS)} is required, but {name!r} came")
         content = BLOCKS[name]()
         if content is None:
             missing.append(name)
@@ -165,17 +175,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.documents", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a block is another")
     options = parser.parse_args(arguments)
-    try:
-        before = README.read_text(encoding="utf-8")
-        after, missing = filled(before)
-        if not options.check and after != before:
-            write_bytes(README, after.encode())
-    except MinibertError as error:
-        print(f"benchmarks.documents: {error}", file=sys.stderr)
-        return error.exit_code
-    for name in missing:
-        print(f"{README.name}: {name}: nothing is kept, so the block is left as it is", file=sys.stderr)
-    return int(options.check and (after != before or bool(missing)))
+    complete = True
+    for document in DOCUMENTS:
+        try:
+            before = document.read_text(encoding="utf-8")
+            after, missing = filled(before)
+            if not options.check and after != before:
+                write_bytes(document, after.encode())
+        except MinibertError as error:
+            print(f"benchmarks.documents: {document}: {error}", file=sys.stderr)
+            return error.exit_code
+        for name in missing:
+            print(f"{document}: {name}: nothing is kept, so the block is left as it is", file=sys.stderr)
+        complete = complete and after == before and not missing
+    return int(options.check and not complete)
 
 
 if __name__ == "__main__":

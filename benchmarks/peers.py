@@ -1,6 +1,6 @@
 """Our training steps beside every peer's, in a fresh, interleaved run.
 
-    python -m benchmarks.peers                        the README's table, as Markdown
+    python -m benchmarks.peers                        the table of benchmarks/README.md, as Markdown
     python -m benchmarks.peers --json                 the same as a list of rows
     python -m benchmarks.peers --quick                under two minutes: the notebook's step as the only peer
     python -m benchmarks.peers --picture ratios.svg   also as a picture

@@ -143,6 +143,20 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join([head, *map(line, rows)])
 
 
+def summary(rows: Sequence[Row]) -> str:
+    """The ratios alone, a column for each shape: for who wants to know whether it is worth it."""
+    shapes = list(dict.fromkeys(row.shape for row in rows))
+    lines = [f"| step | beside | {' | '.join(shapes)} |", "|---|---" + "|---" * len(shapes) + "|"]
+    by_key = {(row.step, row.peer, row.shape): row for row in rows}
+    for step, step_name in STEP_NAMES.items():
+        for peer, peer_name in PEER_NAMES.items():
+            found = [by_key.get((step, peer, shape)) for shape in shapes]
+            if any(found):
+                cells = [_ratio(row) if row else "-" for row in found]
+                lines.append(f"| {' | '.join((step_name, peer_name, *cells))} |")
+    return "\n".join(lines)
+
+
 def line(row: Row) -> str:
     """A row of the table."""
     named = (row.shape, STEP_NAMES[row.step], PEER_NAMES.get(row.peer, row.peer))
@@ -152,7 +166,7 @@ def line(row: Row) -> str:
     assert row.peer_seconds is not None
     cells = (
         *named,
-        f"**{row.ratio:.1f}×** ({row.ratio_low:.1f} to {row.ratio_high:.1f})",
+        _ratio(row),
         f"{row.ours_seconds * 1e3:.0f} ms",
         f"{row.peer_seconds * 1e3:.0f} ms",
         _gigabytes(row.peak_bytes),
@@ -167,6 +181,13 @@ def outcome(row: Row) -> str:
     if row.ratio is None:
         return (f"failed: {row.failed}" if row.failed else f"not run: {row.not_run}").replace("|", "/")
     return f"{row.ratio:.1f}×"
+
+
+def _ratio(row: Row) -> str:
+    """The ratio with its quartiles, or why there is none."""
+    if row.ratio is None:
+        return outcome(row)
+    return f"**{row.ratio:.1f}×** ({row.ratio_low:.1f} to {row.ratio_high:.1f})"
 
 
 def _gigabytes(size: int | None) -> str:
@@ -199,6 +220,12 @@ def kept_text(results: Results) -> str:
     rows = [row_of(kept) for kept in results.rows]
     notes = f"{facts_line(rows)} {conditions_line(results.conditions_of(results.rows))}"
     return f"{markdown(rows)}\n\n{notes.strip()}" if rows else ""
+
+
+def kept_summary(results: Results) -> str:
+    """The ratios of what is kept, and under which conditions; empty where nothing is kept."""
+    rows = [row_of(kept) for kept in results.rows]
+    return f"{summary(rows)}\n\n{conditions_line(results.conditions_of(results.rows))}" if rows else ""
 
 
 def _device(side: Mapping[str, Any]) -> str:

@@ -269,24 +269,3 @@ def test_step_ratios_of_a_missing_step_are_required(tmp_path):
     path.write_text(json.dumps([{"shape": "imdb", "peer": "notebook", "step": "frozen", "ratio": 2.0}]))
     with pytest.raises(whole_run.SettingsError, match="are missing"):
         whole_run.step_ratios(path, "imdb")
-
-
-# Documents
-
-
-def test_blocks_are_what_is_kept():
-    """Who measures anew also runs ``python -m benchmarks.documents``."""
-    documents = importlib.import_module("benchmarks.documents")
-    readme = documents.README.read_text(encoding="utf-8")
-    assert documents.filled(readme) == (readme, [])
-
-
-def test_a_block_is_filled_or_left_and_a_wrong_name_is_said(monkeypatch):
-    documents = importlib.import_module("benchmarks.documents")
-    block = "a\n<!-- {}: python -m benchmarks.documents -->\nold\n<!-- end -->\nb\n"
-    monkeypatch.setattr(documents, "BLOCKS", {"one": lambda: "new", "other": lambda: None})
-    text, missing = documents.filled(block.format("one") + block.format("other"))
-    assert text == block.format("one").replace("old", "new") + block.format("other")
-    assert missing == ["other"]
-    with pytest.raises(ArtifactError, match="the block 'none' came"):
-        documents.filled(block.format("none"))
