@@ -45,6 +45,14 @@ def commands(page: Path, start: str) -> list[str]:
     return [command for command in found if command.startswith(start)]
 
 
+def is_understood(words: list[str]) -> bool:
+    try:
+        build_parser().parse_args(words)
+    except SystemExit as end:
+        return end.code == 0  # --help and --version end so
+    return True
+
+
 @pytest.mark.parametrize("page", documents.DOCUMENTS, ids=named(documents.DOCUMENTS))
 def test_blocks_are_what_is_kept(page):
     """Who measures anew also runs ``python -m benchmarks.documents``."""
@@ -99,10 +107,7 @@ def test_commands_of_minibert_are_understood(page):
         if {"...", "PRESET"} & set(words) or " [-" in command:
             continue  # says what there is, and is no command
         is_name = all(re.fullmatch(r"[a-z-]+", word) for word in words)  # the command itself: `minibert verify`
-        try:
-            build_parser().parse_args([*words, "--help"] if is_name else words)
-        except SystemExit as end:
-            assert end.code == 0, command  # --help and --version end so
+        assert is_understood([*words, "--help"] if is_name else words), command
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named(PAGES))
