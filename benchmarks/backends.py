@@ -5,8 +5,8 @@
     python -m benchmarks.backends --backend jax --device cuda --shape large --precision bfloat16
     python -m benchmarks.backends --table benchmarks/results/backends.json
 
-Needs no TensorFlow unless that is the backend: Keras, keras-nlp with what it imports (``regex``,
-``tokenizers``, ``packaging``), NumPy and PyArrow, and the backend. Every shape has a process of its own.
+Needs no TensorFlow unless that is the backend: Keras, NumPy, PyArrow, wrapt, and the backend. Every shape has a
+process of its own.
 
 Before anything is timed, the batches, the initial weights and the words of dropout are compared with TensorFlow's on
 the CPU bit by bit, and the losses of the first steps in the last digits: they are functions of the seed, so nothing

@@ -81,7 +81,7 @@ class Notebook:
 
         quiet_tensorflow()
         import keras
-        import keras_nlp  # noqa: F401  the notebook imports it, and its layer is registered by that
+        import keras_nlp  # noqa: F401  as the notebook does
 
         from benchmarks import notebook_text  # noqa: F401  registers the standardization
         from minibert.model.backend import forbid_tensor_float_32

@@ -5,7 +5,7 @@
     python -m benchmarks.memory_profile --redraw        prints the table from what is kept
 
 Each row is a fresh process that trains the masked language model, and writes down what it has resident after each
-part: the imports (Python, NumPy, TensorFlow, Keras, keras-nlp), the model with its optimizer and batches, the first
+part: the imports (Python, NumPy, TensorFlow, Keras), the model with its optimizer and batches, the first
 step, which traces and compiles; and the most that it ever had. *Arrays* are what any such step holds at the least:
 weights, gradients and Adam's two moments, and the logits of a chunk with their exponentials. A row in which glibc's
 allocator is as it comes shows what `minibert.allocator` costs in memory, and what it gives in time; processes with
@@ -15,7 +15,6 @@ and without it alternate. ``results/memory_profile.json`` keeps the figures.
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import statistics
 import sys
@@ -33,8 +32,8 @@ OURS, GLIBC = "minibert's", "glibc's own"
 ALLOCATORS = (OURS, GLIBC)
 PROCESSES, STEPS = 3, 24
 FILE = RESULTS / "memory_profile.json"
-_LEAVES_GLIBC = {"MALLOC_PERTURB_": "0"}
-"""A setting of the user's own, of malloc's default: `minibert.allocator` then changes nothing."""
+_LEAVES_GLIBC = {"MALLOC_PERTURB_": "0", "TF_CPU_ALLOCATOR_USE_BFC": "0"}
+"""Settings of the user's own, of malloc's and TensorFlow's defaults: `minibert.allocator` then changes nothing."""
 
 
 def measure(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,8 +50,6 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
         raise WorkerError(f"memory_profile: {task['allocator']} allocator is required, but it cannot be chosen here")
     as_a_run()
     from benchmarks.workloads import OurStep
-
-    importlib.import_module("keras_nlp")  # which building a model would import
 
     resident: dict[str, int | None] = {"imports": resident_bytes()}
     step = OurStep(shape_settings(task["shape"]), "masked_lm")
@@ -149,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.shape:
             print(markdown(rows))
             return 0
-        results, under = Results(FILE, KEYS), conditions("keras-nlp")
+        results, under = Results(FILE, KEYS), conditions()
         for row in rows:
             results.keep(row, under=under)
         print(kept_table(results, markdown))

@@ -112,10 +112,6 @@ def _judge_packages(environment: dict[str, Any]) -> Iterator[Finding]:
     if keras is not None and _version(keras) < OLDEST_KERAS:
         yield _error(f"Keras {keras} is older than what minibert is tested with",
                      f"pip install 'keras>={_dotted(OLDEST_KERAS)}'")  # fmt: skip
-    hub, nlp = packages.get("keras-hub"), packages.get("keras-nlp")
-    if nlp is not None and hub is not None and _version(nlp) != _version(hub):
-        yield _warning(f"keras-nlp {nlp} is an alias of keras-hub, but keras-hub is {hub}",
-                       "install the same version of both")  # fmt: skip
     if packages.get("datasets") is None:
         yield _note("datasets is not installed: the presets amazon and jokes cannot fetch their texts",
                     "pip install datasets, or pass --data")  # fmt: skip

@@ -22,8 +22,6 @@ PACKAGES = (
     "tensorflow-cpu",
     "tensorflow-metal",
     "keras",
-    "keras-hub",
-    "keras-nlp",
     "numpy",
     "pyarrow",
     "datasets",

@@ -11,7 +11,7 @@ from minibert.artifacts import sha256_of_file
 from minibert.checked import canonical_json, flat
 from minibert.errors import ArtifactError, ResumeError
 
-_PACKAGES = ("tensorflow", "tensorflow-cpu", "tensorflow-metal", "keras", "keras-hub", "keras-nlp", "numpy")
+_PACKAGES = ("tensorflow", "tensorflow-cpu", "tensorflow-metal", "keras", "numpy")
 _HARMLESS = ("PYTHONHASHSEED", "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES")
 """Variables that decide no bit: a run is on TensorFlow, and its devices are compared themselves."""
 _ENCODED = {"vocabulary": "vocabulary_sha256", "token ids": "ids_sha256"}

@@ -112,7 +112,6 @@ def fork(job: dict[str, Any]) -> tuple[int, int]:
 
 def main() -> None:
     """Reads jobs, keeps the workers busy, and writes results as they come."""
-    import keras_nlp  # noqa: F401
     import tensorflow as tf  # noqa: F401
 
     from minibert import pipeline  # noqa: F401

@@ -1,4 +1,4 @@
-"""Freed memory is kept for what is made next: the pages of a large array are cleared once."""
+"""Freed memory is kept for what is made next: the pages of a large array are cleared once, and tensors take turns."""
 
 from __future__ import annotations
 
@@ -62,3 +62,61 @@ def test_what_a_user_has_set_stands(variables: dict[str, str]) -> None:
 @needs_glibc
 def test_another_allocator_is_left_alone() -> None:
     assert child("kept", LD_PRELOAD="libjemalloc-that-is-not-there.so")[0] == "False"
+
+
+_TENSORS = """
+import os, sys
+from minibert.allocator import keep_freed_memory
+keep_freed_memory()
+from minibert.quiet import quiet_tensorflow
+quiet_tensorflow()
+import tensorflow as tf
+tensor = tf.zeros([1 << 20])
+try:
+    print(tf.config.experimental.get_memory_info("CPU:0")["current"])
+except ValueError:
+    print(0)  # TensorFlow's usual allocator on a CPU does not count
+"""
+
+_TRIMMED = """
+import sys
+from minibert.allocator import give_back_freed_memory, keep_freed_memory
+from pathlib import Path
+keep_freed_memory()
+resident = lambda: int(Path("/proc/self/statm").read_text().split()[1])
+arrays = [bytearray(100_000) for _ in range(640)]
+last = bytearray(100_000)  # so that the end of the heap is in use
+full = resident()
+del arrays
+kept = resident()
+give_back_freed_memory()
+print(full - kept, kept - resident())
+"""
+
+
+def said_by(program: str, **variables: str) -> list[int]:
+    usual = {name: value for name, value in os.environ.items() if "MALLOC" not in name and "BFC" not in name}
+    done = subprocess.run([sys.executable, "-c", program], env=usual | variables, check=True, capture_output=True)
+    return [int(word) for word in done.stdout.split()]
+
+
+@needs_glibc
+@pytest.mark.long
+def test_tensors_come_from_tensorflows_best_fit() -> None:
+    (current,) = said_by(_TENSORS)
+    assert current >= 4 << 20
+
+
+@needs_glibc
+@pytest.mark.long
+@pytest.mark.parametrize("variables", [{"TF_CPU_ALLOCATOR_USE_BFC": "0"}, {"MALLOC_ARENA_MAX": "2"}])
+def test_a_user_who_has_decided_has_tensorflows_own(variables: dict[str, str]) -> None:
+    assert said_by(_TENSORS, **variables) == [0]
+
+
+@needs_glibc
+def test_freed_memory_is_given_back_when_asked() -> None:
+    by_itself, asked = said_by(_TRIMMED)
+    pages = 640 * 100_000 // 4096
+    assert by_itself < pages // 10
+    assert asked > pages // 2

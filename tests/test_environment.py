@@ -196,4 +196,4 @@ def test_what_changes_the_precision_of_products_is_recorded() -> None:
     """Each of these turns float32 products into bfloat16 or TF32 ones, with other bits and no error."""
     assert {"ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "TF_SET_ONEDNN_FPMATH_MODE",
             "NVIDIA_TF32_OVERRIDE"} <= set(VARIABLES)  # fmt: skip
-    assert {"tensorflow-metal", "keras-nlp"} <= set(PACKAGES)
+    assert {"tensorflow", "tensorflow-metal", "keras", "numpy"} <= set(PACKAGES)

@@ -338,6 +338,23 @@ def test_counters_repeat_and_move_with_the_model(counted: Any) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("kind", ["masked_lm", "frozen", "unfrozen"])
+def test_the_accepted_counters_are_of_this_code(kind: str) -> None:
+    """Whoever changes the step also runs ``minibert perf accept --reason ...``."""
+    from minibert.perf import workloads
+    from minibert.perf.counters import count
+
+    name = f"{kind}_step[tiny]"
+    step = workloads.Step(kind, "tiny")
+    step(0)
+    found = count(name, step.subject())
+    accepted = counters_file.read_counters(ROOT / counters_file.FILE).get((name, found["versions"]))
+    if accepted is None:
+        pytest.skip(f"not run: no counters are accepted for {found['versions']}")
+    assert differences(accepted, found) == []
+
+
+@pytest.mark.long
 def test_a_steps_products_are_float32_on_a_gpu_too() -> None:
     import tensorflow as tf
 

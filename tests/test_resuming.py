@@ -68,7 +68,6 @@ def test_what_decides_no_bits_may_change(path, value):
         (("code",), {"text.py": "1" * 64, "new.py": "2"}, "the code of masking.py, new.py changed"),
         (("environment", "packages", "numpy"), "2.1.0", "package numpy was 2.0.0 and is 2.1.0"),
         (("environment", "packages", "keras"), None, "package keras was "),
-        (("environment", "packages", "keras-nlp"), "0.1", "package keras-nlp was "),
         (("environment", "packages", "tensorflow-metal"), "1.2.0", "package tensorflow-metal was None and is 1.2.0"),
         (("environment", "cpu", "model"), "another", "cpu.model was "),
         (("environment", "cpu", "instruction_sets"), [], "cpu.instruction_sets was "),

@@ -3,6 +3,6 @@
 Importing this package imports Keras and registers minibert's layers for `keras.models.load_model`.
 """
 
-from minibert.model import attention, dropout, encoder, heads, normalization
+from minibert.model import attention, dropout, encoder, heads, normalization, position_embedding
 
-__all__ = ["attention", "dropout", "encoder", "heads", "normalization"]
+__all__ = ["attention", "dropout", "encoder", "heads", "normalization", "position_embedding"]

@@ -92,15 +92,15 @@ def split_columns(matrix: Any, first: int) -> tuple[Any, Any]:
     return matrix[..., :first], matrix[..., first:]
 
 
-def after(tensor: Any, before: Any) -> Any:
-    """The tensor, but not before ``before`` is computed.
+def after(tensor: Any, *before: Any) -> Any:
+    """The tensor, but not before all of ``before`` are computed.
 
     It bounds what is alive at the same time, and it keeps two calls of one compiled function from running
     at the same moment: TensorFlow 2.21's XLA emits some reductions when a thunk first runs, without a
     lock, and two threads in it crashed a run once.
     """
     if BACKEND == "tensorflow":
-        with tf.control_dependencies([before]):
+        with tf.control_dependencies(before):
             return tf.identity(tensor)
     return tensor
 

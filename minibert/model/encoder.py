@@ -15,6 +15,7 @@ from minibert.model.attention import SelfAttention
 from minibert.model.dropout import StreamDropout
 from minibert.model.initial_weights import set_initial_weights
 from minibert.model.normalization import LayerNormalization
+from minibert.model.position_embedding import PositionEmbedding
 from minibert.settings import ModelSettings
 
 MODEL_NAME = "masked_bert_model"
@@ -44,8 +45,6 @@ def build_masked_lm(settings: ModelSettings, *, vocabulary_size: int, sequence_l
 
     Source: ``create_masked_language_bert_model`` of both notebooks.
     """
-    from keras_nlp.layers import PositionEmbedding  # an alias of keras-hub's; loading it takes a second
-
     dtype = keras.DTypePolicy(settings.precision)
     token_ids = keras.Input((sequence_length,), dtype="int64", name="token_ids")
     # In float32 whatever the precision: a gradient adds up every place of a word, thousands of them for padding.

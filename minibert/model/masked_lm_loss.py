@@ -68,7 +68,7 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
         rows = zip(*(ops.split(part, CHUNKS, axis=0) for part in (hidden, labels, weight)), strict=True)
         for chunk_hidden, chunk_labels, chunk_weight in rows:
             if gradients:
-                chunk_hidden = after(chunk_hidden, gradients[-1][1])
+                chunk_hidden = after(chunk_hidden, *gradients[-1])
             logits = matmul_and_bias(chunk_hidden, kernel, bias)
             largest = ops.max(logits, axis=-1, keepdims=True)
             exponential = _exponential(logits, largest)

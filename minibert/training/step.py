@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from minibert.allocator import give_back_freed_memory
 from minibert.batches import Arrays, drawn_arrays
 from minibert.errors import RepeatabilityError
 from minibert.fingerprints import ACTIVATION_TURNS, TURNS, TraceHeader
@@ -148,13 +149,17 @@ class TrainingStep:
     def _first_call(self, *arguments: Any) -> Any:
         """Executes the step; a step that is refused for what TensorFlow executed is undone."""
         state = [*self.objective.variables, *self.optimizer.variables]
-        before = [np.array(variable) for variable in state]
+        give_back_freed_memory()  # of tracing
+        before = [_kept(variable) for variable in state]
         try:
-            return self._function(*arguments)
+            result = self._function(*arguments)
         except RepeatabilityError:
             for variable, value in zip(state, before, strict=True):
-                variable.assign(value)
+                variable.assign(np.broadcast_to(value, variable.shape))
             raise
+        del before
+        give_back_freed_memory()  # of compiling
+        return result
 
     def without_fingerprints(self) -> TrainingStep:
         """The same step on the same variables and optimizer, without fingerprints: to tell what these cost."""
@@ -215,6 +220,12 @@ class TrainingStep:
 
     def _apply(self, gradients: list[Any], squares: list[Any]) -> None:
         self.optimizer.apply_with_squares(gradients, squares, self.objective.variables)
+
+
+def _kept(variable: Any) -> np.ndarray:
+    """A copy of a variable's value; of one that is all zeros, as Adam's moments are before the first step, one zero."""
+    value = np.array(variable)
+    return value if value.any() else np.zeros((), value.dtype)
 
 
 def _tensors(batch: Arrays) -> dict[str, Any]:

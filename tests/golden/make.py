@@ -277,7 +277,7 @@ def platform_of(environment: dict[str, Any]) -> dict[str, Any]:
     """What the bits of float32 arithmetic may depend on."""
     packages, variables = environment["packages"], environment["variables"]
     return {
-        "packages": {name: packages[name] for name in ("tensorflow", "keras", "keras-hub", "numpy")},
+        "packages": {name: packages[name] for name in ("tensorflow", "keras", "numpy")},
         "machine": environment["platform"]["machine"],
         "cpu": environment["cpu"],
         "threads": environment["threads"],
