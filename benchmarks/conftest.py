@@ -78,12 +78,14 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
 
     It is called more than once where a result is compared or stored, and gives the same every time.
     """
+    from benchmarks.measured_code import peer_versions
     from minibert.environment import describe_environment
     from minibert.perf.machine import describe_machine
 
     packages = {name: version for name, version in describe_environment()["packages"].items() if version}
     machine_info["minibert"] = describe_machine()
     machine_info["environment"] = {"python": machine_info.get("python_version"), "packages": packages}
+    machine_info["peers"] = peer_versions()
 
 
 @pytest.hookimpl(optionalhook=True)

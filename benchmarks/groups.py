@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measured_code import commit_of
+from benchmarks.measured_code import PEER_PACKAGES, commit_of, peer_versions
 from benchmarks.stored import CHECKOUT, Results, conditions, conditions_line
 from minibert.environment import describe_environment
 from minibert.errors import ArtifactError, MinibertError
@@ -28,8 +28,6 @@ from minibert.perf.machine import describe_machine
 
 KEYS = ("group", "shape", "side", "device")
 """What makes a row one and the same."""
-PACKAGES = ("keras-hub", "tensorflow-text", "transformers", "tokenizers")
-"""Of the peers; `benchmarks.stored.conditions` names ours."""
 NAMES = {"minibert": "minibert", "keras-hub": "keras-hub", "pytorch": "PyTorch", "pytorch-full": "PyTorch, all logits"}
 
 
@@ -46,6 +44,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
             "commit": result["commit_info"]["id"],
             "machine": result["machine_info"]["minibert"]["identity"],
             "packages": result["machine_info"]["environment"]["packages"],
+            "peers": result["machine_info"]["peers"],
         }
     except OSError as error:
         raise ArtifactError(f"{path}: a result of pytest-benchmark is required, but {error.strerror}") from None
@@ -69,6 +68,7 @@ def _here() -> dict[str, Any]:
         "commit": commit_of(CHECKOUT),
         "machine": describe_machine()["identity"],
         "packages": {name: version for name, version in packages.items() if version},
+        "peers": peer_versions(),
     }
 
 
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, metavar="FILE.json", help="also add the rows to a file of results")
     options = parser.parse_args(arguments)
     try:
-        rows, under = rows_of(options.result), conditions(*PACKAGES)
+        rows, under = rows_of(options.result), conditions(*PEER_PACKAGES)
         if options.keep is not None:
             results = Results(options.keep, KEYS)
             for row in rows:

@@ -6,7 +6,11 @@ import hashlib
 import subprocess
 from pathlib import Path
 
+from minibert.environment import package_version
+
 PACKAGE = "minibert"
+PEER_PACKAGES = ("keras-hub", "tensorflow-text", "transformers", "tokenizers")
+"""What the peers are of; a result says which versions."""
 
 
 def differing_files(installed: Path, checkout: Path) -> list[str]:
@@ -15,6 +19,12 @@ def differing_files(installed: Path, checkout: Path) -> list[str]:
         return []
     one, other = _digests(installed), _digests(checkout)
     return sorted(name for name in {**one, **other} if one.get(name) != other.get(name))
+
+
+def peer_versions() -> dict[str, str]:
+    """The versions of the peers' packages that are installed."""
+    found = {name: package_version(name) for name in PEER_PACKAGES}
+    return {name: version for name, version in found.items() if version}
 
 
 def commit_of(checkout: Path) -> str | None:

@@ -23,7 +23,7 @@ from benchmarks.checks import moved_rates, weight_digests
 from benchmarks.devices import as_a_run, claim_tensorflow_device, nvidia_gpus, require_torch_device
 from benchmarks.meter import Meter, peak_bytes
 from benchmarks.workloads import PREPARED_BATCHES, Workload, batches_of, selected_rows, shape_settings
-from minibert.allocator import keep_freed_memory
+from minibert.allocator import keep_freed_memory, without_allocator
 from minibert.environment import available_cores, describe_environment, package_version
 from minibert.errors import DeviceError, MinibertError
 from minibert.settings import RunSettings
@@ -233,10 +233,18 @@ def set_up(side: str, device: str) -> None:
     """
     if side in _OUR_SIDES:
         as_a_run(device)
-    elif side in _TORCH_SIDES:
+        return
+    _forget_our_allocator()
+    if side in _TORCH_SIDES:
         require_torch_device(device)
     else:
         claim_tensorflow_device(device)
+
+
+def _forget_our_allocator() -> None:
+    """For another side's process, which has the environment of one that may have called `keep_freed_memory`."""
+    for name in set(os.environ) - set(without_allocator(os.environ)):
+        del os.environ[name]
 
 
 def peak_bytes_alone(side: str, device: str | None, make: Callable[..., Callable[[], Any]], *arguments: Any) -> int:
@@ -271,6 +279,8 @@ class _Alone:
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
             if side in _OUR_SIDES:
                 keep_freed_memory()
+            else:
+                _forget_our_allocator()
         self._work = make(side, *arguments)
 
     def peak_bytes(self, _: None) -> int:

@@ -243,4 +243,7 @@ class _FinishedRun:
         try:
             return keras.models.load_model(path, safe_mode=True, compile=False)
         except Exception as error:
-            raise ArtifactError(f"{path}: a Keras model is required, but it cannot be loaded: {error}") from error
+            remedy = "pip install keras-nlp, since this model has a layer of it: " if "keras_hub" in str(error) else ""
+            raise ArtifactError(
+                f"{path}: a Keras model is required, but it cannot be loaded: {remedy}{error}"
+            ) from error

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from minibert.allocator import without_allocator
 
 ROUNDS, MEGABYTES = 8, 48
 PAGES = MEGABYTES * (1 << 20) // 4096
@@ -65,7 +68,6 @@ def test_another_allocator_is_left_alone() -> None:
 
 
 _TENSORS = """
-import os, sys
 from minibert.allocator import keep_freed_memory
 keep_freed_memory()
 from minibert.quiet import quiet_tensorflow
@@ -79,7 +81,6 @@ except ValueError:
 """
 
 _TRIMMED = """
-import sys
 from minibert.allocator import give_back_freed_memory, keep_freed_memory
 from pathlib import Path
 keep_freed_memory()
@@ -120,3 +121,69 @@ def test_freed_memory_is_given_back_when_asked() -> None:
     pages = 640 * 100_000 // 4096
     assert by_itself < pages // 10
     assert asked > pages // 2
+
+
+@needs_glibc
+def test_a_user_who_has_decided_is_not_trimmed() -> None:
+    assert said_by(_TRIMMED, MALLOC_TRIM_THRESHOLD_="1000000000", MALLOC_TOP_PAD_="0")[1] == 0
+
+
+def test_a_child_can_decide_for_itself() -> None:
+    ours = {"TF_CPU_ALLOCATOR_USE_BFC": "1", "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(1 << 24)}
+    users = {"TF_CPU_ALLOCATOR_USE_BFC": "1", "TF_CPU_BFC_MEM_LIMIT_IN_MB": "4000"}
+    assert without_allocator({"PATH": "p", **ours}) == {"PATH": "p"}
+    for environment in ({"PATH": "p", **users}, {"TF_CPU_ALLOCATOR_USE_BFC": "1"}, {}):
+        assert without_allocator(environment) == environment
+
+
+@needs_glibc
+def test_variables_are_put_into_the_environment_only_where_the_user_has_none() -> None:
+    program = "import os; from minibert.allocator import keep_freed_memory, without_allocator; keep_freed_memory();"
+    program += "print(sum('BFC' in name for name in os.environ), sum('BFC' in name for name in {}))"
+    assert said_by(program.format("without_allocator(os.environ)")) == [2, 0]
+    for name in ("TF_CPU_ALLOCATOR_USE_BFC", "TF_CPU_BFC_MEM_LIMIT_IN_MB"):
+        assert said_by(program.format("os.environ"), **{name: "1"}) == [1, 1]
+
+
+_TOO_LARGE = """
+import sys, time
+from minibert.allocator import keep_freed_memory
+keep_freed_memory()
+from minibert.quiet import quiet_tensorflow
+quiet_tensorflow()
+import resource
+import tensorflow as tf
+from minibert.errors import OutOfMemoryError
+from minibert.training.memory import within_memory
+tf.zeros([1])
+started = time.monotonic()
+taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + (1 << 30), resource.RLIM_INFINITY))
+try:
+    with within_memory("training", 32):
+        tf.zeros([1 << 30])
+except OutOfMemoryError:
+    print(1, int(time.monotonic() - started))
+"""
+
+
+@needs_glibc
+@pytest.mark.slow
+def test_a_tensor_that_does_not_fit_is_an_error_of_its_own() -> None:
+    said, seconds = said_by(_TOO_LARGE)
+    assert said == 1
+    assert seconds < 60  # TensorFlow waits some ten for memory that comes free
+
+
+@needs_glibc
+@pytest.mark.slow
+def test_no_bit_depends_on_the_allocator(tmp_path: Path) -> None:
+    """Two runs in processes of their own, of which one has TensorFlow's usual allocator."""
+    small = ["--set", "corpus.train_examples=96", "corpus.test_examples=32", "pretrain.epochs=1",
+             "finetune.frozen_epochs=1", "finetune.unfrozen_epochs=1"]  # fmt: skip
+    usual = without_allocator(os.environ)
+    for name, variables in (("best", {}), ("usual", {"TF_CPU_ALLOCATOR_USE_BFC": "0", "MALLOC_PERTURB_": "0"})):
+        command = [sys.executable, "-m", "minibert", "run", "tiny", "--quiet", "--out", str(tmp_path / name), *small]
+        subprocess.run(command, env=usual | variables, check=True, cwd=tmp_path)
+    command = [sys.executable, "-m", "minibert", "verify", "best", "--against", "usual"]
+    assert subprocess.run(command, check=True, cwd=tmp_path, capture_output=True).stdout.startswith(b"exact")

@@ -34,7 +34,11 @@ def result_file(path: Path, *benchmarks: dict[str, Any], **changes: Any) -> Path
     here = {**groups._here(), **changes}
     content = {
         "commit_info": {"id": here["commit"]},
-        "machine_info": {"minibert": {"identity": here["machine"]}, "environment": {"packages": here["packages"]}},
+        "machine_info": {
+            "minibert": {"identity": here["machine"]},
+            "environment": {"packages": here["packages"]},
+            "peers": here["peers"],
+        },
         "benchmarks": list(benchmarks),
     }
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -61,7 +65,7 @@ def test_a_side_has_a_column_and_a_group_at_a_shape_has_a_line(tmp_path, capsys)
     assert [row["ratio"] for row in kept] == pytest.approx([2.0, 0.5, 2.0])
 
 
-@pytest.mark.parametrize("name", ["commit", "machine", "packages"])
+@pytest.mark.parametrize("name", ["commit", "machine", "packages", "peers"])
 def test_a_result_of_elsewhere_is_refused(name, tmp_path, capsys):
     path = result_file(tmp_path / "result.json", **{name: "another"})
     assert groups.main([str(path)]) != 0

@@ -127,6 +127,20 @@ def test_table_and_picture_show_every_row():
     assert "not run: torch is not installed" in texts
 
 
+def test_the_summary_has_a_column_for_each_shape_and_says_what_there_is_not():
+    rows = [
+        made_up_row(),
+        made_up_row(shape="amazon", step="frozen"),
+        peers_table.Row(shape="imdb", step="frozen", peer="notebook", failed="a | b"),
+    ]
+    assert peers_table.summary(rows).splitlines() == [
+        "| step | beside | imdb | amazon |",
+        "|---|---|---|---|",
+        "| masked LM | notebook | **10.0×** (8.5 to 11.0) | - |",
+        "| classifier, frozen | notebook | failed: a / b | **10.0×** (8.5 to 11.0) |",
+    ]
+
+
 def test_threads_that_were_chosen_are_said():
     chosen = {**SIDE, "threads": {"intra_op": 1, "inter_op": 2}}
     row = made_up_row(environment={"ours": chosen, "peer": SIDE})

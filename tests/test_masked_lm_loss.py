@@ -146,3 +146,12 @@ def test_variables_get_their_gradient():
     _, (_, *known) = value_and_gradients(hidden, kernel, bias, labels, weight)
     for gradient, of_tensor in zip(tape.gradient(total, variables), known, strict=True):
         assert np.array_equal(gradient, of_tensor)
+
+
+def test_a_chunk_waits_for_both_gradients_of_the_one_before():
+    """Else the logits of two chunks are there at once."""
+    arrays = [tf.TensorSpec(array.shape, array.dtype) for array in case(0)]
+    graph = tf.function(masked_lm_loss, autograph=False).get_concrete_function(*arrays).graph
+    waiting = [list(operation.control_inputs) for operation in graph.get_operations() if operation.type == "Identity"]
+    waits = [{one.type for one in inputs} for inputs in waiting if len(inputs) > 1]
+    assert waits == [{"Mul", "MatMul"}] * (CHUNKS - 1)

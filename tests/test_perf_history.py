@@ -296,6 +296,12 @@ def test_names_that_two_parts_of_an_environment_share_are_both_looked_at() -> No
     assert since_when._environment_changes(before, after) == ["numpy 2.3 -> 2.4", "cpu.name a -> c"]
 
 
+def test_a_package_that_is_no_longer_recorded_has_not_changed() -> None:
+    before, after = (SimpleNamespace(environment={"packages": packages}) for packages in
+                     ({"keras-hub": "0.32", "datasets": "5.2"}, {"tensorflow-metal": "1.2"}))  # fmt: skip
+    assert since_when._environment_changes(before, after) == ["datasets 5.2 -> None", "tensorflow-metal None -> 1.2"]
+
+
 def test_a_change_names_its_commits_its_times_and_what_else_changed(tmp_path):
     results = noisy_results(24, changes={20: 1.06})
     for result in results[20:]:

@@ -53,13 +53,21 @@ def test_layer_comes_back_from_its_config():
     assert again.get_config() == layer.get_config()
 
 
-@pytest.mark.parametrize("length", [LENGTH - 1, LENGTH + 1])
-def test_another_length_is_refused(length):
-    with pytest.raises(ValueError, match="5 places are required"):
-        PositionEmbedding(LENGTH)(np.zeros((BATCH, length, SIZE), np.float32))
+@pytest.mark.parametrize("length", [1, LENGTH - 1, LENGTH + 1])
+def test_another_length_is_refused_before_and_after_the_first_call(length):
+    layer, wrong = PositionEmbedding(LENGTH), np.zeros((BATCH, length, SIZE), np.float32)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="a sequence of 5 is required"):
+            layer(wrong)
+        layer(np.zeros((BATCH, LENGTH, SIZE), np.float32))
 
 
-def test_a_run_does_not_load_keras_nlp():
+def test_no_place_at_all_is_refused():
+    with pytest.raises(ValueError, match="sequence_length: 1 or more is required, but 0 came"):
+        PositionEmbedding(0)
+
+
+def test_a_model_does_not_load_keras_nlp():
     """Loading it takes a second and 0.15 GB."""
     code = (
         "import sys; from minibert.model.encoder import build_masked_lm; from minibert.settings import ModelSettings;"

@@ -9,6 +9,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from minibert.allocator import without_allocator
 from minibert.errors import ArtifactError
 from minibert.perf.answer import NumericAnswer
 from minibert.perf.decision import FAILED
@@ -69,7 +70,7 @@ def compare_bits(base: Side, head: Side, folder: Path) -> NumericAnswer:
 
 def _start(side: Side, out: Path, folder: Path) -> subprocess.Popen[str]:
     words = [str(side.python), "-m", "minibert", "run", "tiny", "--quiet", "--out", str(out), "--set", *SETTINGS]
-    environment = {**SHARED_GPU, **os.environ, "PYTHONPATH": str(side.tree)}
+    environment = {**SHARED_GPU, **without_allocator(os.environ), "PYTHONPATH": str(side.tree)}
     # A file, not a pipe: nobody reads while the other side's run is waited for.
     with _errors(out).open("w", encoding="utf-8") as errors:
         return subprocess.Popen(

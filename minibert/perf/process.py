@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from minibert.allocator import without_allocator
 from minibert.errors import MinibertError
 
 ORDER_SECONDS = 600.0
@@ -64,7 +65,12 @@ class Worker:
         self.side = side
         self._folder = tempfile.TemporaryDirectory(prefix="minibert-worker-")
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  as long as it lives
-        environment = {**SHARED_GPU, **os.environ, "PYTHONPATH": str(tree), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment = {
+            **SHARED_GPU,
+            **without_allocator(os.environ),
+            "PYTHONPATH": str(tree),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
         words = command or [str(python), "-c", START, str(tree), str(perf)]
         try:
             self._process = subprocess.Popen(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.checked import flat, nearest
+from minibert.environment import PACKAGES
 from minibert.errors import ArtifactError, SettingsError
 from minibert.perf.change_points import (
     AFTER,
@@ -195,9 +196,14 @@ def _counter_changes(points: Sequence[Point]) -> list[CounterChange]:
 
 
 def _environment_changes(before: Point, after: Point) -> list[str]:
-    """What differs in the environment of two points: ``numpy 2.3.1 -> 2.4.0``, ``cpu.cores 2 -> 4``."""
+    """What differs in the environment of two points: ``numpy 2.3.1 -> 2.4.0``, ``cpu.cores 2 -> 4``.
+
+    A package that is no longer recorded (`minibert.environment.PACKAGES`) is in older points alone, and no change.
+    """
     old, new = flat(before.environment), flat(after.environment)
+    recorded = {f"packages.{name}" for name in PACKAGES}
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    names = [name for name in names if name in recorded or not name.startswith("packages.")]
     return [f"{name.removeprefix('packages.')} {old.get(name)} -> {new.get(name)}" for name in names]
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from minibert.allocator import without_allocator
 from minibert.errors import SettingsError
 
 PACKAGE = "minibert"
@@ -163,7 +164,8 @@ def described(side: Side) -> Side:
     Raises:
         SettingsError: Its Python does not start, or cannot import the package; the message says why.
     """
-    environment, words = {**os.environ, "PYTHONPATH": str(side.tree)}, [str(side.python), "-c", _DESCRIBE]
+    environment = {**without_allocator(os.environ), "PYTHONPATH": str(side.tree)}
+    words = [str(side.python), "-c", _DESCRIBE]
     try:
         done = subprocess.run(
             words, cwd=side.tree, env=environment, capture_output=True, text=True, timeout=_IMPORT_SECONDS, check=False

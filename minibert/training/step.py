@@ -225,7 +225,7 @@ class TrainingStep:
 def _kept(variable: Any) -> np.ndarray:
     """A copy of a variable's value; of one that is all zeros, as Adam's moments are before the first step, one zero."""
     value = np.array(variable)
-    return value if value.any() else np.zeros((), value.dtype)
+    return value if np.atleast_1d(value).view(np.uint8).any() else np.zeros((), value.dtype)  # -0.0 is kept
 
 
 def _tensors(batch: Arrays) -> dict[str, Any]:
