@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from minibert.errors import ArtifactError
@@ -40,17 +40,49 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         ArtifactError: The folder cannot be written to, or the disk is full.
     """
+    with _beside(path) as temporary:
+        yield temporary
+        _rename(temporary, path)
+
+
+def write_named_by_digest(path: Path, write: Callable[[Path], None]) -> Path:
+    """Writes a whole file or none, whose name states the SHA-256 of its bytes.
+
+    Args:
+        path: The name without the digest: ``a.bin`` becomes ``a-<64 hexadecimal digits>.bin``.
+        write: Writes the file that it gets the temporary path of; it may take its time, and pieces.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        ArtifactError: It cannot be written.
+    """
+    with _beside(path) as temporary:
+        write(temporary)
+        named = path.with_name(f"{path.stem}-{sha256_of_file(temporary)}{path.suffix}")
+        _rename(temporary, named)
+    return named
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A temporary path, which is gone after the block."""
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         with writing(path):
             yield temporary
-            with temporary.open("rb+") as written:
-                os.fsync(written.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):  # it is gone, or was never there: what failed before is what matters
             temporary.unlink()
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    """Gives a file its name once its bytes are on the disk."""
+    with temporary.open("rb+") as written:
+        os.fsync(written.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ def kill_at(stage: str, step: int, moment: str) -> None:
     from minibert.training.step import TrainingStep
 
     call, append, write, write_checkpoint = (
-        TrainingStep.__call__, TraceWriter.append, checkpoint.write_bytes, pipeline.write_checkpoint
+        TrainingStep.__call__, TraceWriter.append, checkpoint.save_file, pipeline.write_checkpoint
     )  # fmt: skip
 
     def dying_call(self: Any, number: int, batch: Any) -> Any:
@@ -46,12 +46,12 @@ def kill_at(stage: str, step: int, moment: str) -> None:
         if (moment, stage, step) == ("after the step", self._header.stage, number + 1):
             die()
 
-    def dying_write(path: Path, content: bytes) -> None:
-        if f"-{stage}-{step:08d}-" in path.name and moment in ("half a checkpoint", "before its name"):
-            size = len(content) // 2 if moment == "half a checkpoint" else len(content)
-            path.with_name(f".{path.stem}.0123abcd{path.suffix}").write_bytes(content[:size])
+    def dying_write(arrays: Any, path: Path, **words: Any) -> None:
+        write(arrays, path, **words)
+        if f"-{stage}-{step:08d}." in path.name and moment in ("half a checkpoint", "before its name"):
+            if moment == "half a checkpoint":
+                os.truncate(path, path.stat().st_size // 2)
             die()
-        write(path, content)
 
     def dying_write_checkpoint(directory: Path, state: Any, *, kept: int) -> Path:
         path = write_checkpoint(directory, state, kept=kept)
@@ -61,7 +61,7 @@ def kill_at(stage: str, step: int, moment: str) -> None:
 
     TrainingStep.__call__ = dying_call  # type: ignore[method-assign]
     TraceWriter.append = dying_append  # type: ignore[method-assign]
-    checkpoint.write_bytes = dying_write
+    checkpoint.save_file = dying_write
     pipeline.write_checkpoint = dying_write_checkpoint
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from minibert import artifacts
-from minibert.artifacts import locked, replacing, sha256_of_file, write_bytes
+from minibert.artifacts import locked, replacing, sha256_of_file, write_bytes, write_named_by_digest
 from minibert.errors import ArtifactError
 
 
@@ -60,6 +60,30 @@ def test_a_block_that_fails_leaves_the_old_file_and_no_other(tmp_path, error):
     assert entries(tmp_path) == ["a.bin"]
 
 
+def test_a_file_can_be_named_by_its_digest(tmp_path):
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            file.write(b"one ")
+            assert [name[:3] for name in entries(tmp_path)] == [".a."], "it has no name yet"
+            file.write(b"two")
+
+    path = write_named_by_digest(tmp_path / "a.bin", write)
+    assert path == tmp_path / f"a-{hashlib.sha256(b'one two').hexdigest()}.bin"
+    assert path.read_bytes() == b"one two"
+    assert entries(tmp_path) == [path.name]
+
+
+def test_a_failure_while_a_file_named_by_its_digest_is_written_leaves_nothing(tmp_path):
+    def write(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(ArtifactError) as caught:
+        write_named_by_digest(tmp_path / "a.bin", write)
+    assert str(caught.value) == f"{tmp_path / 'a.bin'}: it cannot be written: the disk is full"
+    assert entries(tmp_path) == []
+
+
 def test_a_full_disk_is_said_and_leaves_the_old_file(tmp_path, monkeypatch):
     def full(self: Path, content: bytes) -> int:
         with self.open("wb") as file:
@@ -91,18 +115,6 @@ def test_a_disk_that_is_full_only_when_it_is_synced_is_said(tmp_path, monkeypatc
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert entries(tmp_path) == ["a.bin"]
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of 64 KiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if not sys.platform.startswith("linux") or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a file system can be mounted by root on Linux only")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_really_full_disk_is_said_and_leaves_the_old_file(small_disk):

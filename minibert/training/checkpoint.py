@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,15 +21,17 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load, save
+from safetensors.numpy import load, save_file
 
-from minibert.artifacts import remove_temporaries, sync_folder, write_bytes, writing
+from minibert.artifacts import remove_temporaries, sync_folder, write_named_by_digest, writing
 from minibert.errors import ResumeError
 
 FOLDER = "checkpoints"
 _FORMAT = 2
 _NAME = re.compile(r"(\d)-([a-z]+)-(\d{8})-([0-9a-f]{64})\.safetensors")
 _DAMAGED = ".damaged"
+_SYSTEM_ERROR = re.compile(r"\bos error (\d+)\b")
+"""How Rust ends the message of a system's error."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +83,12 @@ def write_checkpoint(directory: Path, checkpoint: Checkpoint, *, kept: int) -> P
         if not folder.is_dir():
             folder.mkdir()
             sync_folder(directory)
-    content = save(checkpoint.arrays, metadata={"minibert": json.dumps(_described(checkpoint))})
-    digest = hashlib.sha256(content).hexdigest()
-    name = f"{checkpoint.stage_index}-{checkpoint.stage}-{checkpoint.step:08d}-{digest}.safetensors"
-    write_bytes(folder / name, content)
-    older = [path for path in _files(directory) if path.name < name]
+    place = f"{checkpoint.stage_index}-{checkpoint.stage}-{checkpoint.step:08d}"
+    written = write_named_by_digest(folder / f"{place}.safetensors", lambda path: _write(path, checkpoint))
+    older = [path for path in _files(directory) if path.name < written.name]
     for path in older[: max(len(older) - kept + 1, 0)]:
         path.unlink(missing_ok=True)
-    return folder / name
+    return written
 
 
 def find_checkpoint(directory: Path) -> Found:
@@ -154,6 +155,21 @@ def _described(checkpoint: Checkpoint) -> dict[str, Any]:
         "computation": checkpoint.computation,
         "trace_sha256": checkpoint.trace_sha256,
     }
+
+
+def _write(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes the arrays from where they are: no copy of them all is made in memory.
+
+    Raises:
+        OSError: What the system said, which safetensors has in its message alone.
+    """
+    try:
+        save_file(checkpoint.arrays, path, metadata={"minibert": json.dumps(_described(checkpoint))})
+    except SafetensorError as error:
+        number = _SYSTEM_ERROR.search(str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def _read(path: Path) -> Checkpoint | None:
