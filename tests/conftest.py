@@ -43,13 +43,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if problem:
         raise pytest.UsageError(problem)
     if config.getoption("--require-device") == "cuda":
-        _compute_in_float32()
+        _compute_as_a_run()
 
 
-def _compute_in_float32() -> None:
-    """As a run does on a GPU, for the tests that build a layer or a step themselves."""
+def _compute_as_a_run() -> None:
+    """In float32, and TensorFlow's switch for determinism on: for tests that build a layer or a step themselves."""
     import tensorflow as tf
 
+    tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
