@@ -264,25 +264,13 @@ def fingerprints(tensors: list[Any], step: Any) -> Any:
     turns = {rows: _turn(rows, step, TURNS) for rows in known}
     if unknown := [tensor for tensor in large if tensor.shape[0] is None]:
         turns[None] = _turn(_most_rows(unknown), step, ACTIVATION_TURNS)
-    parts = []
+    hashes = []
     for tensor, is_large in zip(tensors, by_turns, strict=True):
         part = tf.strided_slice(tensor, *turns[tensor.shape[0]]) if is_large else tensor  # rows: nothing is copied
-        parts.append(tf.reshape(tf.cast(part, tf.float32), [1, -1]))
-    hashes = [tf.fingerprint(part) for part in (_on_host(parts) if tf.config.list_logical_devices("GPU") else parts)]
+        if tensor.dtype == tf.bfloat16:
+            part = tf.cast(part, tf.float32)
+        hashes.append(tf.fingerprint(tf.reshape(part, [1, -1])))
     return tf.bitcast(tf.concat(hashes, axis=0)[:, :4], tf.int32)
-
-
-def _on_host(rows: list[Any]) -> list[Any]:
-    """The same rows, copied to the host as one tensor: TensorFlow has the hash for the CPU alone.
-
-    Args:
-        rows: Float32, (1, elements) each.
-    """
-    joined = tf.concat([row[0] for row in rows], axis=0)
-    with tf.device("CPU:0"):
-        ends = tf.cumsum(tf.stack([tf.shape(row)[1] for row in rows]))
-        starts = tf.concat([[0], ends], axis=0)
-        return [joined[starts[number] : starts[number + 1]][None] for number in range(len(rows))]
 
 
 def _most_rows(tensors: list[Any]) -> Any:
