@@ -37,9 +37,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.devices import as_a_run, claim_tensorflow_device
+from benchmarks.devices import DEVICES, as_a_run, claim_tensorflow_device
 from benchmarks.workloads import STEPS, OurStep, shape_settings
 from minibert.allocator import keep_freed_memory
+from minibert.errors import DeviceError
 from minibert.fingerprints import TraceWriter, trace_name
 from minibert.perf.statistics import estimate, pseudo_median
 
@@ -56,9 +57,9 @@ WITHIN, BEYOND, NOT_SHOWN = "within", "beyond", "not shown"
 # The same bits
 
 
-def digests_of(shape: int, steps: int) -> dict[str, str]:
+def digests_of(shape: int, steps: int, device: str = "cpu") -> dict[str, str]:
     """Runs steps of every kind in this process: ``masked_lm: weights`` and so on -> SHA-256."""
-    as_a_run()
+    as_a_run(device)
     from minibert.training.state import optimizer_arrays, state_digest, weight_arrays
 
     settings, found = shape_settings(PRESETS[shape]), {}
@@ -73,11 +74,14 @@ def digests_of(shape: int, steps: int) -> dict[str, str]:
     return found
 
 
-def fresh_process(shape: int, steps: int) -> dict[str, str]:
+def fresh_process(shape: int, steps: int, device: str = "cpu") -> dict[str, str]:
     """The digests of a new process with a hash seed of its own."""
     environment = os.environ | {"PYTHONHASHSEED": str(secrets.randbelow(2**32)), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-m", "benchmarks.exactness", "--child", "--shape", str(shape), "--steps", str(steps)]
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "benchmarks.exactness", "--child", "--shape", str(shape), "--steps", str(steps),
+               "--device", device]  # fmt: skip
+    done = subprocess.run(command, env=environment, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:  # it has said why
+        raise SystemExit(done.returncode)
     digests: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return digests
 
@@ -104,12 +108,12 @@ def busy_neighbour() -> Iterator[None]:
         process.join()
 
 
-def repeatability_table(shape: int, processes: int, steps: int) -> tuple[list[str], bool]:
+def repeatability_table(shape: int, processes: int, steps: int, device: str = "cpu") -> tuple[list[str], bool]:
     """Lines of a Markdown table, and whether all processes agree."""
     runs = []
     with busy_neighbour():
         for number in range(processes):
-            runs.append(fresh_process(shape, steps))
+            runs.append(fresh_process(shape, steps, device))
             print(f"notebook {shape}: process {number + 1} of {processes}", file=sys.stderr)
     lines, agree = [], True
     for name, digest in runs[0].items():
@@ -191,13 +195,17 @@ class Stepper:
         return time.perf_counter() - started + owed_seconds
 
 
-def _serve(connection: Connection, shape: int, exact: bool) -> None:
-    """A worker: takes a step whenever it is asked."""
-    if exact:
-        as_a_run()
-    else:
-        keep_freed_memory()
-        claim_tensorflow_device("cpu")
+def _serve(connection: Connection, shape: int, exact: bool, device: str) -> None:
+    """A worker: takes a step whenever it is asked, once it has said that it can, or why not."""
+    try:
+        if exact:
+            as_a_run(device)
+        else:
+            keep_freed_memory()
+            claim_tensorflow_device(device)
+    except DeviceError as error:
+        connection.send(error)
+        return
     step = Stepper(shape, "masked_lm", traced=exact)
     connection.send(0.0)
     while connection.recv():
@@ -205,14 +213,16 @@ def _serve(connection: Connection, shape: int, exact: bool) -> None:
 
 
 @contextmanager
-def worker(shape: int, *, exact: bool) -> Iterator[Callable[[], float]]:
+def worker(shape: int, *, exact: bool, device: str = "cpu") -> Iterator[Callable[[], float]]:
     """A process with a step, and the function that lets it take one."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, shape, exact), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, shape, exact, device), daemon=True)
     process.start()
     theirs.close()
-    ours.recv()
+    said = ours.recv()
+    if isinstance(said, DeviceError):
+        raise said
 
     def step() -> float:
         ours.send(True)
@@ -271,7 +281,7 @@ def cost_interval(log_ratios: Sequence[float]) -> tuple[float, float, float]:
 
 
 def cost_table(
-    shape: int, rounds: int, processes: int, costs: Sequence[tuple[str, str]] = COSTS
+    shape: int, rounds: int, processes: int, costs: Sequence[tuple[str, str]] = COSTS, *, device: str = "cpu"
 ) -> tuple[list[str], bool]:
     """Lines of a Markdown table, and whether all costs are shown to be within their limits.
 
@@ -280,40 +290,51 @@ def cost_table(
         rounds: Of each line, all processes together; each takes one at least.
         processes: Fresh processes of each line.
         costs: Those of `COSTS` that are measured.
+        device: Where the steps run.
     """
     each = [len(part) for part in np.array_split(np.arange(max(rounds, processes)), processes)]
     found = []
     for kind, what in costs:
         seconds = []
         for number, count in enumerate(each, start=1):
-            seconds.append(_whole_seconds(shape, count) if what == "all" else _in_fresh_process(shape, kind, count))
+            seconds.append(
+                _whole_seconds(shape, count, device) if what == "all" else _in_fresh_process(shape, kind, count, device)
+            )
             share = math.expm1(process_cost(seconds[-1]))
             print(f"notebook {shape}, {kind}, {what}: process {number} of {processes}: {share:+.2%}", file=sys.stderr)
         found.append(cost_line(shape, kind, what, seconds))
     return [line for line, _ in found], all(judged == WITHIN for _, judged in found)
 
 
-def _whole_seconds(shape: int, rounds: int) -> np.ndarray:
+def _whole_seconds(shape: int, rounds: int, device: str) -> np.ndarray:
     """Both steps in processes of their own: op determinism is a process's."""
-    with worker(shape, exact=True) as exact, worker(shape, exact=False) as plain:
+    with worker(shape, exact=True, device=device) as exact, worker(shape, exact=False, device=device) as plain:
         return interleaved(exact, plain, rounds)
 
 
-def _in_fresh_process(shape: int, kind: str, rounds: int) -> np.ndarray:
+def _in_fresh_process(shape: int, kind: str, rounds: int, device: str) -> np.ndarray:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        seconds: np.ndarray = pool.apply(_fingerprint_seconds, (shape, kind, rounds))
+        seconds: np.ndarray = pool.apply(_fingerprint_seconds, (shape, kind, rounds, device))
         return seconds
 
 
-def _fingerprint_seconds(shape: int, kind: str, rounds: int) -> np.ndarray:
+def _fingerprint_seconds(shape: int, kind: str, rounds: int, device: str) -> np.ndarray:
     """Both steps in one process, op determinism on for both."""
-    as_a_run()
+    as_a_run(device)
     traced = Stepper(shape, kind, traced=True)
     return interleaved(traced, traced.plain(), rounds)
 
 
 def main() -> int:
     """Prints the tables; 0 if every process agrees and the costs are shown to be within their limits."""
+    try:
+        return _run(_options())
+    except DeviceError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exactness", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--processes", type=int, default=20, help="fresh processes per shape (default: 20; 0: none)")
     parser.add_argument("--steps", type=int, default=4, help="steps of each kind in a process (default: 4)")
@@ -326,17 +347,23 @@ def main() -> int:
     )
     parser.add_argument("--fingerprints", action="store_true", help="of the costs only those of fingerprints and trace")
     parser.add_argument("--step", action="append", choices=STEPS, help="the costs of this kind of step alone")
+    parser.add_argument(
+        "--device", choices=DEVICES, default="cpu", help="where to train; it must be there (default: cpu)"
+    )
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def _run(options: argparse.Namespace) -> int:
     if options.child:
-        print(json.dumps(digests_of(options.shape, options.steps)))
+        print(json.dumps(digests_of(options.shape, options.steps, options.device)))
         return 0
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     shapes, good = [options.shape] if options.shape else list(PRESETS), True
     if options.processes:
         print("| notebook | digest | agree | different | first process |\n|---|---|---|---|---|")
         for shape in shapes:
-            lines, agree = repeatability_table(shape, options.processes, options.steps)
+            lines, agree = repeatability_table(shape, options.processes, options.steps, options.device)
             print(*lines, sep="\n", flush=True)
             good = good and agree
         print()
@@ -349,7 +376,9 @@ def main() -> int:
             if kind in (options.step or STEPS) and not (options.fingerprints and what == "all")
         ]
         for shape in shapes:
-            lines, within = cost_table(shape, options.rounds, max(1, options.cost_processes), costs)
+            lines, within = cost_table(
+                shape, options.rounds, max(1, options.cost_processes), costs, device=options.device
+            )
             print(*lines, sep="\n", flush=True)
             good = good and within
     return 0 if good else 1

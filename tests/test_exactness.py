@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minibert.errors import DeviceError
 from minibert.fingerprints import TraceHeader
 from minibert.verify.verdict import Verdict
 
@@ -82,6 +83,21 @@ def test_a_drift_of_the_machine_cancels_within_a_round() -> None:
     assert seconds.shape == (20, 2)
     _, judged = exactness.cost_line(1, "masked_lm", WHAT, [seconds, seconds])
     assert judged == "within"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "words", [("--processes", "1", "--steps", "1", "--rounds", "0"),
+              ("--processes", "0", "--rounds", "1", "--cost-processes", "1", "--step", "masked_lm"),
+              ("--processes", "0", "--rounds", "1", "--cost-processes", "1", "--step", "frozen")]
+)  # fmt: skip
+def test_a_device_that_is_not_there_is_said_in_one_line(words: tuple[str, ...]) -> None:
+    absent = "metal" if sys.platform == "linux" else "cuda"
+    command = [sys.executable, "-m", "benchmarks.exactness", "--shape", "2", "--device", absent, *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    assert done.returncode == DeviceError.exit_code
+    assert "Traceback" not in done.stderr
+    assert f"--device {absent}: TensorFlow " in done.stderr
 
 
 def test_the_writing_of_many_rows_is_owed_by_each_of_their_steps(
