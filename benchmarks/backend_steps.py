@@ -319,6 +319,7 @@ class _TensorFlowStep(_Variables):
             stage=STAGE,
             embedding_second_moment="word",
             fingerprints=False,
+            checked=False,  # what repeats without TensorFlow's switch is asked, too
         )
         self._variables, self._optimizer = self._step.objective.variables, self._step.optimizer
         self.put = keras.ops.convert_to_tensor

@@ -96,6 +96,22 @@ def test_it_is_traced_once_for_batches_of_all_sizes(run):
     assert run.step.trace_count == 1
 
 
+@pytest.mark.parametrize(("gpus", "is_on", "is_refused"), [(1, False, True), (1, True, False), (0, False, False)])
+def test_a_gpu_without_the_switch_for_determinism_is_refused(
+    gpus: int, is_on: bool, is_refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, TensorFlow adds an embedding's gradients as they come: two steps from one state were different ones."""
+    model = small_models.build(SETTINGS)
+    step = TrainingStep(MaskedLMObjective(model, reduction="sum"), learning_rate=0.001, seed=0, stage="pretrain")
+    before = state_digest(weight_arrays(model.variables))
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind] * gpus)
+    monkeypatch.setattr(training_step.config, "is_op_determinism_enabled", lambda: is_on)
+    message = r"^training step: on a GPU, tf\.config\.experimental\.enable_op_determinism\(\) is required"
+    with pytest.raises(RepeatabilityError, match=message) if is_refused else contextlib.nullcontext():
+        step(0, small_models.masked_lm_batches().batch(0))
+    assert (state_digest(weight_arrays(model.variables)) == before) is is_refused
+
+
 def test_a_step_without_fingerprints_trains_the_same_variables_to_the_same_bits(run):
     losses, known = [bits for bits, _ in run.train(range(3))], run.digests()
     run.reset()

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import config
 
 from minibert.allocator import give_back_freed_memory
 from minibert.batches import Arrays, drawn_arrays
@@ -132,7 +133,8 @@ class TrainingStep:
         """Traces the step for batches like this one, if it is not traced yet, and checks the graph.
 
         Raises:
-            RepeatabilityError: The graph has a sum that may race.
+            RepeatabilityError: The graph has a sum that may race, or it is for a GPU and TensorFlow's switch for
+                determinism is off.
         """
         if self._function is None:
             self._function = self._traced(_tensors(batch))
@@ -190,6 +192,7 @@ class TrainingStep:
         concrete = function.get_concrete_function(tf.TensorSpec([], tf.int64), signature)
         if not self._checked:
             return concrete
+        _require_determinism()
         require_repeatable(concrete.graph)
         return CheckedFunction(concrete)
 
@@ -220,6 +223,20 @@ class TrainingStep:
 
     def _apply(self, gradients: list[Any], squares: list[Any]) -> None:
         self.optimizer.apply_with_squares(gradients, squares, self.objective.variables)
+
+
+def _require_determinism() -> None:
+    """On a GPU, requires TensorFlow's switch for determinism: without it, gradients are added there as they come.
+
+    A CPU's operations repeat without it.
+
+    Raises:
+        RepeatabilityError: It is off.
+    """
+    if tf.config.list_logical_devices("GPU") and not config.is_op_determinism_enabled():
+        raise RepeatabilityError(
+            "training step: on a GPU, tf.config.experimental.enable_op_determinism() is required, but it is off"
+        )
 
 
 def _kept(variable: Any) -> np.ndarray:
