@@ -191,6 +191,8 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
 
 def _add_presets(subparsers: argparse._SubParsersAction) -> None:
     parser = _add(subparsers, "presets", "list the presets: what they reproduce, and how long they take")
+    text = "print this one's settings as a file for run --settings, with what each means"
+    parser.add_argument("preset", metavar="PRESET", nargs="?", help=text)
     _add_json(parser, "names, descriptions and settings")
     parser.set_defaults(command=commands.presets)
 

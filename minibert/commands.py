@@ -21,6 +21,7 @@ from minibert.mask_word import require_one_mask, sentence_names, shown_token
 from minibert.presets import PRESETS, describe_preset, preset, resolve_settings
 from minibert.record import earlier_record, read_record
 from minibert.settings import CorpusSettings, RunSettings, replace_setting, settings_from_dict
+from minibert.settings_file import settings_toml
 
 if TYPE_CHECKING:
     from minibert.training.pretrain import Prediction
@@ -161,7 +162,11 @@ def _corpus_settings(record: dict[str, Any], assignments: list[str]) -> CorpusSe
 
 
 def presets(options: Namespace) -> int:
-    """``minibert presets``: what there is to run."""
+    """``minibert presets``: what there is to run; of one that is named, its settings."""
+    if options.preset is not None:
+        settings = preset(options.preset)
+        _print_json(settings.to_dict()) if options.json else print(settings_toml(settings), end="")
+        return 0
     if options.json:
         _print_json([{"name": n, **describe_preset(n), "settings": preset(n).to_dict()} for n in PRESETS])
         return 0

@@ -61,7 +61,7 @@ class FinetuneSettings(Checked, stage="finetune"):
     learning_rate: float = 0.001
     """Adam's step size in both stages: Keras' default, also for the unfrozen encoder."""
     embedding_second_moment: EmbeddingSecondMoment = "occurrence"
-    """As in `PretrainSettings`, for the unfrozen stage: the frozen one trains no embedding."""
+    """As ``pretrain.embedding_second_moment``, for the unfrozen stage: the frozen one trains no embedding."""
     classifier_size: int = 64
     """Width of the dense layer between pooling and output."""
     frozen_dropout: bool = True
