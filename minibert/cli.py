@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import itertools
 import math
 import os
@@ -76,12 +77,24 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser in which one ``--set`` takes several assignments and no other word, and options may stand anywhere."""
+    """A parser in which one ``--set`` takes several assignments and no other word, and options may stand anywhere.
+
+    A command that gets a word too many says so itself, so that its own usage stands above.
+    """
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses as argparse does, once every assignment has its own ``--set``."""
         words = sys.argv[1:] if args is None else args
-        return super().parse_known_args(one_assignment_each(words), namespace)
+        known, others = super().parse_known_args(one_assignment_each(words), namespace)
+        if others and self._subparsers is None:
+            self.error(f"unrecognized arguments: {' '.join(others)}{self._nearest_options(others)}")
+        return known, others
+
+    def _nearest_options(self, words: Sequence[str]) -> str:
+        """For each option among words that are not known, the known one that is most like it."""
+        options = [word.partition("=")[0] for word in words if word.startswith("--")]
+        close = [(word, difflib.get_close_matches(word, self._option_string_actions, n=1)) for word in options]
+        return "".join(f"; the nearest to {word} is {found[0]}" for word, found in close if found)
 
     def _match_arguments_partial(self, actions: Any, arg_strings_pattern: str) -> list[int]:
         """As in newer Pythons: where an option follows, a list of words that may be empty is not taken for empty."""

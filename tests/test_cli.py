@@ -410,7 +410,19 @@ def test_a_terminal_that_cannot_show_a_character_shows_its_number() -> None:
         (["verify", "d", "--tolerance", "nan"], "a relative deviation from 0 to 1 is required"),
         (["verify", "d", "--tolerance", "5"], "a relative deviation from 0 to 1 is required"),
         (["run", "tiny", "--seed", "x"], "invalid int value: 'x'"),
-        (["run", "tiny", "--see", "1"], "unrecognized arguments: --see 1"),
+        (
+            ["run", "tiny", "--see", "1"],
+            "minibert run: error: unrecognized arguments: --see 1; the nearest to --see is --seed",
+        ),
+        (
+            ["run", "tiny", "--settigns=a"],
+            "unrecognized arguments: --settigns=a; the nearest to --settigns is --settings\n",
+        ),
+        (
+            ["perf", "gate", "--bas", "x"],
+            "perf gate: error: unrecognized arguments: --bas x; the nearest to --bas is --base\n",
+        ),
+        (["run", "tiny", "--xyzzy"], "unrecognized arguments: --xyzzy\n"),
         (["run", "tiny", "--set"], "argument --set: expected one argument"),
         (["run", "tiny", "--set", "seed=1", "imdb"], "unrecognized arguments: imdb"),
         (["run", "--set", "tiny"], "argument --set: stage.field=value is required, but 'tiny' came"),
