@@ -310,7 +310,7 @@ class _TensorFlowStep(_Variables):
     """The package's own step, without fingerprints, which the others do not have either, and not waited for."""
 
     def __init__(self, settings: RunSettings, model: Any, compiled: bool) -> None:
-        from minibert.training.step import TrainingStep
+        from minibert.training.step import TrainingStep, is_deterministic
 
         self._step = TrainingStep(
             _objective(settings, model),
@@ -319,7 +319,7 @@ class _TensorFlowStep(_Variables):
             stage=STAGE,
             embedding_second_moment="word",
             fingerprints=False,
-            checked=False,  # what repeats without TensorFlow's switch is asked, too
+            checked=is_deterministic(),  # without TensorFlow's switch a GPU's step would be refused
         )
         self._variables, self._optimizer = self._step.objective.variables, self._step.optimizer
         self.put = keras.ops.convert_to_tensor

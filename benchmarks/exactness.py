@@ -40,7 +40,7 @@ import numpy as np
 from benchmarks.devices import DEVICES, as_a_run, claim_tensorflow_device
 from benchmarks.workloads import STEPS, OurStep, shape_settings
 from minibert.allocator import keep_freed_memory
-from minibert.errors import DeviceError
+from minibert.errors import MinibertError
 from minibert.fingerprints import TraceWriter, trace_name
 from minibert.perf.statistics import estimate, pseudo_median
 
@@ -156,7 +156,7 @@ class Stepper:
     """
 
     def __init__(self, shape: int, kind: str, *, traced: bool) -> None:
-        made = OurStep(shape_settings(PRESETS[shape]), kind, fingerprints=traced)
+        made = OurStep(shape_settings(PRESETS[shape]), kind, fingerprints=traced, checked=traced)
         self._step = made.training_step
         self._batches, self._number, self._trace = made.batches, 0, None
         self._warm_up()
@@ -203,10 +203,10 @@ def _serve(connection: Connection, shape: int, exact: bool, device: str) -> None
         else:
             keep_freed_memory()
             claim_tensorflow_device(device)
-    except DeviceError as error:
+        step = Stepper(shape, "masked_lm", traced=exact)
+    except MinibertError as error:
         connection.send(error)
         return
-    step = Stepper(shape, "masked_lm", traced=exact)
     connection.send(0.0)
     while connection.recv():
         connection.send(step())
@@ -221,7 +221,7 @@ def worker(shape: int, *, exact: bool, device: str = "cpu") -> Iterator[Callable
     process.start()
     theirs.close()
     said = ours.recv()
-    if isinstance(said, DeviceError):
+    if isinstance(said, MinibertError):
         raise said
 
     def step() -> float:
@@ -329,7 +329,7 @@ def main() -> int:
     """Prints the tables; 0 if every process agrees and the costs are shown to be within their limits."""
     try:
         return _run(_options())
-    except DeviceError as error:
+    except MinibertError as error:
         print(error, file=sys.stderr)
         return error.exit_code
 

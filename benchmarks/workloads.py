@@ -104,6 +104,7 @@ class OurStep:
         settings: The shape.
         step: One of `STEPS`.
         fingerprints: Whether the step also computes fingerprints.
+        checked: As of `TrainingStep`: False for one on a GPU without TensorFlow's switch for determinism.
 
     Attributes:
         model: The masked language model.
@@ -112,7 +113,7 @@ class OurStep:
         batches: The prepared batches.
     """
 
-    def __init__(self, settings: RunSettings, step: str, *, fingerprints: bool = True) -> None:
+    def __init__(self, settings: RunSettings, step: str, *, fingerprints: bool = True, checked: bool = True) -> None:
         from minibert.model.encoder import HEAD_NAME
         from minibert.model.heads import ClassifierObjective, MaskedLMObjective
         from minibert.stages import initial_classifier, initial_masked_lm
@@ -134,6 +135,7 @@ class OurStep:
             stage=self.stage,
             embedding_second_moment=of_stage.embedding_second_moment,
             fingerprints=fingerprints,
+            checked=checked,
         )
         self.batches = batches_of(settings, step)
         head = (HEAD_NAME,) if is_masked_lm else ("hidden", "logits")

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from minibert.errors import ArtifactError
@@ -45,12 +45,12 @@ def replacing(path: Path) -> Iterator[Path]:
         _rename(temporary, path)
 
 
-def write_named_by_digest(path: Path, write: Callable[[Path], None]) -> Path:
+def write_named_by_digest(path: Path, blocks: Iterable[bytes | memoryview]) -> Path:
     """Writes a whole file or none, whose name states the SHA-256 of its bytes.
 
     Args:
         path: The name without the digest: ``a.bin`` becomes ``a-<64 hexadecimal digits>.bin``.
-        write: Writes the file that it gets the temporary path of; it may take its time, and pieces.
+        blocks: The bytes, one block behind the other; each is written before the next is asked for.
 
     Returns:
         The file's path.
@@ -58,9 +58,15 @@ def write_named_by_digest(path: Path, write: Callable[[Path], None]) -> Path:
     Raises:
         ArtifactError: It cannot be written.
     """
+    digest = hashlib.sha256()
     with _beside(path) as temporary:
-        write(temporary)
-        named = path.with_name(f"{path.stem}-{sha256_of_file(temporary)}{path.suffix}")
+        with temporary.open("xb", buffering=0) as file:
+            for block in blocks:
+                digest.update(block)
+                left = memoryview(block).cast("B")
+                while left.nbytes:
+                    left = left[file.write(left) :]
+        named = path.with_name(f"{path.stem}-{digest.hexdigest()}{path.suffix}")
         _rename(temporary, named)
     return named
 

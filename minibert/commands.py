@@ -163,12 +163,14 @@ def _corpus_settings(record: dict[str, Any], assignments: list[str]) -> CorpusSe
 
 def presets(options: Namespace) -> int:
     """``minibert presets``: what there is to run; of one that is named, its settings."""
-    if options.preset is not None:
-        settings = preset(options.preset)
-        _print_json(settings.to_dict()) if options.json else print(settings_toml(settings), end="")
-        return 0
+    named = preset(options.preset) if options.preset is not None else None
     if options.json:
-        _print_json([{"name": n, **describe_preset(n), "settings": preset(n).to_dict()} for n in PRESETS])
+        names = PRESETS if named is None else [options.preset]
+        found = [{"name": n, **describe_preset(n), "settings": preset(n).to_dict()} for n in names]
+        _print_json(found if named is None else found[0])
+        return 0
+    if named is not None:
+        print(settings_toml(named), end="")
         return 0
     for name in PRESETS:
         parts = describe_preset(name)

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def dying_blocks(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """All of the blocks, and then the death of this process."""
+    yield from blocks
+    die()
+
+
 def kill_at(stage: str, step: int, moment: str) -> None:
     """Plants the death of this process at a moment of a step, counted from 1."""
     from minibert import pipeline
@@ -33,7 +40,7 @@ def kill_at(stage: str, step: int, moment: str) -> None:
     from minibert.training.step import TrainingStep
 
     call, append, write, write_checkpoint = (
-        TrainingStep.__call__, TraceWriter.append, checkpoint.save_file, pipeline.write_checkpoint
+        TrainingStep.__call__, TraceWriter.append, checkpoint.write_named_by_digest, pipeline.write_checkpoint
     )  # fmt: skip
 
     def dying_call(self: Any, number: int, batch: Any) -> Any:
@@ -46,12 +53,11 @@ def kill_at(stage: str, step: int, moment: str) -> None:
         if (moment, stage, step) == ("after the step", self._header.stage, number + 1):
             die()
 
-    def dying_write(arrays: Any, path: Path, **words: Any) -> None:
-        write(arrays, path, **words)
+    def dying_write(path: Path, blocks: Iterable[bytes | memoryview]) -> Path:
         if f"-{stage}-{step:08d}." in path.name and moment in ("half a checkpoint", "before its name"):
-            if moment == "half a checkpoint":
-                os.truncate(path, path.stat().st_size // 2)
-            die()
+            whole = list(blocks)
+            blocks = dying_blocks(whole[: len(whole) // 2] if moment == "half a checkpoint" else whole)
+        return write(path, blocks)
 
     def dying_write_checkpoint(directory: Path, state: Any, *, kept: int) -> Path:
         path = write_checkpoint(directory, state, kept=kept)
@@ -61,7 +67,7 @@ def kill_at(stage: str, step: int, moment: str) -> None:
 
     TrainingStep.__call__ = dying_call  # type: ignore[method-assign]
     TraceWriter.append = dying_append  # type: ignore[method-assign]
-    checkpoint.save_file = dying_write
+    checkpoint.write_named_by_digest = dying_write
     pipeline.write_checkpoint = dying_write_checkpoint
 
 

@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minibert import artifacts
@@ -61,25 +63,28 @@ def test_a_block_that_fails_leaves_the_old_file_and_no_other(tmp_path, error):
 
 
 def test_a_file_can_be_named_by_its_digest(tmp_path):
-    def write(path: Path) -> None:
-        with path.open("wb") as file:
-            file.write(b"one ")
-            assert [name[:3] for name in entries(tmp_path)] == [".a."], "it has no name yet"
-            file.write(b"two")
+    def blocks() -> Iterator[bytes | memoryview]:
+        yield b"one "
+        assert [(path.name[:3], path.read_bytes()) for path in tmp_path.iterdir()] == [(".a.", b"one ")], "no name yet"
+        yield memoryview(np.array([2, 3], dtype="<i4"))
+        yield b""
 
-    path = write_named_by_digest(tmp_path / "a.bin", write)
-    assert path == tmp_path / f"a-{hashlib.sha256(b'one two').hexdigest()}.bin"
-    assert path.read_bytes() == b"one two"
+    content = b"one \2\0\0\0\3\0\0\0"
+    path = write_named_by_digest(tmp_path / "a.bin", blocks())
+    assert path == tmp_path / f"a-{hashlib.sha256(content).hexdigest()}.bin"
+    assert path.read_bytes() == content
     assert entries(tmp_path) == [path.name]
+    write_bytes(tmp_path / "b.bin", b"")
+    assert path.stat().st_mode == (tmp_path / "b.bin").stat().st_mode, "who may read it is for the umask to say"
 
 
 def test_a_failure_while_a_file_named_by_its_digest_is_written_leaves_nothing(tmp_path):
-    def write(path: Path) -> None:
-        path.write_bytes(b"half")
+    def blocks() -> Iterator[bytes]:
+        yield b"half"
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(ArtifactError) as caught:
-        write_named_by_digest(tmp_path / "a.bin", write)
+        write_named_by_digest(tmp_path / "a.bin", blocks())
     assert str(caught.value) == f"{tmp_path / 'a.bin'}: it cannot be written: the disk is full"
     assert entries(tmp_path) == []
 

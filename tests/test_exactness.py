@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minibert.errors import DeviceError
+from minibert.errors import DeviceError, RepeatabilityError
 from minibert.fingerprints import TraceHeader
 from minibert.verify.verdict import Verdict
 
@@ -70,9 +70,14 @@ def test_the_interval_has_the_cost_as_often_as_it_says() -> None:
 
 def test_rounds_are_shared_among_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
-    monkeypatch.setattr(exactness, "_whole_seconds", lambda shape, count: taken.append(count) or rounds(*[1.0] * count))
-    lines, good = exactness.cost_table(2, 10, 4, [("masked_lm", "all")])
-    assert (taken, good) == ([3, 3, 2, 2], True)
+
+    def whole(shape: int, count: int, device: str) -> np.ndarray:
+        taken.append((count, device))
+        return rounds(*[1.0] * count)
+
+    monkeypatch.setattr(exactness, "_whole_seconds", whole)
+    lines, good = exactness.cost_table(2, 10, 4, [("masked_lm", "all")], device="metal")
+    assert (taken, good) == ([(3, "metal"), (3, "metal"), (2, "metal"), (2, "metal")], True)
     assert lines[0].endswith("| 10 in 4 |")
 
 
@@ -98,6 +103,18 @@ def test_a_device_that_is_not_there_is_said_in_one_line(words: tuple[str, ...]) 
     assert done.returncode == DeviceError.exit_code
     assert "Traceback" not in done.stderr
     assert f"--device {absent}: TensorFlow " in done.stderr
+
+
+@pytest.mark.long
+def test_the_plain_step_is_taken_on_a_gpu_without_the_switch_that_it_is_measured_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from minibert.training import step
+
+    monkeypatch.setattr(step, "is_deterministic", lambda: False)
+    assert exactness.Stepper(2, "masked_lm", traced=False)() > 0.0
+    with pytest.raises(RepeatabilityError, match="on a GPU"):
+        exactness.Stepper(2, "masked_lm", traced=True)
 
 
 def test_the_writing_of_many_rows_is_owed_by_each_of_their_steps(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import sys
 from pathlib import Path
@@ -78,5 +79,9 @@ def test_a_meaning_is_one_line() -> None:
 def test_presets_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presets", "amazon"]) == 0
     assert capsys.readouterr().out == settings_toml(preset("amazon"))
+    assert main(["presets", "amazon", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert main(["presets", "--json"]) == 0
+    assert found in json.loads(capsys.readouterr().out)
     assert main(["presets", "amzon"]) == 2
     assert "preset: 'amzon' is not a preset; the nearest is 'amazon'" in capsys.readouterr().err

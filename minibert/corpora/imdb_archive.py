@@ -22,7 +22,7 @@ import tarfile
 import tempfile
 import zlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -42,7 +42,7 @@ from minibert.corpora.imdb_layout import (
 )
 from minibert.errors import CorpusError
 
-LONGEST_HEADER_BYTES = 2**20
+LONGEST_HEADER_BYTES = 2**16
 """Longer headers of a member are no file's name or time; tarfile would read them into memory whole."""
 HIGHEST_RATIO = 100
 """Bytes that one byte of an archive may unpack to: texts have about 4, what is made to fill a disk up to 1,000."""
@@ -180,7 +180,7 @@ def _write_sorted(target: Path, places: np.ndarray, texts: mmap.mmap) -> None:
 def _reviews(path: Path) -> Iterator[tuple[Review, bytes]]:
     """The labelled reviews in the archive's order; reads to the very end, where gzip's CRC is."""
     try:
-        left = most = LONGEST_REVIEW_BYTES + HIGHEST_RATIO * path.stat().st_size
+        most = LONGEST_REVIEW_BYTES + HIGHEST_RATIO * path.stat().st_size
         with gzip.open(path) as stream:
             rationed = _Rationed(stream)
             source: Any = rationed  # reading is all that tarfile does with it
@@ -188,10 +188,10 @@ def _reviews(path: Path) -> Iterator[tuple[Review, bytes]]:
                 while (member := archive.next()) is not None:
                     archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all headers
                     parts = _checked_parts(path, member)
-                    left -= member.size
-                    if left < 0:  # before it is read: tarfile would look for the end of any size
+                    if rationed.position + member.size > most:  # before it is read: tarfile would look for any end
                         raise CorpusError(f"{path}: members of {most} bytes or less in all are required, but more came")
-                    rationed.ration(member.size)
+                    _require_short(archive.pax_headers)
+                    rationed.ration_until(archive.offset)
                     review = parse_name(str(path), parts[1:] if parts[:1] == ("aclImdb",) else parts)
                     if review is None or member.isdir():
                         continue
@@ -205,8 +205,6 @@ def _reviews(path: Path) -> Iterator[tuple[Review, bytes]]:
                           f"damaged ({error})") from None  # fmt: skip
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except RecursionError:  # tarfile reads the header behind a header within itself
-        raise CorpusError(f"{path}: a header for each member is required, but there are headers upon headers") from None
 
 
 def _checked_parts(path: Path, member: tarfile.TarInfo) -> tuple[str, ...]:
@@ -262,6 +260,16 @@ class _StrictHeader(tarfile.TarInfo):
             raise _DamagedHeaderError(str(error)) from None
 
 
+def _require_short(headers: Mapping[str, str]) -> None:
+    """Refuses pax records for all members that are long in all: tarfile keeps them.
+
+    Raises:
+        _DamagedHeaderError: They are.
+    """
+    if sum(len(name) + len(value) for name, value in headers.items()) > LONGEST_HEADER_BYTES:
+        raise _DamagedHeaderError(f"headers of {LONGEST_HEADER_BYTES} bytes or less are required, but more came")
+
+
 class _Rationed:
     """What tarfile reads an archive from: so many bytes until the next member, and no more.
 
@@ -271,16 +279,23 @@ class _Rationed:
 
     Args:
         stream: The archive, no longer compressed.
+
+    Attributes:
+        position: Bytes that were read.
     """
 
     def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.ration(0)
+        self._stream, self.position = stream, 0
+        self.ration_until(0)
 
-    def ration(self, content_bytes: int) -> None:
-        """Allows a member's content, in whole blocks, and the headers of the next one; tarfile reads whole records."""
-        blocks = -(-content_bytes // tarfile.BLOCKSIZE)
-        self._left = blocks * tarfile.BLOCKSIZE + LONGEST_HEADER_BYTES + 2 * tarfile.RECORDSIZE
+    def ration_until(self, next_header: int) -> None:
+        """Allows what lies before the next member's headers, and these.
+
+        Args:
+            next_header: Where tarfile will look for them. What it does not skip (a folder's content, which has none)
+                is no part of it, whatever size the member says that it has.
+        """
+        self._end = max(next_header, self.position) + LONGEST_HEADER_BYTES + 2 * tarfile.RECORDSIZE  # it reads records
 
     def read(self, size: int) -> bytes:
         """Reads on.
@@ -289,7 +304,7 @@ class _Rationed:
             _DamagedHeaderError: That is more than is allowed.
         """
         content: bytes = self._stream.read(size)
-        self._left -= len(content)
-        if self._left < 0:
+        self.position += len(content)
+        if self.position > self._end:
             raise _DamagedHeaderError(f"headers of {LONGEST_HEADER_BYTES} bytes or less are required, but more came")
         return content

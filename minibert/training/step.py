@@ -192,7 +192,10 @@ class TrainingStep:
         concrete = function.get_concrete_function(tf.TensorSpec([], tf.int64), signature)
         if not self._checked:
             return concrete
-        _require_determinism()
+        if not is_deterministic():
+            raise RepeatabilityError(
+                "training step: on a GPU, tf.config.experimental.enable_op_determinism() is required, but it is off"
+            )
         require_repeatable(concrete.graph)
         return CheckedFunction(concrete)
 
@@ -225,18 +228,12 @@ class TrainingStep:
         self.optimizer.apply_with_squares(gradients, squares, self.objective.variables)
 
 
-def _require_determinism() -> None:
-    """On a GPU, requires TensorFlow's switch for determinism: without it, gradients are added there as they come.
+def is_deterministic() -> bool:
+    """Whether TensorFlow's own operations repeat in this process: on a GPU only with its switch for determinism on.
 
-    A CPU's operations repeat without it.
-
-    Raises:
-        RepeatabilityError: It is off.
+    Without it, a GPU adds the gradients of an embedding as they come.
     """
-    if tf.config.list_logical_devices("GPU") and not config.is_op_determinism_enabled():
-        raise RepeatabilityError(
-            "training step: on a GPU, tf.config.experimental.enable_op_determinism() is required, but it is off"
-        )
+    return config.is_op_determinism_enabled() or not tf.config.list_logical_devices("GPU")
 
 
 def _kept(variable: Any) -> np.ndarray:
