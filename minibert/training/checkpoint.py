@@ -165,9 +165,8 @@ def _blocks(checkpoint: Checkpoint) -> Iterator[bytes | memoryview]:
     Source: the format, github.com/huggingface/safetensors: the header's length (uint64, little-endian), the header
     (JSON, padded with spaces to 8 bytes), and the arrays' bytes in its order, no gap between them.
     """
-    arrays = sorted(
-        checkpoint.arrays.items(), key=lambda item: (-item[1].itemsize, item[0])
-    )  # each aligned to its items
+    # The widest types first, so that each array is aligned to its type.
+    arrays = sorted(checkpoint.arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))
     header: dict[str, Any] = {"__metadata__": {"minibert": json.dumps(_described(checkpoint))}}
     end = 0
     for name, array in arrays:
