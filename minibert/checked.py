@@ -34,6 +34,11 @@ def _shown(came: object) -> str:
         text = repr(came)
     except ValueError:  # Python writes no integer of more than some thousand digits
         return f"{type(came).__name__} too long to show"
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """A text for a message: its beginning, if it is long."""
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 

@@ -159,7 +159,11 @@ def _add_run(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", metavar="N", type=int, help="the root of all randomness (default: the preset's, 0)")
     parser.add_argument("--settings", metavar="FILE.toml", type=Path, help="settings that replace the preset's")
     _add_set(parser, "pretrain.epochs=2")
-    parser.add_argument("--resume", action="store_true", help="go on exactly where the run in DIR stopped")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on exactly where the run in DIR stopped, with its settings unless some are given",
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_json(parser, "the run's record")
     parser.set_defaults(command=commands.run)
@@ -203,8 +207,8 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_presets(subparsers: argparse._SubParsersAction) -> None:
-    parser = _add(subparsers, "presets", "list the presets: what they reproduce, and how long they take")
-    text = "print this one's settings as a file for run --settings, with what each means"
+    parser = _add(subparsers, "presets", "list the presets, or print one's settings as a file for run --settings")
+    text = "print this one's settings, with what each means"
     parser.add_argument("preset", metavar="PRESET", nargs="?", help=text)
     _add_json(parser, "names, descriptions and settings")
     parser.set_defaults(command=commands.presets)

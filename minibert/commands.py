@@ -19,7 +19,7 @@ from minibert.checked import printable
 from minibert.errors import CorpusError, DeviceError, SettingsError
 from minibert.mask_word import require_one_mask, sentence_names, shown_token
 from minibert.presets import PRESETS, describe_preset, preset, resolve_settings
-from minibert.record import earlier_record, read_record
+from minibert.record import NAME, earlier_record, read_record, record_settings
 from minibert.settings import CorpusSettings, RunSettings, replace_setting, settings_from_dict
 from minibert.settings_file import settings_toml
 
@@ -35,7 +35,10 @@ def run(options: Namespace) -> int:
     settings = resolve_settings(options.preset, file=options.settings, assignments=options.set, seed=options.seed)
     directory = _run_directory(options, settings)
     _require_data(options.data)
-    earlier_record(directory, resume=options.resume)
+    earlier = earlier_record(directory, resume=options.resume)
+    if earlier is not None and options.settings is None and not options.set and options.seed is None:
+        own = record_settings(earlier, directory / NAME)
+        settings = own if own.preset == settings.preset else settings
     _require_backend()
 
     from minibert import report, running
@@ -177,6 +180,9 @@ def presets(options: Namespace) -> int:
         print(f"{name}\n  {parts['summary']}")
         for title in ("command", "expect", "time"):
             print(f"  {title.capitalize():8} {parts[title].replace('`', '')}")
+    print(
+        "minibert presets PRESET > FILE.toml writes all its settings down, for minibert run PRESET --settings FILE.toml"
+    )
     return 0
 
 

@@ -7,13 +7,14 @@ one order: preset, then a TOML file, then ``--set``, then ``--seed``; the later 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minibert.checked import nearest
+from minibert.checked import nearest, shortened
 from minibert.errors import SettingsError
 from minibert.settings import (
     CorpusSettings,
@@ -31,6 +32,10 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+_LINE = re.compile(r"\(at line (\d+), column \d+\)$")
+"""How the reader of TOML ends a message."""
 
 
 def imdb() -> RunSettings:
@@ -156,12 +161,11 @@ def resolve_settings(
 
 
 def _apply_file(settings: RunSettings, file: Path) -> RunSettings:
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{file}: a readable TOML file is required, but {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SettingsError(f"{file}: TOML in UTF-8 is required, but {error}") from None
+    values = _read_toml(file)
+    if values.get("preset", settings.preset) != settings.preset:
+        raise SettingsError(
+            f"{file}: preset: {settings.preset!r}, which is run, is required, but {values['preset']!r} came"
+        )
     merged: dict[str, Any] = settings.to_dict()
     for key, value in values.items():
         stage = merged.get(key)
@@ -170,6 +174,32 @@ def _apply_file(settings: RunSettings, file: Path) -> RunSettings:
         return settings_from_dict(RunSettings, merged)
     except SettingsError as error:
         raise SettingsError(f"{file}: {error}") from None
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    """The tables of a TOML file, which may begin with a byte order mark.
+
+    Raises:
+        SettingsError: It cannot be read, or is no TOML; the message shows the line.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SettingsError(f"{file}: a readable TOML file is required, but {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file}: UTF-8 is required, but {error}") from None
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        place = _LINE.search(str(error))
+        lines = text.splitlines()
+        if place is None or not 0 < int(place[1]) <= len(lines):
+            raise SettingsError(f"{file}: TOML is required, but {error}") from None
+        line = shortened(lines[int(place[1]) - 1].strip())
+        raise SettingsError(
+            f"{file}, line {place[1]}: TOML is required (text in quotes, a list as [0, 1], true or false), but "
+            f"{line!r} came: {str(error)[: place.start()].strip()}"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -215,7 +215,7 @@ class RunSettings(Checked):
     """Everything that decides what a run computes, but for the texts themselves."""
 
     preset: str = "tiny"
-    """The preset these settings started from; a label, nothing is looked up by it."""
+    """The preset these settings started from. Nothing is looked up by it; a file of settings fits no other one."""
     seed: int = 0
     """Root of every random stream, 0 to 2**63 - 1."""
     corpus: CorpusSettings = field(default_factory=CorpusSettings)

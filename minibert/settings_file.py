@@ -27,8 +27,7 @@ from minibert.settings import RunSettings
 
 _WIDTH = 100
 _MARKUP = re.compile(r"``?([^`]+)``?")
-_LABEL = "preset"
-"""The field that nothing is looked up by."""
+_PYTHON = re.compile(r"\b(True|False|None)\b")
 
 
 def settings_toml(settings: RunSettings) -> str:
@@ -41,14 +40,21 @@ def settings_toml(settings: RunSettings) -> str:
         A TOML file: read with ``--settings`` on the same preset, it gives the same settings. A field that is None is a
         comment, since TOML has no None.
     """
-    lines = [f"# The settings of {settings.preset}, with what each means. Change what you like, and:", "#"]
-    lines += [f"#     minibert run {settings.preset} --settings FILE.toml", ""]
+    lines = [
+        f"# The settings of {settings.preset}, with what each means. Change what you like, and:",
+        "#",
+        f"#     minibert run {settings.preset} --settings FILE.toml --out DIR",
+        "#",
+        '# Text stands in quotes, a list is written [0, 1] or ["bad", "good"], and a setting whose line is a',
+        "# comment is none.",
+        "",
+    ]
     stages = []
     for field in dataclasses.fields(RunSettings):
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
             stages.append((field.name, value))
-        elif field.name != _LABEL:
+        else:
             lines += _field(RunSettings, field.name, value)
     for name, stage in stages:
         lines += [*_comment(_first_paragraph(type(stage))), f"[{name}]", ""]
@@ -94,7 +100,8 @@ def _first_paragraph(cls: type[Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    return " ".join(_MARKUP.sub(r"\1", text).split())
+    """One line without markup, with TOML's words where Python's stand."""
+    return _PYTHON.sub(lambda word: word[0].lower(), " ".join(_MARKUP.sub(r"\1", text).split()))
 
 
 def _toml(value: Any) -> str:

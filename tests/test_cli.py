@@ -22,10 +22,11 @@ import pytest
 import minibert
 from minibert import errors
 from minibert.cli import build_parser, main, one_assignment_each
+from minibert.presets import preset
 from minibert.progress import Progress
 from minibert.record import write_record
 from minibert.report import headline_figures
-from minibert.settings import RunSettings
+from minibert.settings import RunSettings, replace_setting
 from tests.records import made_up_record
 
 HEAVY = ("tensorflow", "keras", "keras_hub", "keras_nlp", "numpy", "pandas", "pyarrow", "datasets", "rich", "absl")
@@ -259,6 +260,23 @@ def test_seed_of_the_settings_names_the_directory(
     assert main(["run", "tiny", "--settings", "mine.toml", "--quiet", "--resume"]) == 0
     assert calls[0]["directory"] == Path("runs/tiny-seed11")
     assert calls[0]["resume"]
+
+
+def test_a_run_goes_on_with_its_own_settings_if_none_are_given(place: PlaceModule, tmp_path: Path) -> None:
+    calls: list[dict[str, Any]] = []
+    place("pipeline", run=fake_run(calls))
+    record = made_up_record("tiny")
+    own = replace_setting(preset("tiny"), "masking.static=false")
+    record |= {"settings": own.to_dict(), "settings_digest": own.digest()}
+    words = ["run", "tiny", "--out", str(tmp_path), "--quiet", "--resume"]
+    for further in ([], ["--set", "pretrain.epochs=1"], ["--seed", "0"]):
+        write_record(tmp_path, record)
+        assert main([*words, *further]) == 0
+    write_record(tmp_path, record)
+    assert main([words[0], "imdb", *words[2:]]) == 0  # which the pipeline refuses
+    assert [call["settings"] for call in calls] == [
+        own, replace_setting(preset("tiny"), "pretrain.epochs=1"), preset("tiny"), preset("imdb")
+    ]  # fmt: skip
 
 
 # Errors

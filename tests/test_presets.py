@@ -97,15 +97,18 @@ def test_file_then_assignments_then_seed_override_the_preset(tmp_path: Path) -> 
         (b'[pretrain]\nepochs = "1"\n', "pretrain.epochs: an integer is required, but '1' came"),
         (b"pretrain = 1\n", "pretrain: PretrainSettings or a table of them is required, but 1 came"),
         (b"[model]\nheads = 5\n", "model.heads: a divisor of model.hidden_size"),
-        (b"[pretrain\n", "TOML in UTF-8 is required, but"),
-        (b"preset = '\xff'\n", "TOML in UTF-8 is required, but"),
-        pytest.param(b"seed = " + b"[" * 100_000, "TOML in UTF-8 is required, but", id="nested"),
+        (
+            b"[pretrain\n",
+            "TOML is required (text in quotes, a list as [0, 1], true or false), but '[pretrain' came: Ex",
+        ),
+        (b"preset = '\xff'\n", "UTF-8 is required, but"),
+        pytest.param(b"seed = " + b"[" * 100_000, "TOML is required, but", id="nested"),
     ],
 )
 def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "mine.toml"
     file.write_bytes(content)
-    with pytest.raises(SettingsError, match=f"{re.escape(str(file))}: .*{re.escape(message)}"):
+    with pytest.raises(SettingsError, match=f"{re.escape(str(file))}(, line 1)?: .*{re.escape(message)}"):
         resolve_settings("tiny", file=file)
 
 

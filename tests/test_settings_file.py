@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from minibert.cli import main
+from minibert.errors import SettingsError
 from minibert.presets import PRESETS, preset, resolve_settings
 from minibert.settings import RunSettings, replace_setting, valid_settings
 from minibert.settings_file import field_meanings, settings_toml
@@ -52,14 +53,50 @@ def test_changed_settings_are_read_back_too(tmp_path: Path) -> None:
 def test_every_setting_is_in_it_once_with_what_it_means() -> None:
     """One that is added later, too."""
     text = settings_toml(preset("imdb"))
-    names = [name.rpartition(".")[2] for name in valid_settings() if name != "preset"]
+    names = [name.rpartition(".")[2] for name in valid_settings()]
     assert re.findall(r"^(?:# )?(\w+) =", text, re.MULTILINE) == names
     for above in re.findall(r"^(.*)\n(?:# )?\w+ =", text, re.MULTILINE):
         assert re.match(r"# .*[.)]$", above), above
     tables = [field.name for field in dataclasses.fields(RunSettings) if field.name not in ("preset", "seed")]
-    assert list(tomllib.loads(text))[1:] == tables
+    assert list(tomllib.loads(text)) == ["preset", "seed", *tables]
     assert "`" not in text.replace(preset("imdb").text.stripped_characters.replace("\\", "\\\\"), "")
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_what_it_says_is_said_in_the_words_of_toml() -> None:
+    text = settings_toml(preset("imdb"))
+    assert not re.search(r"\b(True|False|None)\b", text)
+    assert "as the notebooks do; false: anew for every epoch." in text.replace("\n# ", " ")
+
+
+def test_a_file_of_another_preset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_back(settings_toml(preset("imdb")), "tiny", tmp_path)
+    assert str(caught.value) == f"{tmp_path / 'a.toml'}: preset: 'tiny', which is run, is required, but 'imdb' came"
+    assert read_back("[masking]\nstatic = false\n", "tiny", tmp_path).preset == "tiny", "a file need not name one"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [("static = False", "Invalid value"), ("vocabulary_size =", "Invalid value"), ("a = 0,1", "Expected newline"),
+     ("selection_rate = 1\nselection_rate = 1", "Cannot overwrite a value"), ("x = " + "y" * 900, "Invalid value")],
+)  # fmt: skip
+def test_what_is_no_toml_is_shown(line: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_back(f"# a comment\n[masking]\n{line}\n", "tiny", tmp_path)
+    message = str(caught.value)
+    wrong = line.splitlines()[-1]
+    assert f"a.toml, line {2 + len(line.splitlines())}: TOML is required (text in quotes, a list as [0, 1], " in message
+    assert f"but {wrong[:200]!r}"[:-1] in message
+    assert reason in message
+    assert len(message) < 600 + len(str(tmp_path))
+
+
+def test_a_byte_order_mark_is_no_error_and_another_encoding_is_one(tmp_path: Path) -> None:
+    assert read_back("\N{BYTE ORDER MARK}seed = 3\n", "tiny", tmp_path).seed == 3
+    (tmp_path / "b.toml").write_bytes("# caf\N{LATIN SMALL LETTER E WITH ACUTE}".encode("latin-1"))
+    with pytest.raises(SettingsError, match=r"b\.toml: UTF-8 is required, but "):
+        resolve_settings("tiny", file=tmp_path / "b.toml")
 
 
 def test_few_values_are_listed() -> None:
