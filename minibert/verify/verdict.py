@@ -145,13 +145,13 @@ class Verdict:
     def explanation(self) -> list[str]:
         """Lines for a person."""
         lines = [f"{self.verdict}: {self.steps:,} steps compared"]
+        lines += [f"input: {line}" for line in self.inputs]  # all that follows may come of these
         if self.parting is not None:
             lines += [f"first difference: {self.parting.place}", *_shown(self.parting.also)]
         if self.environment and self.unexplained is not None and self.unexplained != self.parting:
             where = self.unexplained
             lines += [f"not explained by another environment: {where.place}", *_shown(where.also)]
         lines += list(self._deviations(is_held=bool(self.environment)))
-        lines += [f"input: {line}" for line in self.inputs]
         lines += [f"code: {line}" for line in self.code]
         lines += [f"environment: {line}" for line in self.environment]
         return lines
