@@ -74,6 +74,8 @@ def run(
         with locked(directory, wait=False):
             return _go_on(settings, directory, data=data, progress=shown)
     prepared = prepare(settings, data=data, progress=shown)
+    if data is not None and not prepared.corpus.labelled:  # better now than when it is trained
+        shown.note("no labels are read (corpus.label_column names their column): no classifier will be trained")
     _make_folder(directory)
     with locked(directory, wait=False):
         earlier_record(directory, resume=False)  # another run may have begun in it meanwhile

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -27,6 +28,7 @@ from minibert.presets import preset
 from minibert.progress import Progress
 from minibert.record import OTHER_TIMES, read_record
 from minibert.report.comparison import why_not_compared
+from minibert.settings import replace_setting
 from minibert.training.checkpoint import FOLDER
 from minibert.verify import verify
 from tests.runs import STEPS, TEST_EXAMPLES, small_settings, write_texts
@@ -339,3 +341,18 @@ def test_a_record_is_values_of_json_from_the_start_and_is_compared_as_one_from_a
     assert record == json.loads(json.dumps(record))
     why = "the corpus has 29 train and 9 test texts, not 25,000 train and 25,000 test"
     assert why_not_compared(record) == f"Not compared with notebook 1, IMDb: {why}."
+
+
+@pytest.mark.parametrize("is_labelled", [False, True])
+def test_that_no_classifier_will_be_trained_is_said_before_anything_is(
+    is_labelled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A label column of another name is taken for none."""
+    monkeypatch.setattr(pipeline, "execute", lambda prepared, **_: prepared.record)
+    table = tmp_path / "own.csv"
+    table.write_text("text,opinion\n" + "".join(f"a film {n % 7},{'good' if n % 2 else 'bad'}\n" for n in range(40)))
+    settings = replace_setting(small_settings(), "corpus.label_column=opinion") if is_labelled else small_settings()
+    shown = io.StringIO()
+    pipeline.run(settings, directory=tmp_path / "run", data=table, progress=Progress(stream=shown))
+    said = "no labels are read (corpus.label_column names their column): no classifier will be trained\n"
+    assert (said in shown.getvalue()) is not is_labelled
