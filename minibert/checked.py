@@ -13,7 +13,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from minibert.errors import SettingsError
@@ -143,8 +143,13 @@ def printable(text: str) -> str:
 
 def nearest(key: str, valid: list[str]) -> str:
     """Words for an error: the valid key that is most like a wrong one, or all of them."""
-    close = difflib.get_close_matches(key, valid, n=1, cutoff=0.4)
-    return f"the nearest is {close[0]!r}" if close else "there are " + ", ".join(valid)
+    close = closest(key, valid)
+    return f"the nearest is {close!r}" if close is not None else "there are " + ", ".join(valid)
+
+
+def closest(key: str, valid: Iterable[str]) -> str | None:
+    """The valid key that is most like a wrong one; None if none is like it."""
+    return next(iter(difflib.get_close_matches(key, list(valid), n=1, cutoff=0.4)), None)
 
 
 def settings_from_dict(cls: type[Any], values: Mapping[str, Any], path: str = "settings") -> Any:

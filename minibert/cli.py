@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import itertools
 import math
 import os
@@ -17,6 +16,7 @@ from typing import Any
 
 from minibert import __version__, commands
 from minibert.allocator import keep_freed_memory
+from minibert.checked import closest
 from minibert.errors import ArtifactError, MinibertError
 from minibert.perf.arguments import add_perf
 from minibert.quiet import quiet_tensorflow
@@ -93,8 +93,8 @@ class _Parser(argparse.ArgumentParser):
     def _nearest_options(self, words: Sequence[str]) -> str:
         """For each option among words that are not known, the known one that is most like it."""
         options = [word.partition("=")[0] for word in words if word.startswith("--")]
-        close = [(word, difflib.get_close_matches(word, self._option_string_actions, n=1)) for word in options]
-        return "".join(f"; the nearest to {word} is {found[0]}" for word, found in close if found)
+        close = [(word, closest(word, self._option_string_actions)) for word in options]
+        return "".join(f"; the nearest to {word} is {found}" for word, found in close if found is not None)
 
     def _match_arguments_partial(self, actions: Any, arg_strings_pattern: str) -> list[int]:
         """As in newer Pythons: where an option follows, a list of words that may be empty is not taken for empty."""

@@ -49,17 +49,11 @@ def settings_toml(settings: RunSettings) -> str:
         "# comment is none.",
         "",
     ]
-    stages = []
-    for field in dataclasses.fields(RunSettings):
-        value = getattr(settings, field.name)
-        if dataclasses.is_dataclass(value):
-            stages.append((field.name, value))
-        else:
-            lines += _field(RunSettings, field.name, value)
-    for name, stage in stages:
-        lines += [*_comment(_first_paragraph(type(stage))), f"[{name}]", ""]
-        for field in dataclasses.fields(stage):
-            lines += _field(type(stage), field.name, getattr(stage, field.name))
+    lines += _fields(settings)
+    for field in dataclasses.fields(settings):
+        stage = getattr(settings, field.name)
+        if dataclasses.is_dataclass(stage):
+            lines += [*_comment(_first_paragraph(type(stage))), f"[{field.name}]", "", *_fields(stage)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -78,11 +72,15 @@ def field_meanings(cls: type[Any]) -> dict[str, str]:
     return found
 
 
-def _field(cls: type[Any], name: str, value: Any) -> Iterator[str]:
-    """The lines of one field, an empty one behind them."""
-    yield from _comment(" ".join([field_meanings(cls)[name], *_choices(typing.get_type_hints(cls)[name])]))
-    yield f"# {name} =" if value is None else f"{name} = {_toml(value)}"
-    yield ""
+def _fields(values: Any) -> Iterator[str]:
+    """The lines of a dataclass' own fields, an empty one behind each; not of those that are tables."""
+    meanings, hints = field_meanings(type(values)), typing.get_type_hints(type(values))
+    for field in dataclasses.fields(values):
+        value = getattr(values, field.name)
+        if not dataclasses.is_dataclass(value):
+            yield from _comment(" ".join([meanings[field.name], *_choices(hints[field.name])]))
+            yield f"# {field.name} =" if value is None else f"{field.name} = {_toml(value)}"
+            yield ""
 
 
 def _choices(hint: Any) -> Iterator[str]:
