@@ -5,7 +5,8 @@
 The vocabulary projection is most of a training step, and the framework's cross-entropy reads and
 writes the (rows, vocabulary) logits many times over. Here they are read for the maximum, turned into
 exponentials in one compiled pass, summed, and from then on only read by matrix products: the division
-by the sum and the label's own term are taken out of the matrix and applied to what the products give.
+by the sum and the label's own term are taken out of the matrix and applied to what the products give. The
+bias is the kernel's last row and every hidden row ends in 1, so no pass over the logits adds it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from keras import ops
 
-from minibert.model.backend import after, compiled, matmul, matmul_and_bias, read, take_each
+from minibert.model.backend import after, compiled, matmul, read, take_each
 
 CHUNKS = 2
 """Chunks of equal size that the rows are cut into: one would be some 5 % faster, more bound the memory."""
@@ -65,11 +66,13 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
     def loss(hidden: Any, kernel: Any, bias: Any) -> tuple[Any, Any]:
         losses: list[Any] = []
         gradients: list[tuple[Any, Any]] = []
+        kernel_and_bias = ops.concatenate([kernel, bias[None]], axis=0)
         rows = zip(*(ops.split(part, CHUNKS, axis=0) for part in (hidden, labels, weight)), strict=True)
         for chunk_hidden, chunk_labels, chunk_weight in rows:
             if gradients:
                 chunk_hidden = after(chunk_hidden, *gradients[-1])
-            logits = matmul_and_bias(chunk_hidden, kernel, bias)
+            ones = ops.ones_like(chunk_hidden[:, :1])
+            logits = matmul(ops.concatenate([chunk_hidden, ones], axis=1), kernel_and_bias)
             largest = ops.max(logits, axis=-1, keepdims=True)
             exponential = _exponential(logits, largest)
             total = ops.sum(exponential, axis=-1, keepdims=True)
