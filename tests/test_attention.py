@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from minibert.model import attention
 from minibert.model.attention import SelfAttention, attend
 from tests import oracles
 from tests.closeness import deviation
@@ -17,6 +18,14 @@ from tests.closeness import deviation
 BATCH, LENGTH, HIDDEN, HEADS = 3, 6, 8, 2
 SCALE = 0.7
 few = hypothesis_settings(max_examples=10)
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["by exponential", "by softmax"], scope="module")
+def onednn(request):
+    """Both ways to compute it, whichever this processor has; `scope` because hypothesis' examples share it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "has_onednn", lambda: request.param)
+        yield request.param
 
 
 def random(seed: int, *shape: int, scale: float = 1.0) -> np.ndarray:

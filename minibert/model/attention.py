@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from minibert.model.backend import compiled, matmul, matmul_and_bias, read, split_columns
+from minibert.model.backend import compiled, has_onednn, matmul, matmul_and_bias, read, split_columns
 from minibert.model.rows import rearrange
 
 MOST_GROUPS = 4
@@ -48,9 +48,9 @@ def attend(query: Any, key: Any, value: Any, *, scale: float, bias: Any = None, 
     """Softmax attention, with the gradient written out.
 
     The (queries, sequence) matrices are most of its memory traffic, so they are touched as little as the
-    formula allows: the softmax's division and the scale are applied to what the products give, and the
-    gradient's subtraction is one more column of a product. They are never the transposed operand: Eigen takes
-    twice as long for E^T d as for d^T E.
+    formula allows: with oneDNN by its softmax, else the softmax's division is applied to what the products give;
+    the scale is, too, and the gradient's subtraction is one more column of a product. They are never the transposed
+    operand: Eigen takes twice as long for E^T d as for d^T E.
 
     Args:
         query: (batch, heads, queries, key size).
@@ -64,8 +64,16 @@ def attend(query: Any, key: Any, value: Any, *, scale: float, bias: Any = None, 
         The shape of ``query``.
 
     Source: Vaswani et al. 2017, section 3.2.1. With E = exp(scores - max), t its row sums, O the output and
-    d = upstream / t, the gradient of the unscaled scores is scale E (d V^T - sum(d O)), and V's is E^T d.
+    d = upstream / t, the gradient of the unscaled scores is scale E (d V^T - sum(d O)), and V's is E^T d; with
+    the softmax in place of E, t is 1.
     """
+    if has_onednn():
+        return _by_softmax(query * ops.cast(scale, query.dtype), key, value, bias)
+    return _by_exponential(query, key, value, scale, bias, group)
+
+
+def _by_exponential(query: Any, key: Any, value: Any, scale: float, bias: Any, group: int) -> Any:
+    """Without the softmax: its division and the scale are applied to what the products give."""
 
     @ops.custom_gradient
     def attention(query: Any, key: Any, value: Any) -> tuple[Any, Any]:
@@ -79,21 +87,47 @@ def attend(query: Any, key: Any, value: Any, *, scale: float, bias: Any = None, 
 
         def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
             upstream = (arguments[0] if upstream is None else upstream) / total
-            scaled = upstream * scale
-            along = ops.sum(scaled * outputs, axis=-1, keepdims=True)
-            ones = ops.ones_like(value[..., :1])
-            scores_gradient = exponential * matmul(
-                ops.concatenate([scaled, -along], axis=-1), ops.concatenate([value, ones], axis=-1), transpose_b=True
-            )
-            return (
-                matmul(scores_gradient, key),
-                ops.swapaxes(matmul(query, scores_gradient, transpose_a=True), -1, -2),
-                ops.swapaxes(matmul(upstream, exponential, transpose_a=True), -1, -2),
-            )
+            return _gradients(query, key, value, exponential, outputs, upstream, scaled=upstream * scale)
 
         return outputs, gradient
 
     return attention(query, key, value)
+
+
+def _by_softmax(query: Any, key: Any, value: Any, bias: Any) -> Any:
+    """With oneDNN's softmax; the query is scaled already, and the tape scales its gradient."""
+
+    @ops.custom_gradient
+    def attention(query: Any, key: Any, value: Any) -> tuple[Any, Any]:
+        scores = matmul(query, key, transpose_b=True)
+        if bias is not None:
+            scores = scores + bias
+        weights = ops.softmax(scores, axis=-1)
+        outputs = matmul(weights, value)
+
+        def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
+            upstream = arguments[0] if upstream is None else upstream
+            return _gradients(query, key, value, weights, outputs, upstream, scaled=upstream)
+
+        return outputs, gradient
+
+    return attention(query, key, value)
+
+
+def _gradients(
+    query: Any, key: Any, value: Any, weights: Any, outputs: Any, upstream: Any, *, scaled: Any
+) -> tuple[Any, Any, Any]:
+    """Those of query, key and value; ``weights`` times ``upstream`` and ``scaled`` are what the formula asks for."""
+    along = ops.sum(scaled * outputs, axis=-1, keepdims=True)
+    ones = ops.ones_like(value[..., :1])
+    scores_gradient = weights * matmul(
+        ops.concatenate([scaled, -along], axis=-1), ops.concatenate([value, ones], axis=-1), transpose_b=True
+    )
+    return (
+        matmul(scores_gradient, key),
+        ops.swapaxes(matmul(query, scores_gradient, transpose_a=True), -1, -2),
+        ops.swapaxes(matmul(upstream, weights, transpose_a=True), -1, -2),
+    )
 
 
 class Queries(NamedTuple):

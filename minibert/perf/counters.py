@@ -6,7 +6,8 @@
 
 ``flops`` are those of the matrix products in the step's graph, for the first batch's shapes; ``forward_flops`` are what
 TensorFlow's profiler counts in the model's forward pass. All hold for a minor version of TensorFlow and Keras, on every
-machine; only the peaks of a device's memory, beyond what was held before the step, are each device's own.
+machine without oneDNN, or on every one with it, whose graphs are others (``tensorflow 2.21 keras 3.15 oneDNN``); only
+the peaks of a device's memory, beyond what was held before the step, are each device's own.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def count(name: str, subject: dict[str, Any], device_peaks: dict[str, int] | Non
     graph = subject.get("graph")
     found: Counters = {
         "workload": name,
-        "versions": versions(_installed),
+        "versions": versions(_installed) + ("" if graph is None else _onednn()),
         "traces": subject.get("traces") or 0,
         "operators": _operators(graph),
         "flops": _product_flops(subject.get("graph_of_shapes")),
@@ -51,6 +52,12 @@ def versions(version_of: Callable[[str], str | None]) -> str:
     """The minor versions for which counters hold: ``tensorflow 2.21 keras 3.15``."""
     found = {name: re.match(r"\d+\.\d+", version_of(name) or "") for name in ("tensorflow", "keras")}
     return " ".join(f"{name} {match.group() if match else 'none'}" for name, match in found.items())
+
+
+def _onednn() -> str:
+    from minibert.model.backend import has_onednn
+
+    return " oneDNN" if has_onednn() else ""
 
 
 def differences(old: Counters, new: Counters) -> list[str]:
