@@ -100,6 +100,13 @@ def one_allocator() -> str | None:
     return kept_text(Results(RESULTS / "peers_one_allocator.json", KEYS)) or None
 
 
+def peers_avx512() -> str | None:
+    """The rows of `benchmarks.peers` on a processor with AVX-512, where TensorFlow computes with oneDNN."""
+    from benchmarks.peers_table import KEYS, kept_text
+
+    return kept_text(Results(RESULTS / "peers_avx512.json", KEYS)) or None
+
+
 def groups() -> str | None:
     """The rows of `benchmarks.groups`."""
     from benchmarks.groups import KEYS, markdown
@@ -138,6 +145,7 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "peers": peers,
     "peers_summary": peers_summary,
     "one_allocator": one_allocator,
+    "peers_avx512": peers_avx512,
     "groups": groups,
     "profile": profile,
     "memory": memory,

@@ -7,7 +7,8 @@
 Each row is a fresh process that trains the masked language model, and writes down what it has resident after each
 part: the imports (Python, NumPy, TensorFlow, Keras), the model with its optimizer and batches, the first
 step, which traces and compiles; and the most that it ever had. *Arrays* are what any such step holds at the least:
-weights, gradients and Adam's two moments, and the logits of a chunk with their exponentials. A row in which glibc's
+weights, gradients and Adam's two moments, the logits of a chunk with their exponentials, and the head's kernel with its
+bias as a last row. A row in which glibc's
 allocator is as it comes shows what `minibert.allocator` costs in memory, and what it gives in time; processes with
 and without it alternate. ``results/memory_profile.json`` keeps the figures.
 """
@@ -70,13 +71,14 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def array_bytes(shape: str, parameters: int) -> int:
-    """Weights, gradients and two moments, and the logits of one chunk twice: float32."""
+    """Weights, gradients, two moments, the logits of one chunk twice, the head's kernel with its bias: float32."""
     from minibert.model.masked_lm_loss import CHUNKS
 
     settings = shape_settings(shape)
     rows = max(len(batch["positions"]) for batch in masked_lm_batches(settings))
-    logits = 2 * rows // CHUNKS * settings.masking.required_vocabulary_size
-    return 4 * (4 * parameters + logits)
+    vocabulary = settings.masking.required_vocabulary_size
+    logits, kernel_and_bias = 2 * rows // CHUNKS * vocabulary, (settings.model.hidden_size + 1) * vocabulary
+    return 4 * (4 * parameters + logits + kernel_and_bias)
 
 
 def measured_row(shape: str, allocator: str, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from minibert.environment import describe_environment
+from minibert.environment import describe_environment, onednn_is_on
 from minibert.errors import DeviceError
 
 NOTEBOOK_1_MEMORY_BYTES = 3_000_000_000
@@ -52,7 +52,7 @@ def diagnose() -> dict[str, Any]:
         "healthy": healthy,
         "exit_code": 0 if healthy else DeviceError.exit_code,
         "environment": environment,
-        "onednn": _onednn(),
+        "onednn": onednn_is_on(),
         "findings": [asdict(finding) for finding in findings],
     }
 
@@ -216,17 +216,6 @@ def _invisible_gpu(environment: dict[str, Any]) -> Iterator[Finding]:
     if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
         yield _warning("there is an NVIDIA driver, but TensorFlow sees no GPU: training runs on the CPU",
                        "pip install 'tensorflow[and-cuda]'")  # fmt: skip
-
-
-def _onednn() -> bool | None:
-    """Whether TensorFlow's CPU kernels use oneDNN: the default depends on the processor, so it is asked."""
-    if "tensorflow" not in sys.modules:
-        return None
-    try:
-        port = importlib.import_module("tensorflow.python.util._pywrap_util_port")
-        return bool(port.IsMklEnabled())
-    except (ImportError, AttributeError):  # not public, so it may go
-        return None
 
 
 def describe_diagnosis(diagnosis: dict[str, Any]) -> str:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import platform
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +16,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from minibert.model import attention
+from minibert.model import attention, backend
 from minibert.model.attention import SelfAttention, attend
 from tests import oracles
 from tests.closeness import deviation
@@ -21,10 +27,10 @@ few = hypothesis_settings(max_examples=10)
 
 
 @pytest.fixture(autouse=True, params=[False, True], ids=["by exponential", "by softmax"], scope="module")
-def onednn(request):
-    """Both ways to compute it, whichever this processor has; `scope` because hypothesis' examples share it."""
+def by_softmax(request):
+    """Both ways to compute it, whichever this processor has; of the module, for hypothesis' examples share it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "has_onednn", lambda: request.param)
+        patch.setattr(attention, "softmax_is_one_pass", lambda: request.param)
         yield request.param
 
 
@@ -190,3 +196,54 @@ def test_its_config_makes_it_again():
     assert isinstance(layer, SelfAttention)
     assert (layer.heads, layer.name) == (4, "a")
     assert layer.compute_output_shape((None, 7, 8)) == (None, 7, 8)
+
+
+def test_a_single_token_attends_to_itself():
+    value = tf.constant(random(0, 2, 1, 1, 3))
+    assert deviation(attend(value * 5, value, value, scale=SCALE), value) < 1e-6
+
+
+@pytest.mark.parametrize("queries", [5, 2])
+def test_bfloat16_is_as_close_as_its_digits_allow(queries):
+    query, key, value = random(1, 2, HEADS, queries, 4), random(2, 2, HEADS, 5, 4), random(3, 2, HEADS, 5, 4)
+    rounded = [tf.cast(array, tf.bfloat16) for array in (query, key, value)]
+    found = attend(*rounded, scale=SCALE)
+    wide = [tf.cast(array, tf.float64).numpy() for array in rounded]
+    assert found.dtype == tf.bfloat16
+    assert deviation(tf.cast(found, tf.float32), oracles.attention(wide[0] * SCALE, *wide[1:])) < 0.02
+
+
+def softmaxes(variables: dict[str, str]) -> dict[str, object]:
+    """In a process of its own: what TensorFlow says of oneDNN, and how many softmaxes stand in attention's graph."""
+    done = subprocess.run(
+        [sys.executable, "-c", SOFTMAXES], env=os.environ | variables, capture_output=True, text=True, check=True
+    )
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+SOFTMAXES = """
+import json
+import tensorflow as tf
+from minibert.environment import onednn_is_on
+from minibert.model.attention import attend
+part = tf.ones([1, 2, 4, 3])
+graph = tf.function(lambda: attend(part, part, part, scale=1.0)).get_concrete_function().graph
+names = [node.op for node in graph.as_graph_def().node]
+names += [node.op for function in graph.as_graph_def().library.function for node in function.node_def]
+print(json.dumps({"oneDNN": onednn_is_on(), "softmaxes": names.count("Softmax")}))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="not run: the variable is for x86-64")
+def test_onednn_decides_which_way_it_is_computed():
+    assert softmaxes({"TF_ENABLE_ONEDNN_OPTS": "0"}) == {"oneDNN": False, "softmaxes": 0}
+    assert softmaxes({"TF_ENABLE_ONEDNN_OPTS": "1", "CUDA_VISIBLE_DEVICES": "-1"}) == {"oneDNN": True, "softmaxes": 1}
+
+
+def test_a_gpu_has_no_softmax_of_one_pass(monkeypatch):
+    monkeypatch.setattr(backend, "onednn_is_on", lambda: True)
+    assert backend.softmax_is_one_pass() is not bool(tf.config.list_logical_devices("GPU"))
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["a GPU"])
+    assert not backend.softmax_is_one_pass()

@@ -54,8 +54,9 @@ def test_a_setting_of_the_users_own_is_put_back(monkeypatch: pytest.MonkeyPatch)
 def test_arrays_are_weights_gradients_moments_and_a_chunk_of_logits() -> None:
     settings = shape_settings("tiny")
     rows = max(len(batch["positions"]) for batch in masked_lm_batches(settings))
-    logits = rows * settings.masking.required_vocabulary_size  # two arrays of half the rows
-    assert array_bytes("tiny", 1_000) == 4 * (4_000 + logits)
+    vocabulary = settings.masking.required_vocabulary_size
+    logits = rows * vocabulary  # two arrays of half the rows
+    assert array_bytes("tiny", 1_000) == 4 * (4_000 + logits + 65 * vocabulary)
 
 
 @pytest.mark.parametrize(

@@ -338,11 +338,16 @@ def test_counters_repeat_and_move_with_the_model(counted: Any) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("kernels", ["", " oneDNN"], ids=["TensorFlow's own", "oneDNN"])
 @pytest.mark.parametrize("kind", ["masked_lm", "frozen", "unfrozen"])
-def test_the_accepted_counters_are_of_this_code(kind: str) -> None:
-    """Whoever changes the step also runs ``minibert perf accept --reason ...``."""
-    from minibert.perf import workloads
+def test_the_accepted_counters_are_of_this_code(kind: str, kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever changes the step also runs ``minibert perf accept --reason ...``, with oneDNN on and off."""
+    from minibert.model import attention
+    from minibert.perf import counters, workloads
     from minibert.perf.counters import count
+
+    monkeypatch.setattr(attention, "softmax_is_one_pass", lambda: bool(kernels))
+    monkeypatch.setattr(counters, "_kernels", lambda: kernels)
 
     name = f"{kind}_step[tiny]"
     step = workloads.Step(kind, "tiny")

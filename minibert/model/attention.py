@@ -23,7 +23,15 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from minibert.model.backend import compiled, has_onednn, matmul, matmul_and_bias, read, split_columns
+from minibert.model.backend import (
+    compiled,
+    matmul,
+    matmul_and_bias,
+    read,
+    softmax,
+    softmax_is_one_pass,
+    split_columns,
+)
 from minibert.model.rows import rearrange
 
 MOST_GROUPS = 4
@@ -48,9 +56,10 @@ def attend(query: Any, key: Any, value: Any, *, scale: float, bias: Any = None, 
     """Softmax attention, with the gradient written out.
 
     The (queries, sequence) matrices are most of its memory traffic, so they are touched as little as the
-    formula allows: with oneDNN by its softmax, else the softmax's division is applied to what the products give;
-    the scale is, too, and the gradient's subtraction is one more column of a product. They are never the transposed
-    operand: Eigen takes twice as long for E^T d as for d^T E.
+    formula allows. Where oneDNN has a softmax of one pass, it is taken, of a query that is scaled beforehand.
+    Elsewhere the softmax's division and the scale are applied to what the products give. The gradient's
+    subtraction is one more column of a product, and the matrices are never the transposed operand: Eigen takes
+    twice as long for E^T d as for d^T E.
 
     Args:
         query: (batch, heads, queries, key size).
@@ -67,7 +76,7 @@ def attend(query: Any, key: Any, value: Any, *, scale: float, bias: Any = None, 
     d = upstream / t, the gradient of the unscaled scores is scale E (d V^T - sum(d O)), and V's is E^T d; with
     the softmax in place of E, t is 1.
     """
-    if has_onednn():
+    if softmax_is_one_pass():
         return _by_softmax(query * ops.cast(scale, query.dtype), key, value, bias)
     return _by_exponential(query, key, value, scale, bias, group)
 
@@ -102,7 +111,7 @@ def _by_softmax(query: Any, key: Any, value: Any, bias: Any) -> Any:
         scores = matmul(query, key, transpose_b=True)
         if bias is not None:
             scores = scores + bias
-        weights = ops.softmax(scores, axis=-1)
+        weights = softmax(scores)
         outputs = matmul(weights, value)
 
         def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
@@ -117,7 +126,17 @@ def _by_softmax(query: Any, key: Any, value: Any, bias: Any) -> Any:
 def _gradients(
     query: Any, key: Any, value: Any, weights: Any, outputs: Any, upstream: Any, *, scaled: Any
 ) -> tuple[Any, Any, Any]:
-    """Those of query, key and value; ``weights`` times ``upstream`` and ``scaled`` are what the formula asks for."""
+    """Those of query, key and value.
+
+    Args:
+        query: As in `attend`.
+        key: Likewise.
+        value: Likewise.
+        weights: E, or the softmax.
+        outputs: O.
+        upstream: d.
+        scaled: The scale times d; d itself where the query was scaled beforehand.
+    """
     along = ops.sum(scaled * outputs, axis=-1, keepdims=True)
     ones = ops.ones_like(value[..., :1])
     scores_gradient = weights * matmul(

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from minibert.environment import onednn_is_on
 from minibert.errors import DeviceError
 
 BACKEND = keras.backend.backend()
@@ -22,7 +23,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
-    from tensorflow.python.util import _pywrap_util_port
 
 
 def require_tensorflow() -> None:
@@ -93,14 +93,17 @@ def split_columns(matrix: Any, first: int) -> tuple[Any, Any]:
     return matrix[..., :first], matrix[..., first:]
 
 
-def has_onednn() -> bool:
-    """Whether TensorFlow computes on this CPU with oneDNN: by itself where there is AVX-512, or as a variable says.
+def softmax_is_one_pass() -> bool:
+    """Whether a softmax reads and writes the memory once: oneDNN's does, whose rows stay in the cache.
 
-    Its softmax is one pass that stays in the cache, where TensorFlow's own is four passes over the memory.
+    TensorFlow's own goes over the memory four times. On a GPU this is not asked for: it was not measured there.
     """
-    if BACKEND != "tensorflow" or tf.config.list_logical_devices("GPU"):
-        return False
-    return bool(_pywrap_util_port.IsMklEnabled())
+    return BACKEND == "tensorflow" and not tf.config.list_logical_devices("GPU") and onednn_is_on() is True
+
+
+def softmax(scores: Any) -> Any:
+    """Over the last axis. Keras' own keeps the scores alive with what it gives, and warns of an axis of 1."""
+    return tf.nn.softmax(scores) if BACKEND == "tensorflow" else ops.softmax(scores)
 
 
 def after(tensor: Any, *before: Any) -> Any:

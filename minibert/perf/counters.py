@@ -12,6 +12,7 @@ the peaks of a device's memory, beyond what was held before the step, are each d
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -36,7 +37,7 @@ def count(name: str, subject: dict[str, Any], device_peaks: dict[str, int] | Non
     graph = subject.get("graph")
     found: Counters = {
         "workload": name,
-        "versions": versions(_installed) + ("" if graph is None else _onednn()),
+        "versions": versions(_installed) + ("" if graph is None else _kernels()),
         "traces": subject.get("traces") or 0,
         "operators": _operators(graph),
         "flops": _product_flops(subject.get("graph_of_shapes")),
@@ -49,15 +50,23 @@ def count(name: str, subject: dict[str, Any], device_peaks: dict[str, int] | Non
 
 
 def versions(version_of: Callable[[str], str | None]) -> str:
-    """The minor versions for which counters hold: ``tensorflow 2.21 keras 3.15``."""
+    """The minor versions for which counters hold, without what `_kernels` adds: ``tensorflow 2.21 keras 3.15``."""
     found = {name: re.match(r"\d+\.\d+", version_of(name) or "") for name in ("tensorflow", "keras")}
     return " ".join(f"{name} {match.group() if match else 'none'}" for name, match in found.items())
 
 
-def _onednn() -> str:
-    from minibert.model.backend import has_onednn
+def _kernels() -> str:
+    """`` oneDNN`` where TensorFlow computes with it and no GPU: attention's graph is another one there.
 
-    return " oneDNN" if has_onednn() else ""
+    TensorFlow is asked here, for the package of a gate's side may be older than `minibert.environment`'s answer.
+    """
+    tensorflow = sys.modules.get("tensorflow")
+    try:
+        port = importlib.import_module("tensorflow.python.util._pywrap_util_port")
+        is_on = tensorflow is not None and not tensorflow.config.list_logical_devices("GPU") and port.IsMklEnabled()
+    except (ImportError, AttributeError):  # not public, so it may go
+        is_on = False
+    return " oneDNN" if is_on else ""
 
 
 def differences(old: Counters, new: Counters) -> list[str]:
