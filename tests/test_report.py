@@ -468,6 +468,29 @@ def test_the_summary_stands_beside_the_notebook() -> None:
     assert "(jokes; no labels)" in lines
 
 
+def test_the_summary_shows_what_was_changed_some_by_value_and_the_others_by_number() -> None:
+    record = made_up_record()
+    assert "changed:" not in summarize(record, Path("x"), Path("x/report.html"))
+    record["settings"]["model"]["hidden_size"] = 48
+    record["settings"]["corpus"] |= {"train_examples": 2_000}
+    record["settings"]["seed"] = 9
+    lines = summarize(record, Path("x"), Path("x/report.html"))
+    assert "\n  changed: corpus.train_examples 2000, not null; model.hidden_size 48, not 32\n" in lines
+    record["settings"]["pretrain"] |= {"epochs": 2, "batch_size": 8, "learning_rate": 0.5}
+    assert "; 1 more, which the report has\n" in summarize(record, Path("x"), Path("x/report.html"))
+    record["settings"]["preset"] = "my own"
+    assert "changed:" not in summarize(record, Path("x"), Path("x/report.html"))
+
+
+def test_what_to_classify_next_is_the_runs_own_sentence_completed() -> None:
+    record = made_up_record()
+    assert "classify x 'I have watched this movie and it was awesome'" in summarize(record, Path("x"), Path("x/r.html"))
+    for epoch in record["stages"]["pretrain"]["epochs"]:
+        epoch["predictions"] = []
+    record["settings"]["pretrain"]["sample_sentence"] = "It's [mask]"
+    assert "classify x 'It'\"'\"'s [mask]'" in summarize(record, Path("x"), Path("x/r.html"))
+
+
 def test_the_summary_names_the_files_and_the_folder_of_traces_once() -> None:
     record = made_up_record()
     for stage in ("pretrain", "frozen"):

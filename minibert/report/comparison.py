@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from minibert.checked import flat
 from minibert.presets import PRESETS, PUBLISHED, PublishedFigures
 from minibert.report.stages import epochs_of, stage_of
 from minibert.report.times import step_milliseconds
@@ -23,6 +24,10 @@ _RECIPE = ("text", "masking", "model", "pretrain", "finetune")
 """The stages whose settings decide a figure; which texts they are applied to is told by their numbers."""
 _HARMLESS = ("masking.vocabulary_size", "pretrain.sample_sentence", "pretrain.top_k")
 """What the corpus decides, and what decides no loss and no accuracy."""
+
+
+_NO_RECIPE = ("seed", "masking.vocabulary_size")
+"""A seed is no recipe, and every run fills in the size of its vocabulary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,22 @@ def why_compared(record: dict[str, Any]) -> str:
     return f"The recipe is the preset's, and the corpus has as many texts as the notebook's, {counts}."
 
 
+def changed_settings(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """``stage.field`` -> its value and the preset's, where they differ; nothing for a preset that is not known."""
+    name, values = str(record["settings"].get("preset")), flat(record["settings"])
+    usual = flat(PRESETS[name]().to_dict()) if name in PRESETS else {}
+    return {
+        key: (values[key], value)
+        for key, value in usual.items()
+        if key in values and key not in _NO_RECIPE and values[key] != value
+    }
+
+
+def shown_setting(value: Any) -> str:
+    """A setting's value as in JSON."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _of_preset(record: dict[str, Any]) -> PublishedFigures | None:
     return PUBLISHED.get(str(record.get("settings", {}).get("preset")))
 
@@ -72,7 +93,7 @@ def _other_recipe(record: dict[str, Any]) -> Iterator[str]:
     settings = record["settings"]
     usual = PRESETS[settings["preset"]]().to_dict()
     changed = [
-        f"{stage}.{name} is {_shown(settings[stage].get(name))}, not {_shown(value)}"
+        f"{stage}.{name} is {shown_setting(settings[stage].get(name))}, not {shown_setting(value)}"
         for stage in _RECIPE
         for name, value in usual[stage].items()
         if f"{stage}.{name}" not in _HARMLESS and settings[stage].get(name) != value
@@ -93,10 +114,6 @@ def _other_corpus(record: dict[str, Any], published: PublishedFigures) -> Iterat
 
 def _counts(examples: Mapping[str, int]) -> str:
     return " and ".join(f"{count:,} {split}" for split, count in examples.items()) or "no"
-
-
-def _shown(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def compare(record: dict[str, Any]) -> list[Comparison]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from minibert.checked import flat
 from minibert.presets import PRESETS
 from minibert.report import figures
+from minibert.report.comparison import changed_settings, shown_setting
 from minibert.report.markup import Content, Markup, element, escape, facts, section, table
 from minibert.report.stages import STAGE_NAMES, STAGES, stage_of
-
-_NO_RECIPE = ("seed", "masking.vocabulary_size")
-"""A seed is no recipe, and every run fills in the size of its vocabulary."""
 
 
 def corpus(record: dict[str, Any]) -> Markup | None:
@@ -50,8 +47,7 @@ def settings(record: dict[str, Any]) -> Markup:
     """Every setting, those that differ from the preset's marked."""
     values = flat(record["settings"])
     name = str(record["settings"].get("preset"))
-    usual = flat(PRESETS[name]().to_dict()) if name in PRESETS else {}
-    changed = {key for key, value in usual.items() if key in values and key not in _NO_RECIPE and values[key] != value}
+    changed = changed_settings(record)
     note = f"No setting differs from the preset {name}."
     if changed:
         note = f"{len(changed)} of {len(values)} settings differ from the preset {name}."
@@ -60,18 +56,14 @@ def settings(record: dict[str, Any]) -> Markup:
     marked = [
         [
             element("code", key),
-            element("mark", element("code", _plain(values[key]))),
-            element("code", _plain(usual[key])),
+            element("mark", element("code", shown_setting(value))),
+            element("code", shown_setting(usual)),
         ]
-        for key in sorted(changed)
+        for key, (value, usual) in sorted(changed.items())
     ]
-    rows = [[element("code", key), element("code", _plain(value))] for key, value in values.items()]
+    rows = [[element("code", key), element("code", shown_setting(value))] for key, value in values.items()]
     return section("Settings", element("p", note), table(("setting", "this run", "preset"), marked) if marked else None,
                    _folded("Every setting", table(("setting", "value"), rows)))  # fmt: skip
-
-
-def _plain(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _folded(title: str, *content: Content) -> Markup:

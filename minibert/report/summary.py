@@ -12,13 +12,18 @@ from minibert.mask_word import shown_token
 from minibert.report.comparison import (
     ONE_DRAW,
     Comparison,
+    changed_settings,
     compare,
     published_figures,
+    shown_setting,
     why_not_compared,
 )
 from minibert.report.figures import NOTHING, count, decimal, duration, signed
 from minibert.report.stages import epochs_of, stage_of
 from minibert.report.times import total_seconds
+
+MOST_CHANGES = 4
+"""Changed settings that are shown by value."""
 
 
 def summarize(record: dict[str, Any], directory: Path, page: Path) -> str:
@@ -28,6 +33,7 @@ def summarize(record: dict[str, Any], directory: Path, page: Path) -> str:
     lines = [
         head,
         *_corpus(record),
+        *_changed(record),
         "",
         *_figures(record),
         "",
@@ -48,6 +54,16 @@ def _corpus(record: dict[str, Any]) -> Iterator[str]:
             "; no labels" if names is None else "; classes " + ", ".join(f"{i} = {n}" for i, n in enumerate(names))
         )
         yield printable(f"  texts: {texts} ({found.get('name')}{classes})")
+
+
+def _changed(record: dict[str, Any]) -> Iterator[str]:
+    """What is not as in the preset: some by value, the others by their number."""
+    changed = changed_settings(record)
+    shown = [f"{key} {shown_setting(value)}, not {shown_setting(usual)}" for key, (value, usual) in changed.items()]
+    if len(shown) > MOST_CHANGES:
+        shown[MOST_CHANGES:] = [f"{len(shown) - MOST_CHANGES} more, which the report has"]
+    if shown:
+        yield printable(f"  changed: {'; '.join(shown)}")
 
 
 def _figures(record: dict[str, Any]) -> Iterator[str]:
@@ -106,9 +122,10 @@ def _places(record: dict[str, Any], directory: Path, page: Path) -> Iterator[str
 
 def _next_commands(record: dict[str, Any], directory: Path) -> Iterator[str]:
     place = shlex.quote(str(directory))
-    sentence = shlex.quote(record["settings"]["pretrain"]["sample_sentence"])
+    sentence = record["settings"]["pretrain"]["sample_sentence"]
+    completed = ((epochs_of(record, "pretrain") or [{}])[-1].get("predictions") or [{}])[0].get("sentence", sentence)
     yield "  Try next:"
-    yield f"    minibert fill-mask {place} {sentence}"
+    yield f"    minibert fill-mask {place} {shlex.quote(sentence)}"
     if stage_of(record, "end_to_end"):
-        yield f"    minibert classify {place} 'I have watched this and it was awesome'"
+        yield f"    minibert classify {place} {shlex.quote(completed)}"
     yield f"    minibert verify {place}"
