@@ -6,7 +6,7 @@ at notebook 1's shape 130,000 pages a step. Kept, they are cleared once.
 
 TensorFlow's tensors come from its own allocator on top, the one that it has for GPUs (best fit with coalescing). With
 glibc's alone the heap grew for some ten steps, to 0.15 GB more at notebook 2's shape, for tensors of which no more
-than 0.11 GB were ever there at once.
+than 0.11 GB were ever there at once. With oneDNN TensorFlow has an allocator of that kind by itself.
 """
 
 from __future__ import annotations
