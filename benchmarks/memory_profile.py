@@ -7,10 +7,10 @@
 Each row is a fresh process that trains the masked language model, and writes down what it has resident after each
 part: the imports (Python, NumPy, TensorFlow, Keras), the model with its optimizer and batches, the first
 step, which traces and compiles; and the most that it ever had. *Arrays* are what any such step holds at the least:
-weights, gradients and Adam's two moments, the logits of a chunk with their exponentials, and the head's kernel with its
-bias as a last row. A row in which glibc's
-allocator is as it comes shows what `minibert.allocator` costs in memory, and what it gives in time; processes with
-and without it alternate. ``results/memory_profile.json`` keeps the figures.
+weights, gradients and Adam's two moments, the logits of a chunk with their exponentials, and the head's kernel with
+its bias as a last row. A row in which glibc's allocator is as it comes shows what `minibert.allocator` costs in
+memory, and what it gives in time; processes with and without it alternate. ``results/memory_profile.json`` keeps the
+figures.
 """
 
 from __future__ import annotations

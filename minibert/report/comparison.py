@@ -90,13 +90,10 @@ def _of_preset(record: dict[str, Any]) -> PublishedFigures | None:
 
 def _other_recipe(record: dict[str, Any]) -> Iterator[str]:
     """The settings that differ from the preset's: the first by value, the number of the others."""
-    settings = record["settings"]
-    usual = PRESETS[settings["preset"]]().to_dict()
     changed = [
-        f"{stage}.{name} is {shown_setting(settings[stage].get(name))}, not {shown_setting(value)}"
-        for stage in _RECIPE
-        for name, value in usual[stage].items()
-        if f"{stage}.{name}" not in _HARMLESS and settings[stage].get(name) != value
+        f"{key} is {shown_setting(value)}, not {shown_setting(usual)}"
+        for key, (value, usual) in changed_settings(record).items()
+        if key.partition(".")[0] in _RECIPE and key not in _HARMLESS
     ]
     if changed:
         others = len(changed) - 1
