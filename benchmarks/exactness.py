@@ -149,6 +149,8 @@ class _SpreadTrace(TraceWriter):
 class Stepper:
     """A step with or without what exactness takes; a call gives its seconds.
 
+    Where only one step in so many has fingerprints, a call takes so many, and gives the mean.
+
     Args:
         shape: 1 or 2.
         kind: One of `STEPS`.
@@ -183,6 +185,10 @@ class Stepper:
             self._step(0, batch)
 
     def __call__(self) -> float:
+        interval = self._step.fingerprint_interval
+        return sum(self._seconds() for _ in range(interval)) / interval
+
+    def _seconds(self) -> float:
         batch = self._batches[self._number % len(self._batches)]
         started = time.perf_counter()
         result = self._step(self._number, batch)

@@ -6,11 +6,11 @@
 
 Comparing two traces names the first step and, in the order of computation (batch, activations, loss,
 gradients, weights), the first tensor that part. The first line also names the tensors that are fingerprinted by
-turns, if there are any. The last field of a row is the CRC-32 of the header and of the row, so an edited row is
-named. Rows are written some steps at a time: between two steps, with the caches full of the step's arrays, the
-Python code for one takes four times as long as for the next. A crash costs the last of them, and a row that it cut is
-dropped when the trace is opened again; the rows that a checkpoint counts on are written before it, and held to its
-digest.
+turns, if there are any, and the interval, where not every step has fingerprints: loss and batch are of every step.
+The last field of a row is the CRC-32 of the header and of the row, so an edited row is named. Rows are written some
+steps at a time: between two steps, with the caches full of the step's arrays, the Python code for one takes four times
+as long as for the next. A crash costs the last of them, and a row that it cut is dropped when the trace is opened
+again; the rows that a checkpoint counts on are written before it, and held to its digest.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ TURNS = 8
 """Steps in which every row of a large weight is fingerprinted once."""
 ACTIVATION_TURNS = 32
 """Likewise every example of a large activation: what differs in it changes the gradients of its own step too."""
+GPU_INTERVAL = 37
+"""Steps from one with fingerprints to the next on a GPU, where a step with them takes a quarter longer than one
+without. A prime above the turns: every part of a tensor has its turn, and the one that it has on a CPU at that step."""
 _FOLDER = "trace"
 _MAXIMUM_HEADER_BYTES = 1 << 20
 
@@ -52,17 +55,21 @@ class TraceHeader:
         tensors: What is fingerprinted.
         by_turns: Those of ``tensors`` of which a row has the fingerprint of one part only, in `TURNS` or
             `ACTIVATION_TURNS`.
+        interval: Steps from one with fingerprints to the next, from step 0 on; the rows between have zeros.
     """
 
     stage: str
     batch: tuple[str, ...]
     tensors: tuple[str, ...]
     by_turns: tuple[str, ...] = ()
+    interval: int = 1
 
     def __post_init__(self) -> None:
         for field, names in (("batch", self.batch), ("tensors", self.tensors), ("by_turns", self.by_turns)):
             if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
                 raise ValueError(f"field {field!r}: different names are required")
+        if type(self.interval) is not int or self.interval < 1:
+            raise ValueError(f"field 'interval': a whole number from 1 is required, but {self.interval!r} came")
 
     @property
     def row(self) -> np.dtype[Any]:
@@ -79,10 +86,17 @@ class TraceHeader:
 
     def encoded(self) -> bytes:
         """The header line."""
-        content = {"format": FORMAT, "stage": self.stage, "batch": self.batch, "tensors": self.tensors}
+        content: dict[str, Any] = {"format": FORMAT, "stage": self.stage, "batch": self.batch, "tensors": self.tensors}
         if self.by_turns:
             content["by_turns"] = self.by_turns
+        if self.interval != 1:
+            content["interval"] = self.interval
         return json.dumps(content).encode() + b"\n"
+
+    @property
+    def unseen_steps(self) -> int:
+        """Steps for which a weight may have differed before a fingerprint shows it."""
+        return self.interval * (TURNS if self.by_turns else 1) - 1
 
     def row_checksums(self, rows: bytes) -> np.ndarray:
         """For each row the CRC-32 of the header line and the row without its last four bytes: uint32, (rows,)."""
@@ -125,6 +139,11 @@ class TraceWriter:
         self._seed, self._digest = zlib.crc32(header.encoded()), hashlib.sha256(header.encoded())
         self._held: list[tuple[int, int, list[np.ndarray], np.ndarray]] = []
         kept = require_rows(path, steps, sha256=sha256) if steps else None
+        if kept is not None and kept.header.interval != header.interval:
+            raise ArtifactError(
+                f"{path}: it has fingerprints of one step in {kept.header.interval}, which is required to go on, but "
+                f"one in {header.interval} is asked for: see record.fingerprinted_steps"
+            )
         if kept is not None and kept.header != header:
             raise ArtifactError(f"{path}: the stage's own names are required in its first line, but others are there")
         with writing(path):
@@ -146,7 +165,7 @@ class TraceWriter:
             step: Global step of the stage.
             loss_bits: The bits of the float32 loss.
             batch: The batch's arrays by name.
-            fingerprint: int32, one for each tensor.
+            fingerprint: int32, one for each tensor; zeros at a step that has none.
         """
         self._held.append((step, loss_bits, [batch[name] for name in self._header.batch], fingerprint))
         if len(self._held) >= self.held_rows:
@@ -264,8 +283,9 @@ def _header(fields: Any) -> TraceHeader:
         raise ValueError(f"field 'format': {FORMAT} is required")
     if fields["format"] != FORMAT:
         raise ValueError(f"field 'format': {FORMAT} is required, but {fields['format']} came, of another minibert")
-    fields = {"by_turns": [], **fields}
+    fields = {"by_turns": [], "interval": 1, **fields}
     for field, kind in (("stage", str), ("batch", list), ("tensors", list), ("by_turns", list)):
         if not isinstance(fields.get(field), kind):
             raise ValueError(f"field {field!r}: a {kind.__name__} is required")
-    return TraceHeader(fields["stage"], *(tuple(fields[name]) for name in ("batch", "tensors", "by_turns")))
+    batch, tensors, by_turns = (tuple(fields[name]) for name in ("batch", "tensors", "by_turns"))
+    return TraceHeader(fields["stage"], batch, tensors, by_turns, fields["interval"])

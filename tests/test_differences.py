@@ -162,7 +162,7 @@ def test_what_a_stage_ends_with_is_compared(names: list[str], tensor: str, also:
 
 @pytest.mark.parametrize(("step", "before"), [(0, 0), (2, 2), (7, 7), (11, 7)])
 def test_what_is_fingerprinted_by_turns_may_have_parted_before(step: int, before: int) -> None:
-    found = Difference(Parting("frozen", step, "weight a", ("loss",)), ("loss",)).seen_late()
+    found = Difference(Parting("frozen", step, "weight a", ("loss",)), ("loss",)).seen_late(7)
     assert found.parting == Parting("frozen", step, "weight a", ("loss",), steps_before=before)
     assert found.unexplained_parting == Parting("frozen", step, "loss", steps_before=before)
     assert f"(parted at most {before} steps before)" in found.parting.place or before == 0
@@ -196,7 +196,44 @@ def test_beside_equal_weights_an_epochs_figures_part_where_they_are_seen(
 
 def test_a_batch_is_seen_at_once() -> None:
     found = Difference(Parting("frozen", 7, "batch labels"), ("batch labels",))
-    assert found.seen_late() == found
+    assert found.seen_late(7) == found
+
+
+@pytest.mark.parametrize(
+    ("intervals", "seen"),
+    [((1, 1), [1, 3, 4, 5, 6, 7]), ((3, 3), [3, 5, 6]), ((1, 3), [3, 5, 6]), ((3, 1), [3, 5, 6]), ((2, 3), [5, 6])],
+)
+def test_fingerprints_are_compared_at_the_steps_that_have_them_in_both_runs(
+    intervals: tuple[int, int], seen: list[int]
+) -> None:
+    """Loss (step 5) and batch (none here) are held at every step; the rows between have no fingerprints to hold."""
+    other = trace(tensors={1: 0, 3: 0, 4: 1, 6: 2, 7: 2}, loss={5: 2.5})
+    one, two = (
+        Trace(dataclasses.replace(HEADER, interval=interval), rows.rows)
+        for interval, rows in zip(intervals, (trace(), other), strict=True)
+    )
+    found = []
+    for first in range(8):
+        rest = [Trace(t.header, t.rows[first : first + 1]) for t in (one, two)]
+        parts, _ = trace_differences(*rest, tolerances=TOLERANCES, steps_before=BEFORE, first_step=first)
+        found += [difference.parting.step for difference in parts]
+    assert sorted(set(found)) == seen
+    (whole, *_), _ = trace_differences(one, two, tolerances=TOLERANCES, steps_before=BEFORE)
+    assert whole.parting.step == seen[0]
+
+
+@pytest.mark.parametrize(
+    ("by_turns", "interval", "unseen"), [((), 1, 0), (("weight a",), 1, 7), ((), 37, 36), (("weight a",), 37, 295)]
+)
+def test_how_late_a_difference_may_be_seen_is_told(by_turns: tuple[str, ...], interval: int, unseen: int) -> None:
+    header = dataclasses.replace(HEADER, by_turns=by_turns, interval=interval)
+    rows = Trace(header, np.zeros(400, dtype=HEADER.row))
+    rows.rows["step"] = np.arange(400)
+    other = Trace(header, rows.rows.copy())
+    other.rows["loss"][300] = np.float32(1.0).view(np.uint32)
+    records = [{**stage(), "steps": 400, "epochs": []}] * 2
+    [found], _ = _stage_differences([rows, other], records, tolerances=TOLERANCES, steps_before=BEFORE)
+    assert found.parting == Parting("frozen", 300, "loss", steps_before=unseen)
 
 
 @pytest.mark.parametrize(("steps", "is_held_early"), [(15, True), (16, False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import zlib
@@ -158,6 +159,9 @@ def damaged(header: object = None, **changes: object) -> bytes:
         (damaged(tensors=None), "field 'tensors': a list is required"),
         (damaged(tensors=["a", "b", "a"]), "field 'tensors': different names are required"),
         (damaged(batch=[["a"]]), "field 'batch': different names are required"),
+        (damaged(interval=0), "field 'interval': a whole number from 1 is required, but 0 came"),
+        (damaged(interval=2.0), "field 'interval': a whole number from 1 is required, but 2.0 came"),
+        (damaged(interval=True), "field 'interval': a whole number from 1 is required, but True came"),
     ],
 )
 def test_what_is_no_trace_is_refused(tmp_path, content, what):
@@ -246,4 +250,15 @@ def test_a_trace_of_other_names_is_not_gone_on_with(tmp_path):
     other = TraceHeader("pretrain", HEADER.batch, ("activation a", "gradient a", "weight b"))
     with pytest.raises(ArtifactError, match="the stage's own names are required in its first line"):
         TraceWriter(path, other, steps=2)
+    seldom = dataclasses.replace(HEADER, interval=37)
+    with pytest.raises(ArtifactError, match=r"one step in 1, which is required to go on, but one in 37 is asked for"):
+        TraceWriter(path, seldom, steps=2)
     assert path.read_bytes() == before
+
+
+def test_the_interval_of_fingerprints_is_read_as_it_was_written(tmp_path):
+    """A trace of every step does not tell it: it is the one that earlier versions wrote."""
+    header, path = dataclasses.replace(HEADER, interval=37), tmp_path / "a.trace"
+    TraceWriter(path, header, steps=0).close()
+    assert read_trace(path).header == header
+    assert b"interval" not in HEADER.encoded()

@@ -95,7 +95,12 @@ corpus_settings = st.builds(
     test_examples=st.none() | st.integers(0, 2**31 - 1),
     shuffle_seed=seeds,
 )
-record_settings = st.builds(RecordSettings, checkpoint_steps=positive, kept_checkpoints=st.integers(2, 100))
+record_settings = st.builds(
+    RecordSettings,
+    checkpoint_steps=positive,
+    kept_checkpoints=st.integers(2, 100),
+    fingerprinted_steps=st.sampled_from(["by_device", "all"]),
+)
 run_settings = st.builds(
     RunSettings,
     preset=one_line,
@@ -371,6 +376,11 @@ def test_a_wrong_assignment_says_what_is_wrong(assignment: str, message: str) ->
             RecordSettings,
             {"kept_checkpoints": 1},
             "record.kept_checkpoints: an integer from 2 to 2**31 - 1 is required, but 1 came",
+        ),
+        (
+            RecordSettings,
+            {"fingerprinted_steps": 5},
+            "record.fingerprinted_steps: one of 'by_device', 'all' is required, but 5 came",
         ),
         (RunSettings, {"seed": -1}, "seed: an integer from 0 to 2**63 - 1 is required, but -1 came"),
         (RunSettings, {"seed": 2**63}, "seed: an integer from 0 to 2**63 - 1 is required"),

@@ -47,6 +47,15 @@ def test_the_classifier_is_not_trained_on_what_it_is_validated_on(frozen: bool) 
     assert sorted(trained.tolist()) == sorted(kept.tolist())
 
 
+@pytest.mark.parametrize(("gpus", "setting", "interval"), [(0, "by_device", 1), (1, "by_device", 37), (1, "all", 1)])
+def test_which_steps_are_fingerprinted_is_a_setting_of_every_stage(
+    gpus: int, setting: str, interval: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = prepared(f"record.fingerprinted_steps={setting}")
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind] * gpus)
+    assert [stage.step.fingerprint_interval for stage in fresh_stages(found)] == [interval] * 3
+
+
 def test_a_runs_products_are_float32_on_a_gpu_too() -> None:
     experimental = tf.config.experimental
     experimental.enable_tensor_float_32_execution(True)

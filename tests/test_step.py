@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import re
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from minibert.model.heads import ClassifierObjective, MaskedLMObjective
 from minibert.settings import ModelSettings
 from minibert.training import step as training_step
 from minibert.training.state import optimizer_arrays, set_optimizer, set_weights, state_digest, weight_arrays
-from minibert.training.step import ACTIVATION_TURNS, TURNS, TrainingStep, fingerprints
+from minibert.training.step import ACTIVATION_TURNS, GPU_INTERVAL, TURNS, TrainingStep, fingerprints
 from tests import faults, oracles, small_models
 from tests.closeness import deviation
 from tests.executed_graphs import racing_nodes
@@ -122,6 +123,32 @@ def test_a_step_without_fingerprints_trains_the_same_variables_to_the_same_bits(
     assert (plain.trace_count, run.step.trace_count) == (1, 1)
     run.reset()
     assert len(run.train(range(1))[0][1]) == len(run.step.fingerprint_names)
+
+
+def test_between_two_steps_with_fingerprints_one_trains_to_the_same_bits_without(run):
+    known, known_digests = run.train(range(7)), run.digests()
+    run.reset()
+    seldom = TrainingStep(run.objective, learning_rate=0.001, seed=0, stage="pretrain", fingerprint_interval=3)
+    seldom.optimizer, batches = run.step.optimizer, small_models.masked_lm_batches()
+    seldom._update = run.step._update
+    results = [seldom(number, batches.batch(number)) for number in range(7)]
+    assert [result.loss_bits for result in results] == [bits for bits, _ in known]
+    assert run.digests() == known_digests
+    for number, (result, (_, fingerprint)) in enumerate(zip(results, known, strict=True)):
+        assert result.fingerprint.dtype == np.int32
+        assert result.fingerprint.tolist() == (fingerprint if number % 3 == 0 else [0] * len(fingerprint))
+    assert seldom.trace_header(batches.batch(0)) == dataclasses.replace(
+        run.step.trace_header(batches.batch(0)), interval=3
+    )
+
+
+@pytest.mark.parametrize(("gpus", "asked", "interval"), [(0, None, 1), (1, None, 37), (1, 1, 1), (0, 5, 5)])
+def test_on_a_gpu_one_step_in_37_has_fingerprints(gpus, asked, interval, run, monkeypatch):
+    """There a step with them takes a quarter longer; 37 has no divisor in common with any number of turns."""
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind] * gpus)
+    step = TrainingStep(run.objective, learning_rate=0.001, seed=0, stage="pretrain", fingerprint_interval=asked)
+    assert step.fingerprint_interval == interval
+    assert all(math.gcd(GPU_INTERVAL, turns) == 1 for turns in range(1, max(TURNS, ACTIVATION_TURNS) + 1))
 
 
 XLA_COMPILATIONS = """

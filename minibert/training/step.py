@@ -20,7 +20,7 @@ from tensorflow.python.framework import config
 from minibert.allocator import give_back_freed_memory
 from minibert.batches import Arrays, drawn_arrays
 from minibert.errors import RepeatabilityError
-from minibert.fingerprints import ACTIVATION_TURNS, TURNS, TraceHeader
+from minibert.fingerprints import ACTIVATION_TURNS, GPU_INTERVAL, TURNS, TraceHeader
 from minibert.model.dropout import DropoutStream
 from minibert.settings import EmbeddingSecondMoment
 from minibert.training.adam import Adam, sum_of_squares
@@ -46,7 +46,8 @@ class StepResult:
         metrics: Sums over the batch: ``loss``, ``count`` and, for a classifier, ``accuracy``.
         loss_bits: The bits of the float32 loss sum.
         fingerprint: int32, one for each name of `TrainingStep.fingerprint_names`; of those that are also in
-            `TrainingStep.fingerprints_by_turns`, it is of one part of the rows.
+            `TrainingStep.fingerprints_by_turns`, it is of one part of the rows. Zeros at a step between two with
+            fingerprints.
     """
 
     metrics: dict[str, float]
@@ -55,7 +56,7 @@ class StepResult:
 
 
 class TrainingStep:
-    """A training step, traced once for all batch sizes.
+    """A training step, traced once for all batch sizes; where not every step has fingerprints, once more without them.
 
     Args:
         objective: The loss of a batch and its trainable variables.
@@ -64,6 +65,8 @@ class TrainingStep:
         stage: The stage's name, for dropout.
         embedding_second_moment: What Adam's takes of a word that repeats; see `minibert.training.adam`.
         fingerprints: Whether the step also computes fingerprints.
+        fingerprint_interval: Steps from one that does to the next, from step 0 on; None: 1 on a CPU, and
+            `minibert.fingerprints.GPU_INTERVAL` on a GPU.
         checked: Whether a graph with a racing sum is refused; False serves to study one, and then every row of
             every tensor is fingerprinted at every step.
     """
@@ -77,10 +80,13 @@ class TrainingStep:
         stage: str,
         embedding_second_moment: EmbeddingSecondMoment = "occurrence",
         fingerprints: bool = True,
+        fingerprint_interval: int | None = None,
         checked: bool = True,
     ) -> None:
         self.objective, self._seed, self._stage, self._checked = objective, seed, stage, checked
         self._by_occurrence, self._fingerprints = embedding_second_moment == "occurrence", fingerprints
+        self.fingerprint_interval = fingerprint_interval or (GPU_INTERVAL if _is_on_a_gpu() else 1)
+        self._between: TrainingStep | None = None
         # Named, because Keras counts up: the same state would have another digest in a resumed process.
         self.optimizer = Adam(learning_rate, name="adam")
         self.optimizer.build(objective.variables)
@@ -103,11 +109,13 @@ class TrainingStep:
                 variables and the optimizer are as they were.
         """
         metrics, fingerprint = self.begin(step, batch)
+        if self._is_between(step):
+            fingerprint = np.zeros(len(self.fingerprint_names), dtype=np.int32)
         values = {name: value.numpy() for name, value in metrics.items()}
         return StepResult(
             metrics={name: float(value) for name, value in values.items()},
             loss_bits=int(values["loss"].view(np.uint32)),
-            fingerprint=fingerprint.numpy(),
+            fingerprint=np.asarray(fingerprint),
         )
 
     def begin(self, step: int, batch: Arrays) -> tuple[dict[str, Any], Any]:
@@ -118,12 +126,15 @@ class TrainingStep:
             batch: As in a call.
 
         Returns:
-            The metrics and the fingerprint of `StepResult`, as tensors.
+            The metrics and the fingerprint of `StepResult`, as tensors; without an element where there is none.
 
         Raises:
             RepeatabilityError: As in a call.
         """
         self.trace(batch)
+        if self._is_between(step):
+            self._between = self._between or self.without_fingerprints()
+            return self._between.begin(step, batch)
         call = self._function if self._has_run else self._first_call
         result: tuple[dict[str, Any], Any] = call(tf.constant(step, tf.int64), _tensors(batch))
         self._has_run = True
@@ -146,7 +157,11 @@ class TrainingStep:
             batch: As in a call.
         """
         names = (tuple(self.fingerprint_names), tuple(self.fingerprints_by_turns))
-        return TraceHeader(self._stage, tuple(drawn_arrays(batch)), *names)
+        return TraceHeader(self._stage, tuple(drawn_arrays(batch)), *names, self.fingerprint_interval)
+
+    def _is_between(self, step: int) -> bool:
+        """Whether a step has no fingerprints though others have."""
+        return self._fingerprints and step % self.fingerprint_interval != 0
 
     def _first_call(self, *arguments: Any) -> Any:
         """Executes the step; a step that is refused for what TensorFlow executed is undone."""
@@ -233,7 +248,11 @@ def is_deterministic() -> bool:
 
     Without it, a GPU adds the gradients of an embedding as they come.
     """
-    return config.is_op_determinism_enabled() or not tf.config.list_logical_devices("GPU")
+    return config.is_op_determinism_enabled() or not _is_on_a_gpu()
+
+
+def _is_on_a_gpu() -> bool:
+    return bool(tf.config.list_logical_devices("GPU"))
 
 
 def _kept(variable: Any) -> np.ndarray:

@@ -6,6 +6,7 @@ every stage's end the SHA-256 of weights and optimizer; the raw-text model's fig
 vocabulary and the token ids that were made of the corpus. A large tensor is fingerprinted by turns (see
 `minibert.training.step.fingerprints`), so what differs in one row of a weight alone is named up to seven steps late,
 and the verdict says so; what differs in the activations of one example alone may be named by what is computed from it.
+On a GPU one step in `minibert.fingerprints.GPU_INTERVAL` has fingerprints; the losses and batches of all are compared.
 """
 
 from __future__ import annotations
@@ -149,9 +150,10 @@ def _stage_differences(
     stage = traces[0].header.stage
     rows, deviations = trace_differences(*traces, tolerances=tolerances, steps_before=steps_before)
     figures, largest = epoch_differences(stage, *records, tolerances=tolerances, steps_before=steps_before)
-    if any(trace.header.by_turns for trace in traces):  # weights that an epoch's end finds equal did not part before
-        rows = [difference.seen_late() for difference in rows]
-        figures = [difference.seen_late() if difference.is_of_state else difference for difference in figures]
+    if late := max(trace.header.unseen_steps for trace in traces):
+        rows = [difference.seen_late(late) for difference in rows]
+        # Weights that an epoch's end finds equal did not part before.
+        figures = [difference.seen_late(late) if difference.is_of_state else difference for difference in figures]
     # An epoch's figures at step n come after the row of step n - 1 and before that of step n.
     ordered = sorted([*figures, *rows], key=lambda difference: difference.parting.step)
     return ordered, deviations.or_larger(largest)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minibert.fingerprints import TURNS, Trace
+from minibert.fingerprints import Trace
 from minibert.verify.verdict import Parting, Tolerances
 
 _COUNTS = ("epoch", "steps", "count", "examples")
@@ -52,11 +52,11 @@ class Difference:
         """Whether digests of weights or optimizer part: an epoch's figures beside equal ones are of equal weights."""
         return any(name.endswith(_STATE) for name in (self.parting.tensor, *self.parting.also))
 
-    def seen_late(self) -> Difference:
-        """The same in a stage with tensors that are fingerprinted by turns; a batch is seen at once."""
+    def seen_late(self, steps: int) -> Difference:
+        """The same where a weight may have differed for so many steps before it is seen; a batch is seen at once."""
         if self.parting.tensor.startswith("batch "):
             return self
-        return replace(self, parting=replace(self.parting, steps_before=min(TURNS - 1, self.parting.step)))
+        return replace(self, parting=replace(self.parting, steps_before=min(steps, self.parting.step)))
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,14 @@ def trace_differences(
     differs = np.zeros((count, len(columns)), dtype=bool)
     for place, (_, left, right) in enumerate(columns):
         differs[:, place] = left[:count] != right[:count]
+    steps, names = np.arange(count) + first_step, [name for name, _, _ in columns]
+    have_both = (steps % one.header.interval == 0) & (steps % two.header.interval == 0)
+    in_every_row = np.array([_is_in_every_row(name) for name in names], dtype=bool)
+    differs &= have_both[:, None] | in_every_row
     same_loss = one.rows["loss"][:count] == two.rows["loss"][:count]
     relative = _relative(one.losses[:count], two.losses[:count], same=same_loss)
-    names = [name for name, _, _ in columns]
     fixed = np.array([name.startswith("batch ") for name in names], dtype=bool)
-    is_early = np.arange(1, count + 1) + first_step + steps_before <= tolerances.early_until(steps_before)
+    is_early = steps + 1 + steps_before <= tolerances.early_until(steps_before)
     beyond = np.isinf(relative) | (is_early & (relative > tolerances.early))
     alone = tuple(f"{name}, which is in one run only" for name in _names_of_one(one, two)) if count else ()
     found = []
@@ -123,6 +126,11 @@ def trace_differences(
         return found, Deviations()
     largest = int(np.argmax(np.where(is_early, relative, 0.0)))
     return found, Deviations(early=Deviation(float(relative[largest]), f"{stage}, step {largest}: loss"))
+
+
+def _is_in_every_row(name: str) -> bool:
+    """Whether it is no fingerprint, which some steps do not have on a GPU."""
+    return name == "loss" or name.startswith("batch ")
 
 
 def _kind(name: str) -> int:
