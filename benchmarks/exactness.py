@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
+import itertools
 import json
 import math
 import multiprocessing
@@ -181,8 +182,8 @@ class Stepper:
         return found
 
     def _warm_up(self) -> None:
-        for batch in self._batches:
-            self._step(0, batch)
+        for number, batch in itertools.product((0, 1), self._batches):  # with fingerprints, and where 1 has none
+            self._step(number, batch)
 
     def __call__(self) -> float:
         interval = self._step.fingerprint_interval
