@@ -4,7 +4,8 @@ Before each timed round the reference runs once, so that both meet the same mach
 is the median of the reference's seconds by ours, pair by pair, and above 1 means that ours is faster.
 The first call (tracing, compiling) is reported apart. Both sides and all that was timed before are in this one
 process, so its peak memory says nothing: that is measured in a process of its own. Op determinism is a
-process' setting, too, and off here for both sides; in ``python -m benchmarks.peers`` ours has it, as a run does.
+process' setting, too, and off here for both sides; in ``python -m benchmarks.peers`` ours has it, as a run does. On a
+GPU, where without it no step of ours repeats, ours has then neither fingerprints nor the check of its graph.
 """
 
 from __future__ import annotations

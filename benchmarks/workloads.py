@@ -103,8 +103,9 @@ class OurStep:
     Args:
         settings: The shape.
         step: One of `STEPS`.
-        fingerprints: Whether the step also computes fingerprints.
-        checked: As of `TrainingStep`: False for one on a GPU without TensorFlow's switch for determinism.
+        fingerprints: Whether the step also computes fingerprints; None: as a run's does, but not on a GPU whose
+            process is without TensorFlow's switch for determinism, where no step of a run would be.
+        checked: As of `TrainingStep`; None: likewise.
 
     Attributes:
         model: The masked language model.
@@ -113,11 +114,13 @@ class OurStep:
         batches: The prepared batches.
     """
 
-    def __init__(self, settings: RunSettings, step: str, *, fingerprints: bool = True, checked: bool = True) -> None:
+    def __init__(
+        self, settings: RunSettings, step: str, *, fingerprints: bool | None = None, checked: bool | None = None
+    ) -> None:
         from minibert.model.encoder import HEAD_NAME
         from minibert.model.heads import ClassifierObjective, MaskedLMObjective
         from minibert.stages import initial_classifier, initial_masked_lm
-        from minibert.training.step import TrainingStep
+        from minibert.training.step import TrainingStep, is_deterministic
 
         self.model, is_masked_lm = initial_masked_lm(settings), step == "masked_lm"
         trained: Any = self.model if is_masked_lm else initial_classifier(settings, self.model)
@@ -134,8 +137,8 @@ class OurStep:
             seed=settings.seed,
             stage=self.stage,
             embedding_second_moment=of_stage.embedding_second_moment,
-            fingerprints=fingerprints,
-            checked=checked,
+            fingerprints=is_deterministic() if fingerprints is None else fingerprints,
+            checked=is_deterministic() if checked is None else checked,
         )
         self.batches = batches_of(settings, step)
         head = (HEAD_NAME,) if is_masked_lm else ("hidden", "logits")

@@ -23,7 +23,10 @@ STEPS = {"pretrain": 20, "frozen": 15, "unfrozen": 15}
 
 
 def small_settings(*assignments: str, checkpoint_steps: int = 3) -> RunSettings:
-    """38 embedded reviews, 29 of them for the classifier; changed by ``stage.field=value``."""
+    """38 embedded reviews, 29 of them for the classifier; changed by ``stage.field=value``.
+
+    Every step is fingerprinted, so that what a test looks for is found at its step on a GPU, too.
+    """
     settings = RunSettings(
         preset="small",
         corpus=CorpusSettings(name="embedded", train_examples=TRAIN_EXAMPLES, test_examples=TEST_EXAMPLES),
@@ -31,7 +34,7 @@ def small_settings(*assignments: str, checkpoint_steps: int = 3) -> RunSettings:
         model=ModelSettings(hidden_size=16, heads=2, feed_forward_size=16),
         pretrain=PretrainSettings(epochs=4, batch_size=8),
         finetune=FinetuneSettings(frozen_epochs=3, unfrozen_epochs=3, batch_size=6, classifier_size=8),
-        record=RecordSettings(checkpoint_steps=checkpoint_steps),
+        record=RecordSettings(checkpoint_steps=checkpoint_steps, fingerprinted_steps="all"),
     )
     for assignment in assignments:
         settings = replace_setting(settings, assignment)

@@ -96,6 +96,18 @@ def test_notebook_and_ours_have_the_same_loss_on_the_same_weights(without_dropou
     assert [loss for loss, _ in losses] == pytest.approx([loss for _, loss in losses], rel=1e-3)
 
 
+@pytest.mark.parametrize("switch", [False, True])
+def test_on_a_gpu_our_step_is_a_runs_where_its_process_has_the_switch_for_determinism(switch, monkeypatch):
+    """`pytest benchmarks` has it off for all sides: our step was refused there, so that none of its times came."""
+    tf, training_step = importlib.import_module("tensorflow"), importlib.import_module("minibert.training.step")
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    monkeypatch.setattr(training_step.config, "is_op_determinism_enabled", lambda: switch)
+    ours = workloads.OurStep(workloads.shape_settings("tiny"), "frozen")
+    assert np.isfinite(ours(0))
+    assert bool(ours.training_step.fingerprint_names) is switch
+    assert ours.training_step.trace_count == 1
+
+
 def test_whole_labels_restore_the_batch():
     settings = workloads.shape_settings("tiny")
     original = workloads.shape_token_ids(settings)

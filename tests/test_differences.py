@@ -22,6 +22,7 @@ from minibert.verify.differences import (
 from minibert.verify.verdict import TOLERANCE, Parting, Tolerances, Verdict
 
 HEADER = TraceHeader("frozen", ("labels",), ("activation a", "gradient a", "weight a"))
+BY_TURNS = dataclasses.replace(HEADER, by_turns=("weight a",))
 TOLERANCES = Tolerances(early=1e-3, late=0.1, accuracy=0.02, horizon=30, later_horizon=15)
 BEFORE = 10
 """Steps of the stage before: of this one, the first five are held step by step."""
@@ -162,7 +163,7 @@ def test_what_a_stage_ends_with_is_compared(names: list[str], tensor: str, also:
 
 @pytest.mark.parametrize(("step", "before"), [(0, 0), (2, 2), (7, 7), (11, 7)])
 def test_what_is_fingerprinted_by_turns_may_have_parted_before(step: int, before: int) -> None:
-    found = Difference(Parting("frozen", step, "weight a", ("loss",)), ("loss",)).seen_late(7)
+    found = Difference(Parting("frozen", step, "weight a", ("loss",)), ("loss",)).seen_late(HEADER, BY_TURNS)
     assert found.parting == Parting("frozen", step, "weight a", ("loss",), steps_before=before)
     assert found.unexplained_parting == Parting("frozen", step, "loss", steps_before=before)
     assert f"(parted at most {before} steps before)" in found.parting.place or before == 0
@@ -184,7 +185,7 @@ def test_beside_equal_weights_an_epochs_figures_part_where_they_are_seen(
     changed: dict[str, Any], parting: Parting
 ) -> None:
     """A tensor is fingerprinted by turns, but what two epochs end with says whether it parted before."""
-    rows = Trace(dataclasses.replace(HEADER, by_turns=("weight a",)), trace().rows)
+    rows = Trace(BY_TURNS, trace().rows)
     records = [stage(), stage()]
     for record in records:
         record["epochs"][0]["weights_sha256"] = "a"
@@ -196,7 +197,7 @@ def test_beside_equal_weights_an_epochs_figures_part_where_they_are_seen(
 
 def test_a_batch_is_seen_at_once() -> None:
     found = Difference(Parting("frozen", 7, "batch labels"), ("batch labels",))
-    assert found.seen_late(7) == found
+    assert found.seen_late(HEADER, BY_TURNS) == found
 
 
 @pytest.mark.parametrize(
@@ -223,10 +224,11 @@ def test_fingerprints_are_compared_at_the_steps_that_have_them_in_both_runs(
 
 
 @pytest.mark.parametrize(
-    ("by_turns", "interval", "unseen"), [((), 1, 0), (("weight a",), 1, 7), ((), 37, 36), (("weight a",), 37, 295)]
+    ("header", "interval", "unseen"), [(HEADER, 1, 0), (BY_TURNS, 1, 7), (HEADER, 37, 3), (BY_TURNS, 37, 262)]
 )
-def test_how_late_a_difference_may_be_seen_is_told(by_turns: tuple[str, ...], interval: int, unseen: int) -> None:
-    header = dataclasses.replace(HEADER, by_turns=by_turns, interval=interval)
+def test_how_late_a_difference_may_be_seen_is_told(header: TraceHeader, interval: int, unseen: int) -> None:
+    """Step 296 has fingerprints where one in 37 has, and step 300 has not."""
+    header = dataclasses.replace(header, interval=interval)
     rows = Trace(header, np.zeros(400, dtype=HEADER.row))
     rows.rows["step"] = np.arange(400)
     other = Trace(header, rows.rows.copy())
@@ -234,6 +236,7 @@ def test_how_late_a_difference_may_be_seen_is_told(by_turns: tuple[str, ...], in
     records = [{**stage(), "steps": 400, "epochs": []}] * 2
     [found], _ = _stage_differences([rows, other], records, tolerances=TOLERANCES, steps_before=BEFORE)
     assert found.parting == Parting("frozen", 300, "loss", steps_before=unseen)
+    assert [header.unseen_steps(step) for step in (297, 296)] == [unseen - 3, unseen - 4 + interval] or interval == 1
 
 
 @pytest.mark.parametrize(("steps", "is_held_early"), [(15, True), (16, False)])

@@ -40,6 +40,7 @@ class Run:
     def __init__(self, settings: ModelSettings = SETTINGS, **options: Any) -> None:
         self.model = small_models.build(settings)
         self.objective = MaskedLMObjective(self.model, reduction="sum")
+        options = {"fingerprint_interval": 1, **options}  # of every step, on a GPU too
         self.step = TrainingStep(self.objective, learning_rate=0.001, seed=0, stage="pretrain", **options)
         self._weights, self._optimizer = weight_arrays(self.model.variables), optimizer_arrays(self.step.optimizer)
         self.executed = racing_nodes(lambda: self.train(range(1)))

@@ -21,6 +21,7 @@ from minibert.errors import ArtifactError, CorpusError, DivergenceError, Repeata
 from minibert.fingerprints import encode_trace, read_trace
 from minibert.record import read_record, record_settings, write_record
 from minibert.settings import replace_setting
+from minibert.training import step as training_step
 from minibert.training.step import TrainingStep
 from minibert.verify import repeat, verify
 from minibert.verify.verdict import ACCURACY_TOLERANCE, TOLERANCE, Parting, Verdict
@@ -156,6 +157,29 @@ def test_a_replay_that_diverges_beside_its_steps_has_a_verdict(
     why = "the replay, which ended: pretrain: a finite figure is required, but nan came"
     assert_different(verdict, "pretrain", 4, why)
     assert verdict.steps == 4
+
+
+@pytest.mark.long
+def test_where_one_step_in_three_has_fingerprints_losses_are_compared_at_every_step(
+    unlabelled_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where it is one step in 37: it computes the same, and says since when a fault may be there."""
+    monkeypatch.setattr(training_step, "_is_on_a_gpu", lambda: True)
+    monkeypatch.setattr(training_step, "GPU_INTERVAL", 3)
+    run, texts = tmp_path / "run", unlabelled_run.parent / "texts.csv"
+    pipeline.run(small_settings("record.fingerprinted_steps=by_device"), directory=run, data=texts)
+    assert read_trace(run / "trace" / "pretrain.trace").header.interval == 3
+    for verdict in (verify(run), verify(run, against=unlabelled_run), verify(unlabelled_run, against=run)):
+        assert verdict.explanation == ["exact: 16 steps compared"]
+    for step, weight, fault, found, before in (
+        (7, "word_embedding/embeddings", faults.flipped_exponent, (7, "loss"), 0),
+        (8, "word_embedding/embeddings", faults.flipped_exponent, (9, "weight word_embedding/embeddings"), 2),
+        (8, "mlm_cls/bias", faults.one_ulp, (9, "weight mlm_cls/bias"), 2),
+        (9, "mlm_cls/bias", faults.one_ulp, (9, "weight mlm_cls/bias"), 2),
+    ):
+        with monkeypatch.context() as planted:
+            before_step("pretrain", step, fault(weight))(planted)
+            assert_different(verify(run), "pretrain", *found, steps_before=before)
 
 
 @pytest.mark.slow

@@ -150,10 +150,10 @@ def _stage_differences(
     stage = traces[0].header.stage
     rows, deviations = trace_differences(*traces, tolerances=tolerances, steps_before=steps_before)
     figures, largest = epoch_differences(stage, *records, tolerances=tolerances, steps_before=steps_before)
-    if late := max(trace.header.unseen_steps for trace in traces):
-        rows = [difference.seen_late(late) for difference in rows]
-        # Weights that an epoch's end finds equal did not part before.
-        figures = [difference.seen_late(late) if difference.is_of_state else difference for difference in figures]
+    headers = [trace.header for trace in traces]
+    rows = [difference.seen_late(*headers) for difference in rows]
+    # Weights that an epoch's end finds equal did not part before.
+    figures = [difference.seen_late(*headers) if difference.is_of_state else difference for difference in figures]
     # An epoch's figures at step n come after the row of step n - 1 and before that of step n.
     ordered = sorted([*figures, *rows], key=lambda difference: difference.parting.step)
     return ordered, deviations.or_larger(largest)

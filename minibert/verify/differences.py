@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minibert.fingerprints import Trace
+from minibert.fingerprints import Trace, TraceHeader
 from minibert.verify.verdict import Parting, Tolerances
 
 _COUNTS = ("epoch", "steps", "count", "examples")
@@ -52,11 +52,13 @@ class Difference:
         """Whether digests of weights or optimizer part: an epoch's figures beside equal ones are of equal weights."""
         return any(name.endswith(_STATE) for name in (self.parting.tensor, *self.parting.also))
 
-    def seen_late(self, steps: int) -> Difference:
-        """The same where a weight may have differed for so many steps before it is seen; a batch is seen at once."""
+    def seen_late(self, *headers: TraceHeader) -> Difference:
+        """The same, with the steps before it in which a weight may have parted unseen; a batch is seen at once."""
         if self.parting.tensor.startswith("batch "):
             return self
-        return replace(self, parting=replace(self.parting, steps_before=min(steps, self.parting.step)))
+        step = self.parting.step
+        late = min(step, max(header.unseen_steps(step) for header in headers))
+        return replace(self, parting=replace(self.parting, steps_before=late))
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,9 @@ class Parting:
             ``weight mlm_cls/kernel``; or, for what has no step of its own, ``vocabulary``, ``epoch 2: val_accuracy``,
             ``final optimizer`` and the like, at the number of steps done.
         also: Other tensors of that step that differ.
-        steps_before: Steps by which the runs may have parted before, unseen, in a weight that is fingerprinted by
-            turns (see `minibert.training.step.fingerprints`); 0 where there is none.
+        steps_before: Steps by which the runs may have parted before, unseen: in a weight that is fingerprinted by
+            turns (see `minibert.training.step.fingerprints`), or since the last step with fingerprints; 0 where every
+            step has them, of whole tensors.
     """
 
     stage: str
