@@ -106,6 +106,7 @@ class OurStep:
         fingerprints: Whether the step also computes fingerprints; None: as a run's does, but not on a GPU whose
             process is without TensorFlow's switch for determinism, where no step of a run would be.
         checked: As of `TrainingStep`; None: likewise.
+        fingerprint_interval: As of `TrainingStep`.
 
     Attributes:
         model: The masked language model.
@@ -115,7 +116,13 @@ class OurStep:
     """
 
     def __init__(
-        self, settings: RunSettings, step: str, *, fingerprints: bool | None = None, checked: bool | None = None
+        self,
+        settings: RunSettings,
+        step: str,
+        *,
+        fingerprints: bool | None = None,
+        checked: bool | None = None,
+        fingerprint_interval: int | None = None,
     ) -> None:
         from minibert.model.encoder import HEAD_NAME
         from minibert.model.heads import ClassifierObjective, MaskedLMObjective
@@ -139,6 +146,7 @@ class OurStep:
             embedding_second_moment=of_stage.embedding_second_moment,
             fingerprints=is_deterministic() if fingerprints is None else fingerprints,
             checked=is_deterministic() if checked is None else checked,
+            fingerprint_interval=fingerprint_interval,
         )
         self.batches = batches_of(settings, step)
         head = (HEAD_NAME,) if is_masked_lm else ("hidden", "logits")

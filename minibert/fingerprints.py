@@ -93,11 +93,6 @@ class TraceHeader:
             content["interval"] = self.interval
         return json.dumps(content).encode() + b"\n"
 
-    def unseen_steps(self, step: int) -> int:
-        """Steps before a step, at most, in which a weight may have parted though no fingerprint shows it yet."""
-        since_fingerprints = (step - 1) % self.interval  # of an earlier step than this one
-        return since_fingerprints + self.interval * (TURNS - 1 if self.by_turns else 0)
-
     def row_checksums(self, rows: bytes) -> np.ndarray:
         """For each row the CRC-32 of the header line and the row without its last four bytes: uint32, (rows,)."""
         start, size, view = zlib.crc32(self.encoded()), self.row.itemsize, memoryview(rows)

@@ -11,7 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -84,7 +86,9 @@ def run(
 
 def _go_on(settings: RunSettings, directory: Path, *, data: Path | str | None, progress: Progress) -> Record:
     """Goes on with the run in a directory if it is what is asked for, which is seen before its texts are read."""
-    earlier, asked = read_record(directory), begin_record(settings)
+    earlier = read_record(directory)
+    settings = _as_it_began(settings, earlier, note=progress.note)
+    asked = begin_record(settings)
     if settings.masking.vocabulary_size is None:  # a run takes it from its vocabulary
         asked["settings"]["masking"]["vocabulary_size"] = earlier["settings"]["masking"]["vocabulary_size"]
     require_resumable(earlier, asked)
@@ -97,6 +101,14 @@ def _go_on(settings: RunSettings, directory: Path, *, data: Path | str | None, p
         return earlier
     prepared.record["started"] = earlier["started"]
     return execute(prepared, directory=directory, earlier=earlier, progress=progress)
+
+
+def _as_it_began(settings: RunSettings, earlier: Record, *, note: Callable[[str], None]) -> RunSettings:
+    """The settings with fingerprints at the steps at which the run's trace has them: they change no computed value."""
+    began: Any = earlier["settings"]["record"]["fingerprinted_steps"]
+    if settings.record.fingerprinted_steps != began:
+        note(f"the run goes on with record.fingerprinted_steps={began}, as it began")
+    return replace(settings, record=replace(settings.record, fingerprinted_steps=began))
 
 
 def _make_folder(directory: Path) -> None:

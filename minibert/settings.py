@@ -208,6 +208,11 @@ class RecordSettings(Checked, stage="record"):
     """Steps whose tensors are fingerprinted, so that ``verify`` can name the first that differs: on a CPU every one,
     on a GPU, where a step with fingerprints takes a quarter longer, one in 37; or all. A run is resumed as it began."""
 
+    @property
+    def fingerprint_interval(self) -> int | None:
+        """Steps from one with fingerprints to the next; None: what suits the device."""
+        return 1 if self.fingerprinted_steps == "all" else None
+
     def _check(self) -> None:
         require_count("record.checkpoint_steps", self.checkpoint_steps, at_least=1)
         require_count("record.kept_checkpoints", self.kept_checkpoints, at_least=2)

@@ -30,6 +30,7 @@ from minibert.progress import Progress
 from minibert.record import read_record, record_settings, write_record
 from minibert.settings import RunSettings, replace_setting
 from minibert.streams import stream
+from minibert.training import step as training_step
 from minibert.training.checkpoint import FOLDER
 from minibert.training.step import TrainingStep
 from minibert.verify import verify
@@ -247,6 +248,28 @@ def test_a_stopped_run_goes_on_to_the_same_bits(copy: Path, unlabelled_run: Path
     (copy / FOLDER / ".0-pretrain-00000009-x.0123abcd.safetensors").write_bytes(b"half")
     assert resume(copy) == read_record(copy)
     assert outcome(copy) == outcome(unlabelled_run)
+
+
+@pytest.mark.long
+def test_a_run_with_fingerprints_at_some_steps_goes_on_with_them(
+    unlabelled_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: stopped between two such steps, and gone on with as it began, whatever is asked for."""
+    monkeypatch.setattr(training_step, "_is_on_a_gpu", lambda: True)
+    monkeypatch.setattr(training_step, "GPU_INTERVAL", 5)
+    texts, seldom = unlabelled_run.parent / "texts.csv", small_settings("record.fingerprinted_steps=by_device")
+    pipeline.run(seldom, directory=tmp_path / "whole", data=texts)
+    with monkeypatch.context() as stopped:
+        stop_before(stopped, 7)
+        with pytest.raises(Stop):
+            pipeline.run(seldom, directory=tmp_path / "run", data=texts)
+    notes = Notes()
+    resume(tmp_path / "run", small_settings(), progress=notes)
+    assert "the run goes on with record.fingerprinted_steps=by_device, as it began" in notes.lines
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    traces = [(tmp_path / name / "trace" / "pretrain.trace").read_bytes() for name in ("run", "whole")]
+    assert traces[0] == traces[1]
+    assert read_trace(tmp_path / "run" / "trace" / "pretrain.trace").header.interval == 5
 
 
 def test_a_run_goes_on_with_its_own_data(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

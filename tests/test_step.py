@@ -18,12 +18,15 @@ import pytest
 import tensorflow as tf
 
 from minibert.batches import MaskedLMBatches
-from minibert.errors import RepeatabilityError
+from minibert.errors import RepeatabilityError, SettingsError
+from minibert.fingerprints import ACTIVATION_TURNS, GPU_INTERVAL, TURNS
 from minibert.model.heads import ClassifierObjective, MaskedLMObjective
 from minibert.settings import ModelSettings
+from minibert.training import execution
 from minibert.training import step as training_step
 from minibert.training.state import optimizer_arrays, set_optimizer, set_weights, state_digest, weight_arrays
-from minibert.training.step import ACTIVATION_TURNS, GPU_INTERVAL, TURNS, TrainingStep, fingerprints
+from minibert.training.step import TrainingStep
+from minibert.training.tensor_fingerprints import fingerprints
 from tests import faults, oracles, small_models
 from tests.closeness import deviation
 from tests.executed_graphs import racing_nodes
@@ -128,19 +131,62 @@ def test_a_step_without_fingerprints_trains_the_same_variables_to_the_same_bits(
 
 def test_between_two_steps_with_fingerprints_one_trains_to_the_same_bits_without(run):
     known, known_digests = run.train(range(7)), run.digests()
-    run.reset()
-    seldom = TrainingStep(run.objective, learning_rate=0.001, seed=0, stage="pretrain", fingerprint_interval=3)
-    seldom.optimizer, batches = run.step.optimizer, small_models.masked_lm_batches()
-    seldom._update = run.step._update
-    results = [seldom(number, batches.batch(number)) for number in range(7)]
+    seldom, batches = Run(fingerprint_interval=3), small_models.masked_lm_batches()
+    results = [seldom.step(number, batches.batch(number)) for number in range(7)]
     assert [result.loss_bits for result in results] == [bits for bits, _ in known]
-    assert run.digests() == known_digests
+    assert seldom.digests() == known_digests
     for number, (result, (_, fingerprint)) in enumerate(zip(results, known, strict=True)):
         assert result.fingerprint.dtype == np.int32
         assert result.fingerprint.tolist() == (fingerprint if number % 3 == 0 else [0] * len(fingerprint))
-    assert seldom.trace_header(batches.batch(0)) == dataclasses.replace(
-        run.step.trace_header(batches.batch(0)), interval=3
-    )
+        assert result.fingerprint.flags.writeable
+    header = run.step.trace_header(batches.batch(0))
+    assert seldom.step.trace_header(batches.batch(0)) == dataclasses.replace(header, interval=3)
+    sizes = [seldom.step.begin(number, batches.batch(number))[1].shape[0] for number in range(7, 13)]
+    assert sizes == [0, 0, len(fingerprint), 0, 0, len(fingerprint)], "between, none is computed"
+    assert seldom.step.trace_count == 2, "with fingerprints and without, for all steps"
+    assert [has_fingerprints(graph) for graph in seldom.step.graphs] == [True, False]
+
+
+def has_fingerprints(graph: Any) -> bool:
+    return any(kind == "Fingerprint" for kind, *_ in operations(graph))
+
+
+def test_a_graph_without_fingerprints_that_may_race_is_refused_before_the_first_update(monkeypatch):
+    run, looked_at = Run(), []
+
+    def refusing(graph: Any) -> None:
+        looked_at.append(has_fingerprints(graph))
+        if not looked_at[-1]:
+            raise RepeatabilityError("planted")
+
+    monkeypatch.setattr(training_step, "require_repeatable", refusing)
+    step = TrainingStep(run.objective, learning_rate=0.001, seed=0, stage="pretrain", fingerprint_interval=3)
+    before = run.digests()[0]
+    with pytest.raises(RepeatabilityError, match="planted"):
+        step(0, small_models.masked_lm_batches().batch(0))
+    assert looked_at == [True, False]
+    assert run.digests()[0] == before
+
+
+def test_a_step_without_fingerprints_that_may_race_as_executed_is_undone(monkeypatch):
+    run, batches = Run(fingerprint_interval=3), small_models.masked_lm_batches()
+    run.train(range(1))
+    before = run.digests()
+    monkeypatch.setattr(execution, "hazards_of", lambda graphs: ["planted"])
+    monkeypatch.setattr(execution, "refuse", refuse_planted)
+    with pytest.raises(RepeatabilityError, match="planted"):
+        run.step(1, batches.batch(1))
+    assert run.digests() == before
+
+
+def refuse_planted(hazards: list[Any], what: str) -> None:
+    if hazards:
+        raise RepeatabilityError(f"{what}: {hazards}")
+
+
+def test_an_interval_of_fingerprints_below_one_is_refused(run):
+    with pytest.raises(SettingsError, match="fingerprint_interval: an integer from 1 to"):
+        TrainingStep(run.objective, learning_rate=0.001, seed=0, stage="pretrain", fingerprint_interval=0)
 
 
 @pytest.mark.parametrize(("gpus", "asked", "interval"), [(0, None, 1), (1, None, 37), (1, 1, 1), (0, 5, 5)])
@@ -435,7 +481,12 @@ def test_by_word_graph_and_bits_are_those_of_keras_own_adam(run, monkeypatch):
         monkeypatch.setattr(training_step, "Adam", adam)
         run.reset()
         step = TrainingStep(
-            run.objective, learning_rate=0.001, seed=0, stage="pretrain", embedding_second_moment="word"
+            run.objective,
+            learning_rate=0.001,
+            seed=0,
+            stage="pretrain",
+            embedding_second_moment="word",
+            fingerprint_interval=1,
         )
         assert racing_nodes(lambda: step(0, batches.batch(0))) == run.executed  # noqa: B023
         trace = [step(number, batches.batch(number)).fingerprint.tolist() for number in range(1, 4)]

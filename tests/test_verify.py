@@ -170,13 +170,18 @@ def test_where_one_step_in_three_has_fingerprints_losses_are_compared_at_every_s
     pipeline.run(small_settings("record.fingerprinted_steps=by_device"), directory=run, data=texts)
     assert read_trace(run / "trace" / "pretrain.trace").header.interval == 3
     for verdict in (verify(run), verify(run, against=unlabelled_run), verify(unlabelled_run, against=run)):
-        assert verdict.explanation == ["exact: 16 steps compared"]
+        assert verdict.explanation == ["exact: 16 steps compared, 6 of them with fingerprints"]
+        assert verdict.to_dict()["fingerprinted"] == 6
+    [repeated] = repeat(run, count=2).steps
+    assert (repeated.results, repeated.causes) == ({}, ())
+    assert repeated.tensors == 1 + len(read_trace(run / "trace" / "pretrain.trace").header.tensors) + 3
     for step, weight, fault, found, before in (
         (7, "word_embedding/embeddings", faults.flipped_exponent, (7, "loss"), 0),
-        (8, "word_embedding/embeddings", faults.flipped_exponent, (9, "weight word_embedding/embeddings"), 2),
-        (8, "mlm_cls/bias", faults.one_ulp, (9, "weight mlm_cls/bias"), 2),
-        (9, "mlm_cls/bias", faults.one_ulp, (9, "weight mlm_cls/bias"), 2),
-    ):
+        (8, "word_embedding/embeddings", faults.flipped_exponent, (9, "weight word_embedding/embeddings"), 1),
+        (8, "mlm_cls/bias", faults.one_ulp, (9, "weight mlm_cls/bias"), 1),
+        (9, "mlm_cls/bias", faults.one_ulp, (9, "weight mlm_cls/bias"), 1),
+        (7, "mlm_cls/bias", faults.one_ulp, (8, "epoch 2: weights"), 1),
+    ):  # weights that are the same at an epoch's end, after 4 and 8 steps, parted after it
         with monkeypatch.context() as planted:
             before_step("pretrain", step, fault(weight))(planted)
             assert_different(verify(run), "pretrain", *found, steps_before=before)
@@ -195,7 +200,9 @@ def test_a_replay_ends_where_the_verdict_is_settled(
     in_batch("pretrain", 7, faults.change_target)(monkeypatch)
     found = verify(elsewhere)
     assert (found.verdict, found.steps) == ("different", 8)
-    assert found.parting == Parting("pretrain", 3, "weight mlm_cls/bias", found.parting.also)
+    assert found.parting is not None
+    assert (found.parting.stage, found.parting.step) == ("pretrain", 3)
+    assert "weight mlm_cls/bias" in (found.parting.tensor, *found.parting.also), "and its gradient, where it shows"
     assert found.unexplained is not None
     assert (found.unexplained.step, found.unexplained.tensor) == (7, "batch labels")
 
@@ -241,6 +248,21 @@ def test_one_row_of_a_large_tensor_is_named_at_most_seven_steps_late_and_that_is
     assert json.loads(json.dumps(verdict.to_dict()))["parting"]["steps_before"] == 7
 
 
+@slow
+def test_one_row_of_a_large_tensor_is_named_later_where_one_step_in_three_has_fingerprints(
+    run_of_many_words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its eighth has its turn at steps 7, 15, 23, ... of which the first with fingerprints is 15."""
+    monkeypatch.setattr(training_step, "_is_on_a_gpu", lambda: True)
+    monkeypatch.setattr(training_step, "GPU_INTERVAL", 3)
+    settings = replace_setting(record_settings(read_record(run_of_many_words), run_of_many_words), "pretrain.epochs=2")
+    settings = replace_setting(settings, "record.fingerprinted_steps=by_device")
+    pipeline.run(settings, directory=tmp_path / "run", data=run_of_many_words.parent / "texts.csv")
+    before_step("pretrain", 11, faults.in_row("word_embedding/embeddings", ROW))(monkeypatch)
+    verdict = verify(tmp_path / "run")  # after 8 steps, the first epoch's end, all weights were the same
+    assert_different(verdict, "pretrain", 15, "weight word_embedding/embeddings", steps_before=7)
+
+
 @pytest.fixture(scope="module")
 def run_of_wide_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose encoder's activations are fingerprinted by turns: more than 2,048 elements in each example."""
@@ -271,7 +293,7 @@ def test_what_every_example_has_is_named_at_once_in_activations_by_turns(
 ) -> None:
     plant, stage, step, tensor = WIDE_FAULTS[name]
     plant(monkeypatch)
-    assert_different(verify(run_of_wide_texts), stage, step, tensor, steps_before=min(7, step))
+    assert_different(verify(run_of_wide_texts), stage, step, tensor, steps_before=step % 5)  # of an epoch
 
 
 @slow

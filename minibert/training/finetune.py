@@ -103,7 +103,7 @@ def finetune_stage(
             seed=settings.seed,
             stage=name,
             embedding_second_moment=finetune.embedding_second_moment,
-            fingerprint_interval=1 if settings.record.fingerprinted_steps == "all" else None,
+            fingerprint_interval=settings.record.fingerprint_interval,
             checked=checked,
         ),
         batches=ClassifierBatches(*train, seed=settings.seed, batch_size=finetune.batch_size, stage=name),

@@ -129,7 +129,7 @@ def pretrain_stage(
             seed=settings.seed,
             stage="pretrain",
             embedding_second_moment=pretrain.embedding_second_moment,
-            fingerprint_interval=1 if settings.record.fingerprinted_steps == "all" else None,
+            fingerprint_interval=settings.record.fingerprint_interval,
             checked=checked,
         ),
         batches=MaskedLMBatches(

@@ -19,13 +19,15 @@ from tensorflow.python.framework import config
 
 from minibert.allocator import give_back_freed_memory
 from minibert.batches import Arrays, drawn_arrays
+from minibert.checked import require_count
 from minibert.errors import RepeatabilityError
-from minibert.fingerprints import ACTIVATION_TURNS, GPU_INTERVAL, TURNS, TraceHeader
+from minibert.fingerprints import GPU_INTERVAL, TraceHeader
 from minibert.model.dropout import DropoutStream
 from minibert.settings import EmbeddingSecondMoment
 from minibert.training.adam import Adam, sum_of_squares
 from minibert.training.execution import CheckedFunction
 from minibert.training.repeatability import require_repeatable
+from minibert.training.tensor_fingerprints import fingerprints, is_by_turns
 
 
 class Objective(Protocol):
@@ -68,7 +70,10 @@ class TrainingStep:
         fingerprint_interval: Steps from one that does to the next, from step 0 on; None: 1 on a CPU, and
             `minibert.fingerprints.GPU_INTERVAL` on a GPU.
         checked: Whether a graph with a racing sum is refused; False serves to study one, and then every row of
-            every tensor is fingerprinted at every step.
+            every tensor is fingerprinted at each step that has fingerprints.
+
+    Raises:
+        SettingsError: The interval is below 1.
     """
 
     def __init__(
@@ -85,17 +90,20 @@ class TrainingStep:
     ) -> None:
         self.objective, self._seed, self._stage, self._checked = objective, seed, stage, checked
         self._by_occurrence, self._fingerprints = embedding_second_moment == "occurrence", fingerprints
-        self.fingerprint_interval = fingerprint_interval or (GPU_INTERVAL if _is_on_a_gpu() else 1)
-        self._between: TrainingStep | None = None
+        if fingerprint_interval is None:
+            fingerprint_interval = GPU_INTERVAL if _is_on_a_gpu() else 1
+        require_count("fingerprint_interval", fingerprint_interval, at_least=1)
+        self.fingerprint_interval = fingerprint_interval
         # Named, because Keras counts up: the same state would have another digest in a resumed process.
         self.optimizer = Adam(learning_rate, name="adam")
         self.optimizer.build(objective.variables)
         self.fingerprint_names: list[str] = []
         self.fingerprints_by_turns: list[str] = []
-        self.trace_count = 0
+        self._trace_count = 0
         self._update = tf.function(self._apply, jit_compile=True, autograph=False)
         self._function: Any = None
         self._has_run = False
+        self._between = self.without_fingerprints() if fingerprints and fingerprint_interval > 1 else None
 
     def __call__(self, step: int, batch: Arrays) -> StepResult:
         """Updates the variables by one batch.
@@ -110,12 +118,12 @@ class TrainingStep:
         """
         metrics, fingerprint = self.begin(step, batch)
         if self._is_between(step):
-            fingerprint = np.zeros(len(self.fingerprint_names), dtype=np.int32)
+            fingerprint = tf.zeros([len(self.fingerprint_names)], tf.int32)
         values = {name: value.numpy() for name, value in metrics.items()}
         return StepResult(
             metrics={name: float(value) for name, value in values.items()},
             loss_bits=int(values["loss"].view(np.uint32)),
-            fingerprint=np.asarray(fingerprint),
+            fingerprint=fingerprint.numpy(),
         )
 
     def begin(self, step: int, batch: Arrays) -> tuple[dict[str, Any], Any]:
@@ -132,8 +140,7 @@ class TrainingStep:
             RepeatabilityError: As in a call.
         """
         self.trace(batch)
-        if self._is_between(step):
-            self._between = self._between or self.without_fingerprints()
+        if self._between is not None and self._is_between(step):
             return self._between.begin(step, batch)
         call = self._function if self._has_run else self._first_call
         result: tuple[dict[str, Any], Any] = call(tf.constant(step, tf.int64), _tensors(batch))
@@ -143,12 +150,16 @@ class TrainingStep:
     def trace(self, batch: Arrays) -> None:
         """Traces the step for batches like this one, if it is not traced yet, and checks the graph.
 
+        Where only some steps have fingerprints, that is done with them and without.
+
         Raises:
             RepeatabilityError: The graph has a sum that may race, or it is for a GPU and TensorFlow's switch for
                 determinism is off.
         """
         if self._function is None:
             self._function = self._traced(_tensors(batch))
+        if self._between is not None:
+            self._between.trace(batch)
 
     def trace_header(self, batch: Arrays) -> TraceHeader:
         """What stands in the rows of the step's fingerprint trace; once it is traced.
@@ -161,7 +172,7 @@ class TrainingStep:
 
     def _is_between(self, step: int) -> bool:
         """Whether a step has no fingerprints though others have."""
-        return self._fingerprints and step % self.fingerprint_interval != 0
+        return self._between is not None and step % self.fingerprint_interval != 0
 
     def _first_call(self, *arguments: Any) -> Any:
         """Executes the step; a step that is refused for what TensorFlow executed is undone."""
@@ -181,14 +192,24 @@ class TrainingStep:
     def without_fingerprints(self) -> TrainingStep:
         """The same step on the same variables and optimizer, without fingerprints: to tell what these cost."""
         plain = copy.copy(self)
-        plain._fingerprints, plain._function, plain._has_run = False, None, False
-        plain.trace_count = 0
+        plain._fingerprints, plain._between, plain._function, plain._has_run = False, None, None, False
+        plain._trace_count = 0
         return plain
 
     @property
+    def trace_count(self) -> int:
+        """How often the step was traced, with fingerprints and without."""
+        return self._trace_count + (0 if self._between is None else self._between.trace_count)
+
+    @property
     def graph(self) -> Any:
-        """The traced graph; there is one after the first call."""
+        """The traced graph, with fingerprints if any step has them; there is one after the first call."""
         return self._function.graph
+
+    @property
+    def graphs(self) -> list[Any]:
+        """The traced graphs: that, and the one without fingerprints, where it is taken between."""
+        return [self.graph, *([] if self._between is None else self._between.graphs)]
 
     def graph_for(self, batch: Arrays) -> Any:
         """The step's graph for exactly these shapes, so that none in it is open: to be looked at, not to be run.
@@ -215,7 +236,7 @@ class TrainingStep:
         return CheckedFunction(concrete)
 
     def _run(self, step: Any, batch: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-        self.trace_count += 1
+        self._trace_count += 1
         variables = [variable.value for variable in self.objective.variables]
         with (
             DropoutStream(seed=self._seed, stage=self._stage, step=step),
@@ -235,7 +256,7 @@ class TrainingStep:
         tensors = {name: tf.convert_to_tensor(value) for name, value in named.items()}
         turn = step if self._checked else None
         self.fingerprint_names = list(tensors)
-        self.fingerprints_by_turns = [name for name, t in tensors.items() if turn is not None and _is_large(t.shape)]
+        self.fingerprints_by_turns = [name for name, t in tensors.items() if turn is not None and is_by_turns(t.shape)]
         with tf.control_dependencies([objective]):  # beside the forward pass they would hold its products up
             return metrics, fingerprints(list(tensors.values()), turn)
 
@@ -264,64 +285,3 @@ def _kept(variable: Any) -> np.ndarray:
 def _tensors(batch: Arrays) -> dict[str, Any]:
     """The arrays that the step reads; the examples' identity stays outside."""
     return {name: tf.convert_to_tensor(value) for name, value in batch.items() if name != "example_ids"}
-
-
-_WHOLE_ELEMENTS = 1 << 16
-_WHOLE_ROW_ELEMENTS = 1 << 11
-
-
-def fingerprints(tensors: list[Any], step: Any) -> Any:
-    """The low 32 bits of the FarmHash64 of each tensor's bytes: any changed, moved or scaled value changes it.
-
-    A tensor of more than 65,536 elements (2,048 in a row, where the number of rows is not fixed) is fingerprinted by
-    turns: of a weight, at step s the eighth s mod 8 of its rows; of activations, whose rows are the batch's examples,
-    one in 32. A difference in one row of a weight, which stays, is then seen at most seven steps later. One in the
-    activations of one example is seen in its turn or by what is computed from it, and if it changes nothing that is
-    computed, not at all. Hashing every row at every step took 3 % of the masked-LM step at notebook 1's shape, and as
-    much of a frozen classifier's at notebook 2's.
-
-    Args:
-        tensors: Float32 or bfloat16, at least one axis each.
-        step: int64 scalar, at least 0, or None: then every row counts.
-
-    Returns:
-        int32, (tensors,).
-
-    Source: Pike and Alakuijala, FarmHash (github.com/google/farmhash); ``tf.fingerprint`` computes it at the
-    speed at which the memory gives the bytes.
-    """
-    by_turns = [step is not None and _is_large(tensor.shape) for tensor in tensors]
-    large = [tensor for tensor, is_large in zip(tensors, by_turns, strict=True) if is_large]
-    # Once for all of so many rows: for one tensor, each operator takes as long as hashing a small one.
-    known = dict.fromkeys(tensor.shape[0] for tensor in large if tensor.shape[0] is not None)
-    turns = {rows: _turn(rows, step, TURNS) for rows in known}
-    if unknown := [tensor for tensor in large if tensor.shape[0] is None]:
-        turns[None] = _turn(_most_rows(unknown), step, ACTIVATION_TURNS)
-    hashes = []
-    for tensor, is_large in zip(tensors, by_turns, strict=True):
-        part = tf.strided_slice(tensor, *turns[tensor.shape[0]]) if is_large else tensor  # rows: nothing is copied
-        if tensor.dtype == tf.bfloat16:
-            part = tf.cast(part, tf.float32)
-        hashes.append(tf.fingerprint(tf.reshape(part, [1, -1])))
-    return tf.bitcast(tf.concat(hashes, axis=0)[:, :4], tf.int32)
-
-
-def _most_rows(tensors: list[Any]) -> Any:
-    """The length of the longest of tensors: none of a shorter one's rows is left out either."""
-    first_axes = np.cumsum([0, *(len(tensor.shape) for tensor in tensors)])[:-1]
-    return tf.reduce_max(tf.gather(tf.concat([tf.shape(tensor) for tensor in tensors], axis=0), first_axes))
-
-
-def _turn(rows: Any, step: Any, most_turns: int) -> tuple[Any, Any, Any]:
-    """The first of the rows that have their turn at a step, the one behind the last, and 1: int64, (1,) each."""
-    rows = tf.cast(rows, tf.int64)
-    turn_rows = tf.maximum((rows + most_turns - 1) // most_turns, 1)
-    turns = tf.maximum((rows + turn_rows - 1) // turn_rows, 1)
-    first = step % turns * turn_rows
-    return first[None], (first + turn_rows)[None], tf.ones([1], tf.int64)
-
-
-def _is_large(shape: Any) -> bool:
-    if shape[0] is None:
-        return tf.TensorShape(shape[1:]).num_elements() > _WHOLE_ROW_ELEMENTS
-    return shape.num_elements() > _WHOLE_ELEMENTS

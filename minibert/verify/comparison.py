@@ -4,9 +4,9 @@ What is compared: at every step the bits of the loss, the CRC-32 of each batch a
 each activation, gradient and weight; at every epoch's end its figures and the SHA-256 of the weights; at
 every stage's end the SHA-256 of weights and optimizer; the raw-text model's figures; before all of them the
 vocabulary and the token ids that were made of the corpus. A large tensor is fingerprinted by turns (see
-`minibert.training.step.fingerprints`), so what differs in one row of a weight alone is named up to seven steps late,
-and the verdict says so; what differs in the activations of one example alone may be named by what is computed from it.
-On a GPU one step in `minibert.fingerprints.GPU_INTERVAL` has fingerprints; the losses and batches of all are compared.
+`minibert.training.tensor_fingerprints`), so what differs in one row of a weight alone is named up to seven steps late,
+but not behind an epoch's end that finds other weights, and the verdict says so; what differs in the activations of one
+example alone may be named by what is computed from it. On a GPU one step in `minibert.fingerprints.GPU_INTERVAL` has fingerprints; the losses and batches of all are compared.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from minibert.verify.differences import (
     Difference,
     epoch_differences,
     raw_text_differences,
+    shared_fingerprints,
     trace_differences,
 )
 from minibert.verify.verdict import EXIT_CODES, TOLERANCE, Parting, Tolerances, Verdict, decide
@@ -52,7 +53,7 @@ def compare_runs(directory: Path, other: Path, *, tolerance: float = TOLERANCE) 
         ArtifactError: A record or a trace is missing, incomplete or damaged.
     """
     first, second, tolerances = complete_record(directory), complete_record(other), Tolerances.of_first_steps(tolerance)
-    differences, deviations, steps = encoding_differences(first, second), Deviations(), 0
+    differences, deviations, steps, fingerprinted = encoding_differences(first, second), Deviations(), 0, 0
     for stage in TRAINING_STAGES:
         if (stage in first["stages"]) != (stage in second["stages"]):
             name = "the stage, which is in one run only"
@@ -64,10 +65,18 @@ def compare_runs(directory: Path, other: Path, *, tolerance: float = TOLERANCE) 
         found, largest = _stage_differences(traces, records, tolerances=tolerances, steps_before=steps)
         differences, deviations = differences + found, deviations.or_larger(largest)
         steps += min(len(trace.rows) for trace in traces)
+        fingerprinted += shared_fingerprints(*traces)
     ends = [record["stages"].get("end_to_end", {}) for record in (first, second)]
     found, largest = raw_text_differences(*ends, tolerances=tolerances, steps_before=steps)
-    deviations = deviations.or_larger(largest)
-    return verdict_on(first, second, differences + found, steps=steps, deviations=deviations, tolerances=tolerances)
+    return verdict_on(
+        first,
+        second,
+        differences + found,
+        steps=steps,
+        fingerprinted=fingerprinted,
+        deviations=deviations.or_larger(largest),
+        tolerances=tolerances,
+    )
 
 
 def compare_begun(directory: Path, begun: Path, *, failure: str | None = None, tolerance: float = TOLERANCE) -> Verdict:
@@ -80,7 +89,7 @@ def compare_begun(directory: Path, begun: Path, *, failure: str | None = None, t
         tolerance: As of `compare_runs`.
     """
     first, second, tolerances = complete_record(directory), read_record(begun), Tolerances.of_first_steps(tolerance)
-    differences, deviations, steps = encoding_differences(first, second), Deviations(), 0
+    differences, deviations, steps, fingerprinted = encoding_differences(first, second), Deviations(), 0, 0
     for stage in [name for name in TRAINING_STAGES if (begun / trace_name(name)).exists()]:  # at least one
         other = read_trace(begun / trace_name(stage))
         traces = [read_trace(directory / trace_name(stage), steps=len(other.rows)), other]
@@ -90,10 +99,19 @@ def compare_begun(directory: Path, begun: Path, *, failure: str | None = None, t
         found, largest = _stage_differences(traces, records, tolerances=tolerances, steps_before=steps)
         differences, deviations = differences + found, deviations.or_larger(largest)
         steps += len(other.rows)
+        fingerprinted += shared_fingerprints(*traces)
     if failure is not None:
         name = f"the replay, which ended: {failure}"
         differences.append(Difference(Parting(stage, len(other.rows), name), (name,)))
-    return verdict_on(first, second, differences, steps=steps, deviations=deviations, tolerances=tolerances)
+    return verdict_on(
+        first,
+        second,
+        differences,
+        steps=steps,
+        fingerprinted=fingerprinted,
+        deviations=deviations,
+        tolerances=tolerances,
+    )
 
 
 def verdict_on(
@@ -102,6 +120,7 @@ def verdict_on(
     differences: list[Difference],
     *,
     steps: int = 0,
+    fingerprinted: int = 0,
     deviations: Deviations | None = None,
     tolerances: Tolerances | None = None,
 ) -> Verdict:
@@ -126,6 +145,7 @@ def verdict_on(
         inputs=inputs,
         environment=environment,
         code=tuple(changed_code(first, second)),
+        fingerprinted=fingerprinted,
     )
 
 
@@ -150,13 +170,26 @@ def _stage_differences(
     stage = traces[0].header.stage
     rows, deviations = trace_differences(*traces, tolerances=tolerances, steps_before=steps_before)
     figures, largest = epoch_differences(stage, *records, tolerances=tolerances, steps_before=steps_before)
-    headers = [trace.header for trace in traces]
-    rows = [difference.seen_late(*headers) for difference in rows]
-    # Weights that an epoch's end finds equal did not part before.
-    figures = [difference.seen_late(*headers) if difference.is_of_state else difference for difference in figures]
+    one, two = (trace.header for trace in traces)
+    together = _together(*records)
+    rows = [difference.seen_late(one, two, together=together) for difference in rows]
+    for place, figure in enumerate(figures):  # beside weights that are the same, an epoch's other figures part there
+        if figure.is_of_state:
+            since = together if figure.parting.tensor.endswith("weights") else (0,)  # an optimizer may part before them
+            figures[place] = figure.seen_late(one, two, together=since)
     # An epoch's figures at step n come after the row of step n - 1 and before that of step n.
     ordered = sorted([*figures, *rows], key=lambda difference: difference.parting.step)
     return ordered, deviations.or_larger(largest)
+
+
+def _together(first: dict[str, Any], second: dict[str, Any]) -> list[int]:
+    """Steps done, 0 among them, after which all weights of two stages were the same."""
+    done, found = 0, [0]
+    for one, two in zip(first["epochs"], second["epochs"], strict=False):
+        done += int(one["steps"])
+        if one.get("weights_sha256") is not None and one.get("weights_sha256") == two.get("weights_sha256"):
+            found.append(done)
+    return found
 
 
 def complete_record(directory: Path) -> Record:

@@ -8,13 +8,14 @@ tolerances.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from minibert.fingerprints import Trace, TraceHeader
+from minibert.fingerprints import TURNS, Trace, TraceHeader
 from minibert.verify.verdict import Parting, Tolerances
 
 _COUNTS = ("epoch", "steps", "count", "examples")
@@ -52,13 +53,22 @@ class Difference:
         """Whether digests of weights or optimizer part: an epoch's figures beside equal ones are of equal weights."""
         return any(name.endswith(_STATE) for name in (self.parting.tensor, *self.parting.also))
 
-    def seen_late(self, *headers: TraceHeader) -> Difference:
-        """The same, with the steps before it in which a weight may have parted unseen; a batch is seen at once."""
+    def seen_late(self, one: TraceHeader, two: TraceHeader, *, together: Sequence[int] = (0,)) -> Difference:
+        """The same, with the steps before it in which a weight may have parted unseen; a batch is seen at once.
+
+        Args:
+            one: What the rows of one trace hold.
+            two: Likewise of the other.
+            together: Steps done, 0 among them, after which all weights were the same.
+        """
         if self.parting.tensor.startswith("batch "):
             return self
-        step = self.parting.step
-        late = min(step, max(header.unseen_steps(step) for header in headers))
-        return replace(self, parting=replace(self.parting, steps_before=late))
+        step, interval = self.parting.step, shared_interval(one, two)
+        since_fingerprints = (step - 1) % interval  # those of an earlier step
+        late = since_fingerprints + interval * (TURNS - 1 if one.by_turns or two.by_turns else 0)
+        is_figure = self.is_of_state  # of the weights after so many steps, which were not the same
+        since_together = step - max(done for done in together if done < step or (done == step and not is_figure))
+        return replace(self, parting=replace(self.parting, steps_before=min(late, since_together)))
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,16 @@ class Deviations:
         return Deviations(early, late, self.accuracy.or_larger(other.accuracy))
 
 
+def shared_interval(one: TraceHeader, two: TraceHeader) -> int:
+    """Steps from one at which both traces have fingerprints to the next, from step 0 on."""
+    return math.lcm(one.interval, two.interval)
+
+
+def shared_fingerprints(one: Trace, two: Trace) -> int:
+    """Steps at which both traces have fingerprints."""
+    return len(range(0, min(len(one.rows), len(two.rows)), shared_interval(one.header, two.header)))
+
+
 def trace_differences(
     one: Trace, two: Trace, *, tolerances: Tolerances, steps_before: int, first_step: int = 0
 ) -> tuple[list[Difference], Deviations]:
@@ -105,7 +125,7 @@ def trace_differences(
     for place, (_, left, right) in enumerate(columns):
         differs[:, place] = left[:count] != right[:count]
     steps, names = np.arange(count) + first_step, [name for name, _, _ in columns]
-    have_both = (steps % one.header.interval == 0) & (steps % two.header.interval == 0)
+    have_both = steps % shared_interval(one.header, two.header) == 0
     in_every_row = np.array([_is_in_every_row(name) for name in names], dtype=bool)
     differs &= have_both[:, None] | in_every_row
     same_loss = one.rows["loss"][:count] == two.rows["loss"][:count]

@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from minibert.errors import CorpusError, SettingsError
 from minibert.progress import Progress
 from minibert.record import read_record
@@ -125,26 +123,33 @@ def repeat_step(stage: Stage, *, count: int, progress: Progress | None = None) -
         progress: Shows how far it is.
     """
     from minibert.training.execution import ExecutedGraph, executed_graphs, hazards_of  # TensorFlow takes seconds
-    from minibert.training.state import set_optimizer, set_weights, weight_arrays
+    from minibert.training.state import set_optimizer, set_weights, state_digest, weight_arrays
 
     weights, optimizer = weight_arrays(stage.variables), stage.optimizer_state()
     batch = stage.batches.batch(0)
     stage.step.trace(batch)
     task = (progress or Progress(quiet=True)).start(f"repeat {stage.name}", count)
-    rows = []
+    rows: list[list[Any]] = []
+    names = ["loss", *stage.step.fingerprint_names]
+    with_others = stage.step.fingerprint_interval > 1
+    if with_others:
+        names += [f"{name} of a step without fingerprints" for name in ("loss", "weights", "optimizer")]
     with executed_graphs() as executed:
         for _ in range(count):
             result = stage.step(0, batch)
             rows.append([result.loss_bits, *result.fingerprint.tolist()])
+            if with_others:
+                result = stage.step(1, batch)
+                digests = (weight_arrays(stage.variables), stage.optimizer_state())
+                rows[-1] += [result.loss_bits, *map(state_digest, digests)]
             set_weights(stage.variables, weights, source="state")
             set_optimizer(stage.step.optimizer, optimizer, source="state")
             task.advance()
     task.finish()
-    names, table = ["loss", *stage.step.fingerprint_names], np.array(rows)
-    different = {name: len(np.unique(table[:, place])) for place, name in enumerate(names)}
+    different = {name: len(set(column)) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
     return RepeatedStep(
         stage=stage.name,
         tensors=len(names),
         results={name: found for name, found in different.items() if found > 1},
-        causes=tuple(hazards_of([ExecutedGraph(stage.step.graph.as_graph_def(), True), *executed])),
+        causes=tuple(hazards_of([*(ExecutedGraph(g.as_graph_def(), True) for g in stage.step.graphs), *executed])),
     )

@@ -2,7 +2,7 @@
 
 | verdict          | means                                                                     | exit code |
 |------------------|---------------------------------------------------------------------------|-----------|
-| `exact`          | the same bits at every step and in every stage's weights and optimizer    | 0         |
+| `exact`          | the same bits wherever they were compared, and in every stage's weights   | 0         |
 | `numeric`        | other bits in another environment: losses, accuracies within tolerances   | 10        |
 | `different`      | other bits in the same environment, or more than another one may change   | 11        |
 | `not comparable` | other settings or another corpus: and which                               | 12        |
@@ -83,7 +83,7 @@ class Parting:
             ``final optimizer`` and the like, at the number of steps done.
         also: Other tensors of that step that differ.
         steps_before: Steps by which the runs may have parted before, unseen: in a weight that is fingerprinted by
-            turns (see `minibert.training.step.fingerprints`), or since the last step with fingerprints; 0 where every
+            turns (see `minibert.training.tensor_fingerprints`), or since the last step with fingerprints; 0 where every
             step has them, of whole tensors.
     """
 
@@ -120,6 +120,7 @@ class Verdict:
         inputs: Settings that differ, and the corpus, in words.
         environment: Versions, threads, processor and variables that differ, in words.
         code: The code that differs, in words.
+        fingerprinted: The steps whose fingerprints were compared, too; None: all. On a GPU not every step has them.
     """
 
     verdict: str
@@ -136,6 +137,7 @@ class Verdict:
     inputs: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
     code: tuple[str, ...] = ()
+    fingerprinted: int | None = None
 
     @property
     def exit_code(self) -> int:
@@ -146,6 +148,8 @@ class Verdict:
     def explanation(self) -> list[str]:
         """Lines for a person."""
         lines = [f"{self.verdict}: {self.steps:,} steps compared"]
+        if self.fingerprinted is not None and self.fingerprinted < self.steps:
+            lines[0] += f", {self.fingerprinted:,} of them with fingerprints"
         lines += [f"input: {line}" for line in self.inputs]  # all that follows may come of these
         if self.parting is not None:
             lines += [f"first difference: {self.parting.place}", *_shown(self.parting.also)]
