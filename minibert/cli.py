@@ -20,6 +20,7 @@ from minibert.checked import closest
 from minibert.errors import ArtifactError, MinibertError
 from minibert.perf.arguments import add_perf
 from minibert.quiet import quiet_tensorflow
+from minibert.settings import settings_named
 
 INTERRUPTED_EXIT_CODE = 130
 BROKEN_PIPE_EXIT_CODE = 141
@@ -91,10 +92,14 @@ class _Parser(argparse.ArgumentParser):
         return known, others
 
     def _nearest_options(self, words: Sequence[str]) -> str:
-        """For each option among words that are not known, the known one that is most like it."""
-        options = [word.partition("=")[0] for word in words if word.startswith("--")]
-        close = [(word, closest(word, self._option_string_actions)) for word in options]
-        return "".join(f"; the nearest to {word} is {found}" for word, found in close if found is not None)
+        """For each option among words that are not known, the settings of that name, or the known one most like it."""
+        found = []
+        for word in [word.partition("=")[0] for word in words if word.startswith("--")]:
+            if meant := settings_named(word.removeprefix("--")) if "--set" in self._option_string_actions else []:
+                found.append(f"; it may be a setting: {' or '.join(f'--set {key}=VALUE' for key in meant)}")
+            elif near := closest(word, self._option_string_actions):
+                found.append(f"; the nearest to {word} is {near}")
+        return "".join(found)
 
     def _match_arguments_partial(self, actions: Any, arg_strings_pattern: str) -> list[int]:
         """As in newer Pythons: where an option follows, a list of words that may be empty is not taken for empty."""

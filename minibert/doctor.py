@@ -7,6 +7,7 @@ machine that breaks it. `diagnose` describes this one, with TensorFlow imported.
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -191,7 +192,7 @@ def _import_failures(*names: str) -> Iterator[Finding]:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
-            if error.name != name:  # absence itself is the packages' rule
+            if error.name not in (name, os.environ.get("KERAS_BACKEND")):  # absence, and the backend, have their rules
                 yield _error(f"import {name} fails: {error}", f"pip install --force-reinstall {name}")
         except Exception as error:  # noqa: BLE001 - a broken library raises what it likes; the doctor must still answer
             summary = " ".join(f"{type(error).__name__}: {error}".split())

@@ -262,6 +262,12 @@ def valid_settings() -> dict[str, Any]:
     return found
 
 
+def settings_named(name: str) -> list[str]:
+    """The settings ``stage.field`` whose field has this name, dashes read as underscores."""
+    field = name.replace("-", "_")
+    return [key for key in valid_settings() if field and key.partition(".")[2] == field]
+
+
 def replace_setting(settings: RunSettings, assignment: str) -> RunSettings:
     """Applies one ``stage.field=value``; the value is read by the field's type.
 
@@ -274,8 +280,12 @@ def replace_setting(settings: RunSettings, assignment: str) -> RunSettings:
     if not separator:
         raise SettingsError(f"--set: stage.field=value is required, but {assignment!r} came")
     key, valid = key.strip(), valid_settings()
+    if key == "preset":
+        raise SettingsError(f"--set: a setting is required, but 'preset' names where all of them start: {text!r} came")
     if key not in valid:
-        raise SettingsError(f"--set: {key!r} is not a setting; {nearest(key, list(valid))}")
+        meant = settings_named(key)
+        there = f"there is {' and '.join(meant)}" if meant else nearest(key, list(valid))
+        raise SettingsError(f"--set: {key!r} is not a setting; {there}")
     value = parse(key, valid[key], text.strip())
     stage, _, name = key.rpartition(".")
     if not stage:

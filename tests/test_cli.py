@@ -440,6 +440,11 @@ def test_a_terminal_that_cannot_show_a_character_shows_its_number() -> None:
             ["perf", "gate", "--bas", "x"],
             "perf gate: error: unrecognized arguments: --bas x; the nearest to --bas is --base\n",
         ),
+        (
+            ["run", "tiny", "--learning-rate=1"],
+            "; it may be a setting: --set pretrain.learning_rate=VALUE or --set finetune.learning_rate=VALUE\n",
+        ),
+        (["verify", "d", "--epochs", "2"], "unrecognized arguments: --epochs 2; the nearest to --epochs is --repeat\n"),
         (["run", "tiny", "--xyzzy"], "unrecognized arguments: --xyzzy\n"),
         (["run", "tiny", "--set"], "argument --set: expected one argument"),
         (["run", "tiny", "--set", "seed=1", "imdb"], "unrecognized arguments: imdb"),

@@ -85,6 +85,12 @@ def test_a_table_without_jokes_is_refused(tmp_path):
         open_corpus(CorpusSettings(name="jokes"), seed=0, data=path)
 
 
+def test_a_table_separated_by_semicolons_is_named_as_one(tmp_path):
+    (tmp_path / "t.csv").write_text("text;label\nHa;good\n")
+    with pytest.raises(CorpusError, match=r"there are 'text;label'; it seems to be separated by semicolons, where"):
+        open_corpus(CorpusSettings(name="jokes"), seed=0, data=tmp_path / "t.csv")
+
+
 def test_an_unreachable_hub_is_a_download_error():
     """Tests are offline: this is the real loader."""
     with pytest.raises(DownloadError, match=f"{HUB_NAME}: cannot be fetched from the hub .* give a local copy"):

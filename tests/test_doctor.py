@@ -209,3 +209,17 @@ def test_the_command_diagnoses_this_machine_and_keeps_tensorflow_quiet(tmp_path:
     assert {"type", "name"} == diagnosis["environment"]["devices"][0].keys()
     assert diagnosis["environment"]["threads"] == {"intra_op": 0, "inter_op": 0}
     assert "minibert can run here." in doctor.describe_diagnosis(diagnosis)
+
+
+@pytest.mark.parametrize(("backend", "found"), [("jax_that_is_not_there", 0), ("tensorflow", 1)])
+def test_a_backend_that_is_not_installed_is_no_fault_of_keras(
+    backend: str, found: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said of KERAS_BACKEND helps; to install Keras again does not."""
+
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'jax_that_is_not_there'", name="jax_that_is_not_there")
+
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    monkeypatch.setattr(doctor.importlib, "import_module", missing)
+    assert len(list(doctor._import_failures("keras"))) == found

@@ -399,6 +399,7 @@ def test_every_setting_that_differs_is_named(assignment: str, small_run: Path, t
     (line,) = verdict.inputs
     assert line.startswith(f"setting {name} was ")
     assert line.lower().replace("'", "").endswith(f"is {value}")
+    assert verdict.explanation[0].startswith("not comparable: their inputs differ; ")
 
 
 def with_settings(run: Path, to: Path, assignment: str) -> Path:
@@ -497,7 +498,10 @@ def test_a_damaged_file_is_named(
 def test_a_run_that_is_not_complete_is_named(small_run: Path, tmp_path: Path) -> None:
     copy = copy_of(small_run, tmp_path)
     write_record(copy, read_record(copy) | {"status": "running"})
-    with pytest.raises(ArtifactError, match="field 'status': a complete run is required, but it is 'running'"):
+    with pytest.raises(
+        ArtifactError,
+        match=r"field 'status': a complete run is required, .* 'running', or was stopped: minibert run .* --resume",
+    ):
         verify(copy)
 
 

@@ -97,8 +97,10 @@ def _column(table: TableFile, wanted: str, candidates: tuple[str, ...], what: st
     found = next((column for column in candidates if column in table.columns), None)
     if found is None and what == "text":
         required = ", ".join(candidates)
+        semicolons = "; it seems to be separated by semicolons, where commas are required"
         raise CorpusError(f"{table.path}: a text column {required}, or the one that corpus.text_column names, is "
-                          f"required, but there are {there}")  # fmt: skip
+                          f"required, but there are {there}"
+                          f"{semicolons if len(table.columns) == 1 and ';' in table.columns[0] else ''}")  # fmt: skip
     return found
 
 

@@ -23,8 +23,8 @@ def fingerprints(tensors: list[Any], step: Any) -> Any:
     turns: of a weight, at step s the eighth s mod 8 of its rows; of activations, whose rows are the batch's examples,
     one in 32. A difference in one row of a weight, which stays, is then seen at most seven steps later, where every
     step has fingerprints. One in the activations of one example is seen in its turn or by what is computed from it, and
-    if it changes nothing that is computed, not at all. Hashing every row at every step took 3 % of the masked-LM step at notebook 1's shape, and as
-    much of a frozen classifier's at notebook 2's.
+    if it changes nothing that is computed, not at all. Hashing every row at every step took 3 % of the masked-LM step
+    at notebook 1's shape, and as much of a frozen classifier's at notebook 2's.
 
     Args:
         tensors: Float32 or bfloat16, at least one axis each.

@@ -6,7 +6,8 @@ every stage's end the SHA-256 of weights and optimizer; the raw-text model's fig
 vocabulary and the token ids that were made of the corpus. A large tensor is fingerprinted by turns (see
 `minibert.training.tensor_fingerprints`), so what differs in one row of a weight alone is named up to seven steps late,
 but not behind an epoch's end that finds other weights, and the verdict says so; what differs in the activations of one
-example alone may be named by what is computed from it. On a GPU one step in `minibert.fingerprints.GPU_INTERVAL` has fingerprints; the losses and batches of all are compared.
+example alone may be named by what is computed from it. On a GPU one step in `minibert.fingerprints.GPU_INTERVAL` has
+fingerprints; the losses and batches of all are compared.
 """
 
 from __future__ import annotations
@@ -201,7 +202,8 @@ def complete_record(directory: Path) -> Record:
     record = read_record(directory)
     if record["status"] != "complete":
         raise ArtifactError(
-            f"{directory / NAME}: field 'status': a complete run is required, but it is {record['status']!r}"
+            f"{directory / NAME}: field 'status': a complete run is required, but it is {record['status']!r}, or was "
+            f"stopped: minibert run {record['settings']['preset']} --out {directory} --resume goes on with it"
         )
     require_recorded_files(directory, record)
     return record

@@ -147,7 +147,8 @@ class Verdict:
     @property
     def explanation(self) -> list[str]:
         """Lines for a person."""
-        lines = [f"{self.verdict}: {self.steps:,} steps compared"]
+        differ = " their inputs differ;" if self.inputs else ""
+        lines = [f"{self.verdict}:{differ} {self.steps:,} steps compared"]
         if self.fingerprinted is not None and self.fingerprinted < self.steps:
             lines[0] += f", {self.fingerprinted:,} of them with fingerprints"
         lines += [f"input: {line}" for line in self.inputs]  # all that follows may come of these
