@@ -235,7 +235,9 @@ class _FinishedRun:
         """Loads one of the run's models, without running code from the file; switches TensorFloat-32 off."""
         path, recorded = self._directory / name, self._record["artifacts"].get(name)
         if recorded is None or not path.is_file():
-            raise ArtifactError(f"{path}: a finished run is required, but this model is not there")
+            settings, stopped = self._record["settings"], self._record["status"] != "complete"
+            hint = f": minibert run {settings['preset']} --out {self._directory} --resume goes on" if stopped else ""
+            raise ArtifactError(f"{path}: a finished run is required, but this model is not there{hint}")
         if sha256_of_file(path) != recorded["sha256"]:
             raise ArtifactError(f"{path}: field 'sha256' of the record does not fit: the file was cut or changed")
         forbid_tensor_float_32()

@@ -113,8 +113,18 @@ def test_every_kind_of_run_gives_a_whole_page_and_a_summary(record: dict[str, An
         for key in ("x", "y", "x1", "x2", "y1", "y2", "cx", "cy"):
             assert math.isfinite(float(attributes.get(key) or 0)), attributes
     lines = summarize(record, Path("runs/a b"), Path("runs/a b/report.html"))
-    assert "minibert fill-mask 'runs/a b'" in lines
+    epochs = record["stages"].get("pretrain", {}).get("epochs") or [{}]
+    assert ("minibert fill-mask 'runs/a b'" in lines) is bool(epochs[-1].get("predictions"))
     assert "minibert verify 'runs/a b'" in lines
+
+
+def test_of_an_untrained_model_no_sentence_is_proposed() -> None:
+    record = made_up_record()
+    record["stages"]["pretrain"]["epochs"] = []
+    lines = summarize(record, Path("runs/a"), Path("runs/a/report.html"))
+    assert "minibert classify runs/a 'a text of your own'" in lines
+    assert "fill-mask" not in lines
+    assert "[mask]" not in lines
 
 
 def test_the_page_needs_no_network_and_no_script() -> None:
@@ -485,10 +495,8 @@ def test_the_summary_shows_what_was_changed_some_by_value_and_the_others_by_numb
 def test_what_to_classify_next_is_the_runs_own_sentence_completed() -> None:
     record = made_up_record()
     assert "classify x 'I have watched this movie and it was awesome'" in summarize(record, Path("x"), Path("x/r.html"))
-    for epoch in record["stages"]["pretrain"]["epochs"]:
-        epoch["predictions"] = []
-    record["settings"]["pretrain"]["sample_sentence"] = "It's [mask]"
-    assert "classify x 'It'\"'\"'s [mask]'" in summarize(record, Path("x"), Path("x/r.html"))
+    record["stages"]["pretrain"]["epochs"][-1]["predictions"][0]["sentence"] = "It's good"
+    assert "classify x 'It'\"'\"'s good'" in summarize(record, Path("x"), Path("x/r.html"))
 
 
 def test_the_summary_names_the_files_and_the_folder_of_traces_once() -> None:

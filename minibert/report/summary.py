@@ -123,9 +123,13 @@ def _places(record: dict[str, Any], directory: Path, page: Path) -> Iterator[str
 def _next_commands(record: dict[str, Any], directory: Path) -> Iterator[str]:
     place = shlex.quote(str(directory))
     sentence = record["settings"]["pretrain"]["sample_sentence"]
-    completed = ((epochs_of(record, "pretrain") or [{}])[-1].get("predictions") or [{}])[0].get("sentence", sentence)
+    predictions = (epochs_of(record, "pretrain") or [{}])[-1].get("predictions")
     yield "  Try next:"
-    yield f"    minibert fill-mask {place} {shlex.quote(sentence)}"
+    if predictions:
+        yield f"    minibert fill-mask {place} {shlex.quote(sentence)}"
     if stage_of(record, "end_to_end"):
-        yield f"    minibert classify {place} {shlex.quote(completed)}"
+        text = (
+            predictions[0]["sentence"] if predictions else "a text of your own"
+        )  # of an untrained model, no word fits
+        yield f"    minibert classify {place} {shlex.quote(text)}"
     yield f"    minibert verify {place}"
