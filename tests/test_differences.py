@@ -259,6 +259,13 @@ def test_weights_that_were_the_same_at_an_epochs_end_parted_after_it(
     assert found.seen_late(BY_TURNS, BY_TURNS, together=[0, *equal]).parting.steps_before == before
 
 
+@pytest.mark.parametrize("header", [HEADER, BY_TURNS])
+def test_of_a_stage_without_steps_weights_may_differ_at_its_end(header: TraceHeader) -> None:
+    """They are those of the stage before."""
+    found = Difference(Parting("frozen", 0, "final weights"))
+    assert found.seen_late(header, header).parting == found.parting
+
+
 def test_weights_that_differ_at_an_epochs_end_parted_after_the_one_before() -> None:
     found = Difference(Parting("frozen", 8, "epoch 2: weights"))
     assert found.seen_late(BY_TURNS, BY_TURNS, together=[0, 4]).parting.steps_before == 4

@@ -128,8 +128,6 @@ def _next_commands(record: dict[str, Any], directory: Path) -> Iterator[str]:
     if predictions:
         yield f"    minibert fill-mask {place} {shlex.quote(sentence)}"
     if stage_of(record, "end_to_end"):
-        text = (
-            predictions[0]["sentence"] if predictions else "a text of your own"
-        )  # of an untrained model, no word fits
-        yield f"    minibert classify {place} {shlex.quote(text)}"
+        completed = predictions[0]["sentence"] if predictions else "a text of your own"
+        yield f"    minibert classify {place} {shlex.quote(completed)}"
     yield f"    minibert verify {place}"

@@ -67,7 +67,8 @@ class Difference:
         since_fingerprints = (step - 1) % interval  # those of an earlier step
         late = since_fingerprints + interval * (TURNS - 1 if one.by_turns or two.by_turns else 0)
         is_figure = self.is_of_state  # of the weights after so many steps, which were not the same
-        since_together = step - max(done for done in together if done < step or (done == step and not is_figure))
+        ends = [done for done in together if done < step or (done == step and not is_figure)]
+        since_together = step - max(ends, default=0)  # of a stage without steps there is none
         return replace(self, parting=replace(self.parting, steps_before=min(late, since_together)))
 
 
