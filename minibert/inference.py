@@ -27,7 +27,7 @@ from minibert.errors import ArtifactError, CorpusError, SettingsError
 from minibert.model.backend import forbid_tensor_float_32, require_tensorflow
 from minibert.progress import Progress
 from minibert.quiet import quiet_compiler
-from minibert.record import NAME, read_record, record_settings
+from minibert.record import NAME, read_record, record_settings, resuming_command
 from minibert.scoring import Score, score
 from minibert.settings import CorpusSettings, RunSettings
 from minibert.text import Vocabulary, encode, sample_ids
@@ -235,8 +235,8 @@ class _FinishedRun:
         """Loads one of the run's models, without running code from the file; switches TensorFloat-32 off."""
         path, recorded = self._directory / name, self._record["artifacts"].get(name)
         if recorded is None or not path.is_file():
-            settings, stopped = self._record["settings"], self._record["status"] != "complete"
-            hint = f": minibert run {settings['preset']} --out {self._directory} --resume goes on" if stopped else ""
+            stopped = self._record["status"] != "complete"
+            hint = f": {resuming_command(self._record, self._directory)} goes on" if stopped else ""
             raise ArtifactError(f"{path}: a finished run is required, but this model is not there{hint}")
         if sha256_of_file(path) != recorded["sha256"]:
             raise ArtifactError(f"{path}: field 'sha256' of the record does not fit: the file was cut or changed")

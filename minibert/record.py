@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,11 @@ def earlier_record(directory: Path, *, resume: bool) -> dict[str, Any] | None:
         hint = "; --resume goes on with the run in it, --out names another" if (directory / NAME).exists() else ""
         raise ArtifactError(f"{directory}: a new or empty folder is required for a run, but this one exists{hint}")
     return None
+
+
+def resuming_command(record: dict[str, Any], directory: Path) -> str:
+    """What goes on with a run that was stopped, as it is typed."""
+    return f"minibert run {shlex.quote(record['settings']['preset'])} --out {shlex.quote(str(directory))} --resume"
 
 
 def record_settings(record: dict[str, Any], path: Path) -> RunSettings:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pytest
+
 from minibert.corpora.embedded import embedded_reviews
 from minibert.settings import (
     CorpusSettings,
@@ -39,6 +41,15 @@ def small_settings(*assignments: str, checkpoint_steps: int = 3) -> RunSettings:
     for assignment in assignments:
         settings = replace_setting(settings, assignment)
     return settings
+
+
+def fingerprint_seldom(monkeypatch: pytest.MonkeyPatch, interval: int) -> RunSettings:
+    """From now on steps are as on a GPU, with fingerprints at one in so many; settings that ask for it."""
+    from minibert.training import step
+
+    monkeypatch.setattr(step, "_is_on_a_gpu", lambda: True)
+    monkeypatch.setattr(step, "GPU_INTERVAL", interval)
+    return small_settings("record.fingerprinted_steps=by_device")
 
 
 def write_texts(path: Path, *, labelled: bool = False) -> Path:

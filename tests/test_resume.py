@@ -30,12 +30,11 @@ from minibert.progress import Progress
 from minibert.record import read_record, record_settings, write_record
 from minibert.settings import RunSettings, replace_setting
 from minibert.streams import stream
-from minibert.training import step as training_step
 from minibert.training.checkpoint import FOLDER
 from minibert.training.step import TrainingStep
 from minibert.verify import verify
 from tests import faults
-from tests.runs import STEPS, small_settings, write_texts
+from tests.runs import STEPS, fingerprint_seldom, small_settings, write_texts
 
 slow = pytest.mark.slow
 CHECKPOINT_STEPS, EPOCH_STEPS = 3, 5
@@ -255,9 +254,7 @@ def test_a_run_with_fingerprints_at_some_steps_goes_on_with_them(
     unlabelled_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU: stopped between two such steps, and gone on with as it began, whatever is asked for."""
-    monkeypatch.setattr(training_step, "_is_on_a_gpu", lambda: True)
-    monkeypatch.setattr(training_step, "GPU_INTERVAL", 5)
-    texts, seldom = unlabelled_run.parent / "texts.csv", small_settings("record.fingerprinted_steps=by_device")
+    texts, seldom = unlabelled_run.parent / "texts.csv", fingerprint_seldom(monkeypatch, 5)
     pipeline.run(seldom, directory=tmp_path / "whole", data=texts)
     with monkeypatch.context() as stopped:
         stop_before(stopped, 7)

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,12 @@ from minibert.errors import ArtifactError, CorpusError, DivergenceError, Repeata
 from minibert.fingerprints import encode_trace, read_trace
 from minibert.record import read_record, record_settings, write_record
 from minibert.settings import replace_setting
-from minibert.training import step as training_step
 from minibert.training.step import TrainingStep
 from minibert.verify import repeat, verify
 from minibert.verify.verdict import ACCURACY_TOLERANCE, TOLERANCE, Parting, Verdict
 from tests import faults
 from tests.faults import Fault, before_step, in_batch
-from tests.runs import STEPS, small_settings, write_texts
+from tests.runs import STEPS, fingerprint_seldom, small_settings, write_texts
 
 ALL_STEPS = sum(STEPS.values())
 
@@ -164,10 +164,8 @@ def test_where_one_step_in_three_has_fingerprints_losses_are_compared_at_every_s
     unlabelled_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU, where it is one step in 37: it computes the same, and says since when a fault may be there."""
-    monkeypatch.setattr(training_step, "_is_on_a_gpu", lambda: True)
-    monkeypatch.setattr(training_step, "GPU_INTERVAL", 3)
     run, texts = tmp_path / "run", unlabelled_run.parent / "texts.csv"
-    pipeline.run(small_settings("record.fingerprinted_steps=by_device"), directory=run, data=texts)
+    pipeline.run(fingerprint_seldom(monkeypatch, 3), directory=run, data=texts)
     assert read_trace(run / "trace" / "pretrain.trace").header.interval == 3
     for verdict in (verify(run), verify(run, against=unlabelled_run), verify(unlabelled_run, against=run)):
         assert verdict.explanation == ["exact: 16 steps compared, 6 of them with fingerprints"]
@@ -253,10 +251,8 @@ def test_one_row_of_a_large_tensor_is_named_later_where_one_step_in_three_has_fi
     run_of_many_words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its eighth has its turn at steps 7, 15, 23, ... of which the first with fingerprints is 15."""
-    monkeypatch.setattr(training_step, "_is_on_a_gpu", lambda: True)
-    monkeypatch.setattr(training_step, "GPU_INTERVAL", 3)
     settings = replace_setting(record_settings(read_record(run_of_many_words), run_of_many_words), "pretrain.epochs=2")
-    settings = replace_setting(settings, "record.fingerprinted_steps=by_device")
+    settings = replace(settings, record=fingerprint_seldom(monkeypatch, 3).record)
     pipeline.run(settings, directory=tmp_path / "run", data=run_of_many_words.parent / "texts.csv")
     before_step("pretrain", 11, faults.in_row("word_embedding/embeddings", ROW))(monkeypatch)
     verdict = verify(tmp_path / "run")  # after 8 steps, the first epoch's end, all weights were the same

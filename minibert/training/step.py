@@ -117,7 +117,7 @@ class TrainingStep:
                 variables and the optimizer are as they were.
         """
         metrics, fingerprint = self.begin(step, batch)
-        if self._is_between(step):
+        if self._between_at(step) is not None:
             fingerprint = tf.zeros([len(self.fingerprint_names)], tf.int32)
         values = {name: value.numpy() for name, value in metrics.items()}
         return StepResult(
@@ -140,8 +140,8 @@ class TrainingStep:
             RepeatabilityError: As in a call.
         """
         self.trace(batch)
-        if self._between is not None and self._is_between(step):
-            return self._between.begin(step, batch)
+        if (between := self._between_at(step)) is not None:
+            return between.begin(step, batch)
         call = self._function if self._has_run else self._first_call
         result: tuple[dict[str, Any], Any] = call(tf.constant(step, tf.int64), _tensors(batch))
         self._has_run = True
@@ -170,9 +170,9 @@ class TrainingStep:
         names = (tuple(self.fingerprint_names), tuple(self.fingerprints_by_turns))
         return TraceHeader(self._stage, tuple(drawn_arrays(batch)), *names, self.fingerprint_interval)
 
-    def _is_between(self, step: int) -> bool:
-        """Whether a step has no fingerprints though others have."""
-        return self._between is not None and step % self.fingerprint_interval != 0
+    def _between_at(self, step: int) -> TrainingStep | None:
+        """The step without fingerprints, where this one has none though others have."""
+        return self._between if step % self.fingerprint_interval != 0 else None
 
     def _first_call(self, *arguments: Any) -> Any:
         """Executes the step; a step that is refused for what TensorFlow executed is undone."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from minibert.errors import ArtifactError
 from minibert.fingerprints import Trace, read_trace, trace_name
-from minibert.record import NAME, read_record
+from minibert.record import NAME, read_record, resuming_command
 from minibert.resuming import (
     changed_code,
     changed_environment,
@@ -203,7 +203,7 @@ def complete_record(directory: Path) -> Record:
     if record["status"] != "complete":
         raise ArtifactError(
             f"{directory / NAME}: field 'status': a complete run is required, but it is {record['status']!r}, or was "
-            f"stopped: minibert run {record['settings']['preset']} --out {directory} --resume goes on with it"
+            f"stopped: {resuming_command(record, directory)} goes on with it"
         )
     require_recorded_files(directory, record)
     return record

@@ -2,7 +2,7 @@
 
 | verdict          | means                                                                     | exit code |
 |------------------|---------------------------------------------------------------------------|-----------|
-| `exact`          | the same bits wherever they were compared, and in every stage's weights   | 0         |
+| `exact`          | the same bits wherever compared, in each stage's weights and optimizer    | 0         |
 | `numeric`        | other bits in another environment: losses, accuracies within tolerances   | 10        |
 | `different`      | other bits in the same environment, or more than another one may change   | 11        |
 | `not comparable` | other settings or another corpus: and which                               | 12        |
