@@ -13,7 +13,8 @@ machine that should be quiet; and of the fingerprints and the trace alone, for e
 process and on the same variables. The rounds are shared among several fresh processes, since one differs from
 another. The figure is the mean over processes of the pseudo-median over a process' rounds, with its 95 % interval over
 processes, as `minibert perf gate` has it. The interval judges: a cost is within its limit if its upper end is, beyond
-it if its lower end is, and not shown otherwise.
+it if its lower end is, and not shown otherwise. The last line has all three kinds of step as often as the notebook's
+training has them.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -53,6 +55,9 @@ LIMITS = {"all": 0.05, "fingerprints and trace": 0.02}
 COSTS = (("masked_lm", "all"), *((kind, "fingerprints and trace") for kind in STEPS))
 """The kind of step, and what of it is measured."""
 WITHIN, BEYOND, NOT_SHOWN = "within", "beyond", "not shown"
+TRAINING_EXAMPLES = {1: {"masked_lm": 50_000, "frozen": 25_000, "unfrozen": 25_000},
+                     2: {"masked_lm": 50_000, "frozen": 40_000, "unfrozen": 40_000}}  # fmt: skip
+"""What the notebooks train each stage on: the masked language model sees the test split too."""
 
 
 # The same bits
@@ -262,15 +267,70 @@ def cost_line(shape: int, kind: str, what: str, processes: Sequence[np.ndarray])
         what: One of `LIMITS`.
         processes: Of each process the seconds of the exact step and the plain one, from `interleaved`.
     """
-    cost, low, high = cost_interval([process_cost(seconds) for seconds in processes])
-    judged = WITHIN if high <= LIMITS[what] else BEYOND if low > LIMITS[what] else NOT_SHOWN
+    found = Cost.of(processes)
     plain, exact = (1000.0 * float(np.median(np.concatenate(processes)[:, column])) for column in (1, 0))
     count = sum(len(seconds) // 2 for seconds in processes)
-    interval = f"{low:+.2%} to {high:+.2%}" if math.isfinite(low) else "not known"
-    return (
-        f"| {shape} | {kind} | {what} | {plain:.1f} | {exact:.1f} | {cost:+.2%} | {interval} "
-        f"| {LIMITS[what]:.0%}: {judged} | {count} in {len(processes)} |"
-    ), judged
+    cells = f"{plain:.1f} | {exact:.1f} | {found.cells(LIMITS[what])} | {count} in {len(processes)}"
+    return f"| {shape} | {kind} | {what} | {cells} |", found.judged(LIMITS[what])
+
+
+def training_line(shape: int, kinds: Mapping[str, Sequence[np.ndarray]]) -> tuple[str, str]:
+    """Such a line of fingerprints and trace in a whole training, each kind of step as often as the notebook has it.
+
+    Its interval takes the kinds' errors as independent.
+
+    Args:
+        shape: 1 or 2.
+        kinds: For each of `STEPS` what `cost_line` takes.
+    """
+    plain = {
+        kind: training_steps(shape, kind) * float(np.median(np.concatenate(processes)[:, 1]))
+        for kind, processes in kinds.items()
+    }
+    whole = sum(plain.values())
+    costs = {kind: Cost.of(processes) for kind, processes in kinds.items()}
+    share = sum(plain[kind] * cost.share for kind, cost in costs.items()) / whole
+    below = math.hypot(*(plain[kind] * (cost.share - cost.low) for kind, cost in costs.items())) / whole
+    above = math.hypot(*(plain[kind] * (cost.high - cost.share) for kind, cost in costs.items())) / whole
+    found, limit = Cost(share, share - below, share + above), LIMITS["fingerprints and trace"]
+    steps = sum(training_steps(shape, kind) for kind in kinds)
+    cells = f"{whole / 60:.1f} min | {whole * (1 + share) / 60:.1f} min | {found.cells(limit)} | {steps} steps"
+    return f"| {shape} | whole training | fingerprints and trace | {cells} |", found.judged(limit)
+
+
+def training_steps(shape: int, kind: str) -> int:
+    """Steps of a kind in the notebook's training."""
+    settings = shape_settings(PRESETS[shape])
+    epochs = {
+        "masked_lm": settings.pretrain.epochs,
+        "frozen": settings.finetune.frozen_epochs,
+        "unfrozen": settings.finetune.unfrozen_epochs,
+    }
+    batch_size = settings.pretrain.batch_size if kind == "masked_lm" else settings.finetune.batch_size
+    return epochs[kind] * math.ceil(TRAINING_EXAMPLES[shape][kind] / batch_size)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What exactness costs, as a share of the plain step, with the ends of its 95 % interval."""
+
+    share: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, processes: Sequence[np.ndarray]) -> Cost:
+        """From each process' seconds of the exact step and the plain one, from `interleaved`."""
+        return cls(*cost_interval([process_cost(seconds) for seconds in processes]))
+
+    def judged(self, limit: float) -> str:
+        """Whether it is within the limit, beyond it, or neither is shown."""
+        return WITHIN if self.high <= limit else BEYOND if self.low > limit else NOT_SHOWN
+
+    def cells(self, limit: float) -> str:
+        """Its cells of a Markdown table: the share, the interval, and what the limit says."""
+        interval = f"{self.low:+.2%} to {self.high:+.2%}" if math.isfinite(self.low) else "not known"
+        return f"{self.share:+.2%} | {interval} | {limit:.0%}: {self.judged(limit)}"
 
 
 def process_cost(seconds: np.ndarray) -> float:
@@ -300,7 +360,7 @@ def cost_table(
         device: Where the steps run.
     """
     each = [len(part) for part in np.array_split(np.arange(max(rounds, processes)), processes)]
-    found = []
+    found, kinds = [], {}
     for kind, what in costs:
         seconds = []
         for number, count in enumerate(each, start=1):
@@ -310,6 +370,10 @@ def cost_table(
             share = math.expm1(process_cost(seconds[-1]))
             print(f"notebook {shape}, {kind}, {what}: process {number} of {processes}: {share:+.2%}", file=sys.stderr)
         found.append(cost_line(shape, kind, what, seconds))
+        if what == "fingerprints and trace":
+            kinds[kind] = seconds
+    if kinds.keys() == set(STEPS):
+        found.append(training_line(shape, kinds))
     return [line for line, _ in found], all(judged == WITHIN for _, judged in found)
 
 

@@ -68,6 +68,30 @@ def test_the_interval_has_the_cost_as_often_as_it_says() -> None:
     assert 10 <= outside <= 42
 
 
+def test_a_whole_training_has_each_kind_of_step_as_often_as_the_notebook() -> None:
+    steps = [[exactness.training_steps(shape, kind) for kind in exactness.STEPS] for shape in (1, 2)]
+    assert steps == [[{"masked_lm": 7815}.get(kind, 3910) for kind in exactness.STEPS],
+                     [{"masked_lm": 7815}.get(kind, 6250) for kind in exactness.STEPS]]  # fmt: skip
+
+
+def test_the_cost_of_a_whole_training_is_weighted_by_the_time_of_its_steps() -> None:
+    costs = {"masked_lm": [1.0, 1.01, 1.02], "frozen": [1.04] * 3, "unfrozen": [1.02, 1.03, 1.04]}
+    plain = {"masked_lm": 0.1, "frozen": 0.02, "unfrozen": 0.05}
+    kinds = {kind: [rounds(cost) * plain[kind] / 0.1 for cost in costs[kind]] for kind in costs}
+    weights = np.array([7815 * 0.1, 6250 * 0.02, 6250 * 0.05])
+    shares, lows, highs = np.array([exactness.cost_interval(np.log(costs[kind]).tolist()) for kind in costs]).T
+    share = float(weights @ shares / weights.sum())
+    below, above = (np.sqrt(np.sum((weights * (ends - shares)) ** 2)) / weights.sum() for ends in (lows, highs))
+    line, judged = exactness.training_line(2, kinds)
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:2] == ["2", "whole training"]
+    assert cells[3] == f"{weights.sum() / 60:.1f} min"
+    assert cells[5:7] == [f"{share:+.2%}", f"{share - below:+.2%} to {share + above:+.2%}"]
+    assert judged == ("within" if share + above <= 0.02 else "not shown")
+    one_process = {kind: found[:1] for kind, found in kinds.items()}
+    assert exactness.training_line(2, one_process)[1] == "not shown"
+
+
 def test_rounds_are_shared_among_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
 
@@ -145,10 +169,11 @@ def test_every_kind_of_step_must_be_shown_to_be_within(
         return f"{kind}: {what}", other if kind == "frozen" else "within"
 
     monkeypatch.setattr(exactness, "cost_line", line)
+    monkeypatch.setattr(exactness, "training_line", lambda shape, kinds: ("whole", "within" if is_good else other))
     monkeypatch.setattr(exactness, "_whole_seconds", lambda *given: rounds(1.0))
     monkeypatch.setattr(exactness, "_in_fresh_process", lambda *given: rounds(1.0))
     lines, good = exactness.cost_table(1, 1, 1)
-    assert (len(lines), good) == (4, is_good)
+    assert (len(lines), lines[-1], good) == (5, "whole", is_good)
     assert asked == [("masked_lm", "all"), *((kind, WHAT) for kind in exactness.STEPS)]
 
 
