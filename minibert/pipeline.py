@@ -23,7 +23,7 @@ from minibert.end_to_end import build_end_to_end, evaluate_raw_text
 from minibert.errors import ArtifactError
 from minibert.fingerprints import TraceWriter, trace_name
 from minibert.model.backend import require_tensorflow
-from minibert.preparation import Prepared, Record, begin_record, prepare
+from minibert.preparation import Prepared, Record, begin_record, prepare, recorded_data
 from minibert.progress import Progress
 from minibert.record import OTHER_TIMES, earlier_record, metrics_csv, read_record, write_record
 from minibert.resuming import computation_digests, require_recorded_files, require_resumable
@@ -92,7 +92,7 @@ def _go_on(settings: RunSettings, directory: Path, *, data: Path | str | None, p
     if settings.masking.vocabulary_size is None:  # a run takes it from its vocabulary
         asked["settings"]["masking"]["vocabulary_size"] = earlier["settings"]["masking"]["vocabulary_size"]
     require_resumable(earlier, asked)
-    prepared = prepare(settings, data=earlier.get("data") if data is None else data, progress=progress)
+    prepared = prepare(settings, data=recorded_data(earlier) if data is None else data, progress=progress)
     require_resumable(earlier, prepared.record)
     if earlier["status"] == "complete":
         require_recorded_files(directory, earlier)

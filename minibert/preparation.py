@@ -21,7 +21,7 @@ from minibert.checked import is_unicode, require
 from minibert.corpora.corpus import Corpus
 from minibert.corpora.opening import open_corpus
 from minibert.environment import describe_environment
-from minibert.errors import SettingsError
+from minibert.errors import CorpusError, SettingsError
 from minibert.examples import Examples, encode_corpus
 from minibert.progress import Progress
 from minibert.record import FORMAT, NAME, code_digests, record_settings
@@ -101,11 +101,26 @@ def prepare_again(
         directory: Where it is, for error messages.
         data: Its data; None: the path that the record names.
         progress: Shows how far it is.
+
+    Raises:
+        CorpusError: The data are not there, or not a corpus.
     """
     settings = record_settings(record, directory / NAME)
     masking = dataclasses.replace(settings.masking, vocabulary_size=None)
     settings = dataclasses.replace(settings, masking=masking)
-    return prepare(settings, data=record.get("data") if data is None else data, progress=progress)
+    return prepare(settings, data=recorded_data(record) if data is None else data, progress=progress)
+
+
+def recorded_data(record: Record) -> str | None:
+    """The path of a run's own data; None: it had none.
+
+    Raises:
+        CorpusError: They are not there any more.
+    """
+    place: str | None = record.get("data")
+    if place is not None and not Path(place).exists():
+        raise CorpusError(f"{place}: the run's data are required, but they are not there; --data names another place")
+    return place
 
 
 def begin_record(settings: RunSettings) -> Record:

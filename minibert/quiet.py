@@ -82,7 +82,7 @@ def _quiet_python_logs() -> None:
 
 @contextmanager
 def _stderr_turned_away() -> Iterator[None]:
-    """Sends file descriptor 2 to a temporary file; an exception brings what was written back."""
+    """Sends file descriptor 2 to a temporary file; an exception brings what was written back, but Ctrl-C does not."""
     try:
         kept = os.dup(2)
     except OSError:  # no stderr: nothing to keep quiet
@@ -92,7 +92,7 @@ def _stderr_turned_away() -> Iterator[None]:
         os.dup2(away.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             away.seek(0)
             os.write(kept, away.read())
             raise

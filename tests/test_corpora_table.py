@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from minibert.corpora import Corpus, open_corpus
 from minibert.errors import CorpusError
+from minibert.progress import Progress
 from minibert.settings import CorpusSettings
 
 TEXTS = [
@@ -183,6 +184,14 @@ def test_label_values_are_sorted_and_named_as_they_stand(values, suffix, names, 
 
 def test_class_names_of_the_settings_win(tmp_path):
     assert opened(write(tmp_path / "t.csv", ROWS), class_names=("bad", "good")).class_names == ("bad", "good")
+
+
+def test_which_value_has_which_name_is_shown(tmp_path):
+    path, shown = write(tmp_path / "t.csv", ROWS), io.StringIO()
+    for names in ((), ("neg", "pos"), ("bad", "good")):  # nothing to show but for the last
+        open_corpus(CorpusSettings(class_names=names), seed=0, data=path, progress=Progress(stream=shown))
+    assert "column 'label': neg is called bad, pos is called good" in shown.getvalue()
+    assert shown.getvalue().count("is called") == 2
 
 
 @pytest.mark.parametrize("for_evaluation", [False, True])
@@ -363,10 +372,11 @@ REFUSED = {
                     "row 2: column 'label': Unicode text or a 64-bit number is required"),
     "surrogate": ("t.jsonl", b'{"text":"a","label":0}\n{"text":"\\ud800","label":1}\n', {},
                   "row 2: column 'text': Unicode text or a 64-bit number is required"),
-    "not UTF-8": ("t.csv", b"text,label\ncaf\xe9,0\n", {}, "UTF-8 is required, but invalid continuation byte came"),
-    "not UTF-8 header": ("t.csv", b"t\xffxt,label\na,0\n", {}, "UTF-8 is required, but invalid start byte came"),
-    "not UTF-8 JSON": ("t.jsonl", b'{"text":"caf\xe9","label":0}\n', {},
-                       "UTF-8 is required, but invalid continuation byte came"),
+    "not UTF-8": ("t.csv", b"text,label\ntea,1\ncaf\xe9,0\n", {}, "line 3: UTF-8 is required"),
+    "not UTF-8 header": ("t.csv", b"t\xffxt,label\na,0\n", {}, "line 1: UTF-8 is required"),
+    "not UTF-8, compressed": ("t.tsv.gz", gzip.compress(b"text\tlabel\na\t0\n\xff\t1\n"), {},
+                              "line 3: UTF-8 is required"),
+    "not UTF-8 JSON": ("t.jsonl", b'{"text":"caf\xe9","label":0}\n', {}, "line 1: UTF-8 is required"),
     "UTF-16": ("t.csv", GOOD.decode().encode("utf-16"), {}, "UTF-8 is required, but UTF-16 came"),
     "short row": ("t.csv", GOOD + b"e\n", {},
                   "row 5 (line 6): 2 fields are required, as in the header, but 1 came"),
@@ -405,8 +415,8 @@ REFUSED = {
                               "a train split with rows is required, but all rows are test"),
     "one class in train": ("t.csv", b"text,label,split\na,0,train\nb,1,test\n", {},
                            "two classes are required in the train split, but one came"),
-    "suffix": ("t.xlsx", b"x", {}, ".json, .parquet, .tar.gz or a folder is required, but .xlsx came"),
-    "no suffix": ("reviews", b"x", {}, ".json, .parquet, .tar.gz or a folder is required, but no suffix came"),
+    "suffix": ("t.xlsx", b"x", {}, "also as .gz), .tar.gz or a folder is required, but .xlsx came"),
+    "no suffix": ("reviews", b"x", {}, "also as .gz), .tar.gz or a folder is required, but no suffix came"),
     "compressed Parquet": ("t.parquet.gz", b"x", {}, "but .gz came"),
     "no Parquet": ("t.parquet", b"not parquet at all", {}, "cannot be read: Parquet magic bytes not found"),
     "no gzip": ("t.csv.gz", b"text,label\na,0\n", {}, "the compressed file is truncated or damaged"),
@@ -450,9 +460,9 @@ def test_time_stamps_are_no_labels(tmp_path):
 
 
 def test_invalid_bytes_in_parquet_are_found(tmp_path):
-    bad = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe"))
-    pq.write_table(pa.table({"text": bad, "label": [0]}), tmp_path / "t.parquet")
-    with pytest.raises(CorpusError, match="column 'text': UTF-8 is required, but in rows 1 to 1"):
+    bad = pa.StringArray.from_buffers(2, pa.py_buffer(np.array([0, 2, 4], np.int32)), pa.py_buffer(b"ab\xff\xfe"))
+    pq.write_table(pa.table({"text": bad, "label": [0, 1]}), tmp_path / "t.parquet")
+    with pytest.raises(CorpusError, match="row 2: column 'text': UTF-8 is required"):
         opened(tmp_path / "t.parquet")
 
 

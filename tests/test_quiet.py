@@ -15,7 +15,8 @@ from minibert.quiet import quiet_compiler
 
 
 def test_what_a_failing_import_wrote_is_shown_and_a_good_one_is_silent(tmp_path: Path) -> None:
-    for body, code, shown in (("", 0, ""), ("raise RuntimeError('broken')", 1, "from C++")):
+    for body, code, shown in (("", 0, ""), ("raise RuntimeError('broken')", 1, "from C++"),
+                              ("raise KeyboardInterrupt", -2, "Traceback")):  # fmt: skip
         (tmp_path / "tensorflow.py").write_text(f"import os\nos.write(2, b'from C++')\n{body}\n")
         program = (
             "from minibert.quiet import quiet_tensorflow; quiet_tensorflow(); quiet_tensorflow(); import tensorflow"

@@ -376,6 +376,14 @@ def test_data_that_changed_are_not_comparable(unlabelled_run: Path, tmp_path: Pa
     assert verdict.inputs[0].startswith("the corpus' digest was")
 
 
+def test_data_that_were_moved_are_asked_for(unlabelled_run: Path, tmp_path: Path) -> None:
+    directory = edited(
+        unlabelled_run, tmp_path / "run", record=lambda found: found.update(data=str(tmp_path / "gone.csv"))
+    )
+    with pytest.raises(CorpusError, match=r"gone\.csv: the run's data are required, .*; --data names another place"):
+        verify(directory)
+
+
 @pytest.mark.slow
 def test_the_same_data_elsewhere_are_exact(unlabelled_run: Path, tmp_path: Path) -> None:
     assert verify(unlabelled_run, data=write_texts(tmp_path / "moved.csv")).verdict == "exact"

@@ -36,7 +36,7 @@ def open_corpus(
             ``amazon`` a saved folder that has Amazon Polarity's columns is selected as notebook 2 does,
             with ``jokes`` a table's labels are not looked at.
         for_evaluation: Only the test split is wanted; a table that names no splits is all test.
-        progress: Has ``start(description, total)``; None: silent.
+        progress: Has ``start(description, total)`` and ``note(line)``; None: silent.
 
     Raises:
         SettingsError: The corpus is ``table``, and there are no data.

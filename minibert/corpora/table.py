@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 
 from minibert.corpora.corpus import SPLITS, Corpus, make_corpus
 from minibert.corpora.selection import PLACE, keep_examples, place_rows, require_trainable, split_reader
-from minibert.corpora.table_files import TableFile, unique_columns
+from minibert.corpora.table_files import TableFile, is_utf_8, unique_columns
 from minibert.errors import CorpusError
 from minibert.settings import CorpusSettings
 
@@ -58,7 +58,7 @@ def read_table(
         labelled: False: a label column is looked at only if the settings name one.
         blanks: Whether empty, blank and null texts are kept, as empty ones, or refused.
         for_evaluation: Without splits of its own the table is all test, and no train split is required.
-        progress: Has ``start(description, total)``; None: silent.
+        progress: Has ``start(description, total)`` and ``note(line)``; None: silent.
 
     Raises:
         CorpusError: The table is not what a corpus must be; the message names the row or column.
@@ -72,7 +72,7 @@ def read_table(
     split_column = _split_column(table, settings, text_column, label_column)
     scan = _Scan(table, text_column, label_column, split_column, blanks=blanks)
     scan.run(progress)
-    class_names, labels = (None, None) if label_column is None else scan.classes(settings)
+    class_names, labels = (None, None) if label_column is None else scan.classes(settings, progress)
     source, places = str(table.path), scan.places()
     if places is None and labels is not None and not for_evaluation:
         where = f"{source}: column {label_column!r}"
@@ -159,8 +159,10 @@ class _Scan:
             yield self._plain_text(batch.column(self._text), start)
             start += len(batch)
 
-    def classes(self, settings: CorpusSettings) -> tuple[tuple[str, str], np.ndarray]:
+    def classes(self, settings: CorpusSettings, progress: Any) -> tuple[tuple[str, str], np.ndarray]:
         """The classes' names and every row's label, 0 or 1, by the order of the two values.
+
+        Which value has which name is shown, where the settings have given other names.
 
         The names of the settings go by that order too, but never against what the values are called: with the names
         positive and negative, a value ``negative`` is the smaller one and stays negative.
@@ -176,6 +178,9 @@ class _Scan:
         names = settings.class_names or own
         if own[0] == names[1] or own[1] == names[0]:
             names = names[::-1]
+        if progress and list(names) != own:
+            named = ", ".join(f"{value} is called {name}" for value, name in zip(own, names, strict=True))
+            progress.note(f"column {self._label!r}: {named}")
         return (names[0], names[1]), new_codes[np.concatenate(self._labels)]
 
     def places(self) -> np.ndarray | None:
@@ -194,8 +199,9 @@ class _Scan:
         try:
             texts.validate(full=True)
         except pa.ArrowInvalid:
-            raise CorpusError(f"{self._table.path}: column {self._text!r}: UTF-8 is required, but in rows "
-                              f"{start + 1} to {start + len(column)} something else came") from None  # fmt: skip
+            values = texts.cast(pa.binary()).to_pylist()
+            row = next(row for row, value in enumerate(values, start + 1) if value is not None and not is_utf_8(value))
+            raise CorpusError(f"{self._table.path}: row {row}: column {self._text!r}: UTF-8 is required") from None
         if self._blanks:
             return texts.fill_null("")
         self._refuse(pc.is_null(texts), self._text, "text is required, but null came", start)

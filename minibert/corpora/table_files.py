@@ -87,7 +87,7 @@ def table_suffix(path: Path) -> str:
     plain = name.removesuffix(".gz")
     suffix = Path(plain).suffix
     if suffix not in (COMPRESSIBLE if plain != name else SUFFIXES):
-        required = ", ".join(SUFFIXES)
+        required = f"{', '.join(SUFFIXES)} (all but .parquet also as .gz)"
         raise CorpusError(f"{path}: {required}, .tar.gz or a folder is required, but {path.suffix or 'no suffix'} came")
     return suffix
 
@@ -113,8 +113,8 @@ class _OneFile(TableFile):
             raise CorpusError(f"{self.path}: the file must not change while it is used, but it has changed")
         try:
             yield
-        except UnicodeDecodeError as error:
-            raise CorpusError(f"{self.path}: UTF-8 is required, but {error.reason} came") from None
+        except UnicodeDecodeError:
+            raise CorpusError(f"{self.path}: line {self._first_bad_line()}: UTF-8 is required") from None
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise CorpusError(f"{self.path}: the compressed file is truncated or damaged ({error})") from None
         except pa.ArrowException as error:
@@ -127,8 +127,16 @@ class _OneFile(TableFile):
             start = file.read(4)
         if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise CorpusError(f"{self.path}: UTF-8 is required, but UTF-16 came")
-        opener: Any = gzip.open if self.path.name.lower().endswith(".gz") else open
-        return opener(self.path, "rt", encoding="utf-8-sig", newline="")
+        return self._opener(self.path, "rt", encoding="utf-8-sig", newline="")
+
+    @property
+    def _opener(self) -> Any:
+        return gzip.open if self.path.name.lower().endswith(".gz") else open
+
+    def _first_bad_line(self) -> int:
+        """The first line, counted from 1, that is not UTF-8: a text that is read by blocks does not say which."""
+        with self._opener(self.path, "rb") as file:
+            return next(number for number, line in enumerate(file, 1) if not is_utf_8(line))
 
 
 class DelimitedFile(_OneFile):
@@ -253,6 +261,15 @@ class ParquetFile(_OneFile):
 
         with self._reading(), pq.ParquetFile(self.path) as file:
             yield from file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns), use_threads=False)
+
+
+def is_utf_8(value: bytes) -> bool:
+    """Whether bytes are text in UTF-8."""
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _fits(value: object) -> bool:
