@@ -47,12 +47,13 @@ def speed() -> str | None:
 
 
 def losses() -> str | None:
-    """The run of `benchmarks.precision`."""
-    from benchmarks.precision import RESULT_KEYS, run_table
+    """The runs of `benchmarks.precision`."""
+    from benchmarks.precision import RESULT_KEYS, run_table, seeds_table
 
     results = Results(RESULTS / "precision.json", RESULT_KEYS)
     rows = [row for row in results.rows if row["what"] == "run"]
-    return f"{run_table(rows)}\n\n{_under(results, rows)}" if rows else None
+    tables = f"{run_table(rows)}\n\n{seeds_table(rows)}".strip()
+    return f"{tables}\n\n{_under(results, rows)}" if rows else None
 
 
 def backends() -> str | None:
@@ -117,9 +118,18 @@ def groups() -> str | None:
 
 def profile() -> str | None:
     """The parts of `benchmarks.step_profile`."""
+    return _profile("step_profile.json")
+
+
+def profile_avx512() -> str | None:
+    """The parts of `benchmarks.step_profile` on a processor with AVX-512, where TensorFlow computes with oneDNN."""
+    return _profile("step_profile_avx512.json")
+
+
+def _profile(name: str) -> str | None:
     from benchmarks.step_profile import RESULT_KEYS, markdown, rates_line
 
-    results = Results(RESULTS / "step_profile.json", RESULT_KEYS)
+    results = Results(RESULTS / name, RESULT_KEYS)
     return (
         f"{markdown(results.rows)}\n\n{rates_line(results.rows)} {_under(results, results.rows)}"
         if results.rows
@@ -148,6 +158,7 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "peers_avx512": peers_avx512,
     "groups": groups,
     "profile": profile,
+    "profile_avx512": profile_avx512,
     "memory": memory,
 }
 """Name of a block -> what stands in it; None where nothing is kept."""

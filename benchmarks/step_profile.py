@@ -3,6 +3,7 @@
     python -m benchmarks.step_profile                      both notebooks' shapes, and keeps the table
     python -m benchmarks.step_profile --quick              tiny's shape in some seconds, kept nowhere
     python -m benchmarks.step_profile --redraw             prints the table from what is kept
+    python -m benchmarks.step_profile --keep FILE          keeps it there: of another kind of machine
 
 The parts are functions of their own in one process, which run in turns with the whole step; each is made
 of the step's own code on arrays of the step's shapes:
@@ -18,7 +19,7 @@ multiplies large matrices at the same time, and the memory traffic of its larges
 head these are the logits, 7 times: written by the product, read for the maximum, read and written as exponentials, read
 for their sum and by two products. Of Adam they are 7 times the weights: weight, two moments and gradient are read, and
 the first three written. What stays in the caches between two of these is not told apart.
-``results/step_profile.json`` keeps the figures.
+``results/step_profile.json`` keeps the figures, unless another file is named.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -220,7 +222,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| shape | part | time | of the step | its products | its memory traffic |", "|---|---|---|---|---|---|"]
     for row in rows:
         whole = next(each["seconds"] for each in rows if each["shape"] == row["shape"] and each["part"] == WHOLE)
-        floors = (row["floor_seconds"], row.get("traffic_seconds"))
+        floors = (row["floor_seconds"], row["traffic_seconds"])
         cells = [f"{1e3 * floor:.0f} ms" if floor else "-" for floor in floors]
         share = row["seconds"] / whole
         shown = (row["shape"], row["part"], f"{1e3 * row['seconds']:.0f} ms", f"{share:.0%}", *cells)
@@ -229,13 +231,20 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def rates_line(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The machine's rates that the floors were taken from, as a sentence."""
+    """Each shape's rates that the floors were taken from, and all its parts' floors together, as sentences."""
     return " ".join(
         f"{row['shape']}: {row['flops_per_second'] / 1e9:.0f} GFLOP/s in large products, "
-        f"{row['bytes_per_second'] / 1e9:.0f} GB/s in copies."
+        f"{row['bytes_per_second'] / 1e9:.0f} GB/s in copies; all floors together are "
+        f"{1e3 * floor_seconds([each for each in rows if each['shape'] == row['shape']]):.0f} of "
+        f"{1e3 * row['seconds']:.0f} ms."
         for row in rows
         if row["part"] == WHOLE
     )
+
+
+def floor_seconds(rows: Sequence[Mapping[str, Any]]) -> float:
+    """What the parts of one shape's step take at least: their products and their memory traffic, one after another."""
+    return sum(row["floor_seconds"] + row["traffic_seconds"] for row in rows if row["part"] != WHOLE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -245,13 +254,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="tiny's shape in a few rounds; nothing is kept")
     parser.add_argument("--redraw", action="store_true", help="measure nothing; print what is kept")
+    parser.add_argument("--keep", metavar="FILE", type=Path, help="keep the figures there, and print those that are")
     options = parser.parse_args(arguments)
     as_a_run()
     try:
         if options.quick:
             print(markdown([row for shape in QUICK_SHAPES for row in measure(shape, rounds=QUICK_ROUNDS)]))
             return 0
-        results = Results(RESULTS / "step_profile.json", RESULT_KEYS)
+        results = Results(options.keep or RESULTS / "step_profile.json", RESULT_KEYS)
         for shape in () if options.redraw else SHAPES:
             for row in measure(shape, rounds=ROUNDS):
                 results.keep(row, under=conditions())

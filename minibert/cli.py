@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["KERAS_BACKEND"] = "tensorflow"
     quiet_tensorflow()
     keep_freed_memory()
+    interruptions = _counted_interruptions()
     try:
         code = int(options.command(options))
         sys.stdout.flush()  # a reader that has gone is noticed here, not at exit
@@ -62,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_os_error(error), ArtifactError.exit_code)
     except MemoryError as error:
         return _fail(f"more memory is required than there is ({error})", MinibertError.exit_code)
+    except Exception:
+        if not interruptions:
+            raise
+        return _fail(_interruption(options, words), INTERRUPTED_EXIT_CODE, kind="")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -202,7 +208,8 @@ def _add_classify(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
-    parser = _add(subparsers, "evaluate", "measure loss and accuracy on labelled raw texts")
+    parser = _add(subparsers, "evaluate", "measure loss and accuracy on labelled raw texts",
+                  epilog="Of a table that names splits the test rows are taken, of another one all.")  # fmt: skip
     _add_directory(parser)
     parser.add_argument("--data", metavar="PATH", type=_path, required=True, help="an archive, a folder or a table")
     _add_set(parser, "corpus.text_column=body")
@@ -299,6 +306,20 @@ def _fail(message: str, exit_code: int, *, kind: str = "error: ") -> int:
     with contextlib.suppress(BrokenPipeError):
         print(f"minibert: {kind}{line}", file=sys.stderr, flush=True)
     return exit_code
+
+
+def _counted_interruptions() -> list[int]:
+    """A list that has an element for each Ctrl-C from now on: TensorFlow makes another exception of some."""
+    found: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        found.append(number)
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with contextlib.suppress(ValueError):  # not in the main thread, which alone gets signals
+            signal.signal(signal.SIGINT, interrupt)
+    return found
 
 
 def _give_up_stdout() -> None:

@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from minibert.environment import describe_environment, onednn_is_on
+from minibert.environment import describe_environment
 from minibert.errors import DeviceError
+from minibert.onednn import onednn_is_on
 
 NOTEBOOK_1_MEMORY_BYTES = 3_000_000_000
 """What the `imdb` preset may need."""

@@ -36,6 +36,9 @@ from minibert.training.memory import within_memory
 from minibert.training.restoration import VOCABULARY, restore
 from minibert.training.state import set_optimizer, set_weights, state_digest, weight_arrays
 
+_SHOWN_COLUMNS = 6
+"""Of a table, in a message."""
+
 
 def run(
     settings: RunSettings,
@@ -77,7 +80,11 @@ def run(
             return _go_on(settings, directory, data=data, progress=shown)
     prepared = prepare(settings, data=data, progress=shown)
     if data is not None and not prepared.corpus.labelled:  # better now than when it is trained
-        shown.note("no labels are read (corpus.label_column names their column): no classifier will be trained")
+        unread = ", ".join(map(repr, prepared.corpus.unread_columns[:_SHOWN_COLUMNS]))
+        columns = f"; columns that are not read: {unread}" if unread else ""
+        shown.note(
+            f"no labels are read (corpus.label_column names their column{columns}): no classifier will be trained"
+        )
     _make_folder(directory)
     with locked(directory, wait=False):
         earlier_record(directory, resume=False)  # another run may have begun in it meanwhile

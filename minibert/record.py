@@ -41,8 +41,8 @@ OTHER_TIMES = ("building_seconds", "waiting_seconds", "writing_seconds")
 for the next batch, and showing progress; writing checkpoints, the record and models."""
 _DIGESTS = ("field_digests", "record_digest")
 _COMPUTING = (
-    *("checked.py", "settings.py", "training_settings.py", "streams.py", "mask_word.py", "text.py", "masking.py"),
-    *("batches.py", "corpora/selection.py", "examples.py", "scoring.py"),
+    *("checked.py", "settings.py", "training_settings.py", "streams.py", "mask_word.py", "text.py", "word_counts.py"),
+    *("masking.py", "batches.py", "corpora/selection.py", "examples.py", "scoring.py", "onednn.py"),
     *("preparation.py", "fingerprints.py", "model", "training", "end_to_end.py", "stages.py", "pipeline.py"),
 )
 
@@ -67,6 +67,8 @@ def read_record(directory: Path) -> dict[str, Any]:
         canonical_json(record).encode()  # half a character has no bytes, and so no digest
     except FileNotFoundError:
         raise ArtifactError(f"{path}: a run directory with a run.json is required, but there is none") from None
+    except NotADirectoryError:
+        raise ArtifactError(f"{directory}: a run directory is required, but it is a file") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: JSON is required, but it cannot be read: {error}") from None
     if not isinstance(record, dict):

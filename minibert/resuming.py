@@ -45,8 +45,13 @@ def require_recorded_files(directory: Path, record: dict[str, Any]) -> None:
     digests = {name: recorded["sha256"] for name, recorded in record["artifacts"].items()}
     for name, digest in {"vocabulary.txt": record["corpus"]["vocabulary_sha256"], **digests}.items():
         path = directory / name
-        if not path.is_file() or sha256_of_file(path) != digest:
-            raise ArtifactError(f"{path}: the file of the record is required, but it is missing or was changed")
+        if not path.is_file():
+            raise ArtifactError(f"{path}: the file of the record is required, but it is missing")
+        if sha256_of_file(path) != digest:
+            field = "corpus.vocabulary_sha256" if name == "vocabulary.txt" else f"artifacts.{name}.sha256"
+            raise ArtifactError(
+                f"{path}: the file of the record is required, but it was changed: it does not fit run.json's {field!r}"
+            )
 
 
 def computation_digests(record: dict[str, Any]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from minibert.allocator import keep_freed_memory
-from minibert.errors import ArtifactError
+from minibert.errors import ArtifactError, SettingsError
 from minibert.preparation import Record
 from minibert.progress import Progress
 from minibert.settings import RunSettings
@@ -41,6 +41,8 @@ def run(
     Determinism:
         As `minibert.pipeline.run`.
     """
+    if not isinstance(settings, RunSettings):
+        raise SettingsError(f"settings: RunSettings, as preset('tiny') gives, are required, but {settings!r} came")
     require_place(Path(directory))
 
     keep_freed_memory()

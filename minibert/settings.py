@@ -166,7 +166,8 @@ class CorpusSettings(Checked, stage="corpus"):
     text_column: str = ""
     """A table's text column. Empty: ``review``, ``text``, ``content`` or ``Joke``, the one that is there."""
     label_column: str = ""
-    """A table's label column. Empty: ``sentiment`` or ``label`` if there; none: unlabelled."""
+    """A table's label column. Empty: ``sentiment`` or ``label``, the one that is there; where neither is, the table is
+    unlabelled."""
     split_column: str = "split"
     """A table's column of splits, ``train`` or ``test`` in every row. The default one need not be there, one that is
     named must be. Empty: none is looked at."""

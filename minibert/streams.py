@@ -15,6 +15,21 @@ Word ``w`` of row ``r`` is output ``w mod 4`` of Philox4x64-10 with key (k0, k1)
 (w div 4 + 1, r, 0, 0), least significant first. Names are hashed, never added up, so seed 1 epoch 0
 has nothing to do with seed 0 epoch 1.
 
+| purpose             | identity behind the seed | row     | word          | what it becomes              |
+|---------------------|--------------------------|---------|---------------|------------------------------|
+| ``masking``         | epoch; 0 if static       | example | position      | `minibert.masking`           |
+| ``order``           | stage, epoch             | 0       | example       | `permutation`                |
+| ``weights``         | the variable's path      | 0       | element       | `uniform_float32`            |
+| ``dropout``         | stage, layer             | below   | element       | `minibert.model.dropout`     |
+| ``split``           |                          | 0       | row of table  | `minibert.corpora.selection` |
+| ``validation``      |                          | 0       | train example | `minibert.corpora.selection` |
+| ``examples``        | split                    | 0       | row of split  | `minibert.corpora.selection` |
+| ``embedded corpus`` | split; a seed of its own | review  | choice        | `minibert.corpora.embedded`  |
+
+Dropout draws on the device, where words have 32 bits: half h of the words of step s is the (h mod 2)-th 16-bit half,
+the lower first, of output ``h div 2 mod 4`` of Philox4x32-10 at the counter with the low 64 bits ``h div 2 div 4`` and
+the high 64 bits s, and its key is k0 of the stream. Element e of a layer's output, in row-major order, has half e.
+
 Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. NumPy's compatibility
 policy fixes the raw words of `numpy.random.Philox`, but not what `Generator` makes of them, so
 nothing here uses a `Generator`.

@@ -11,7 +11,6 @@ as Keras sorts them), the last id is ``[mask]``.
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
@@ -26,6 +25,7 @@ from minibert.checked import is_unicode, require
 from minibert.errors import ArtifactError, CorpusError, SettingsError
 from minibert.mask_word import MASK, require_one_mask, sentence_names
 from minibert.settings import TextSettings
+from minibert.word_counts import WordCounts
 
 PADDING, UNKNOWN = "", "[UNK]"
 PADDING_ID, UNKNOWN_ID = 0, 1
@@ -150,16 +150,15 @@ def learn_vocabulary(batches: Iterable[pa.Array], settings: TextSettings, *, sou
     Raises:
         CorpusError: There is no word at all, or one ends in a NUL character, which Keras cuts off.
     """
-    counts: collections.Counter[str] = collections.Counter()
-    for texts in batches:
-        words, _ = split_words(texts, settings)
-        for entry in pc.value_counts(words).to_pylist():
-            counts[entry["values"]] += entry["counts"]
-    for special in (UNKNOWN, MASK):
-        counts.pop(special, None)
-    if not counts:
+    specials = (UNKNOWN, MASK)
+    with WordCounts() as counts:
+        for texts in batches:
+            words, _ = split_words(texts, settings)
+            counts.add({entry["values"]: entry["counts"] for entry in pc.value_counts(words).to_pylist()})
+        ranked = counts.most_common(settings.vocabulary_size + len(specials))
+    ranked = [item for item in ranked if item[0] not in specials]
+    if not ranked:
         raise CorpusError(f"{source}: texts with at least one word are required, but none came")
-    ranked = sorted(counts.items(), key=lambda item: (item[1], item[0]), reverse=True)
     kept = [word for word, _ in ranked[: settings.vocabulary_size - _FIRST_WORD_ID - 1]]
     for word in kept:
         if word.endswith("\0"):

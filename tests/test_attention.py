@@ -225,7 +225,7 @@ def softmaxes(variables: dict[str, str]) -> dict[str, object]:
 SOFTMAXES = """
 import json
 import tensorflow as tf
-from minibert.environment import onednn_is_on
+from minibert.onednn import onednn_is_on
 from minibert.model.attention import attend
 part = tf.ones([1, 2, 4, 3])
 graph = tf.function(lambda: attend(part, part, part, scale=1.0)).get_concrete_function().graph

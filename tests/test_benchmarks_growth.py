@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from minibert.errors import ArtifactError
+from minibert.perf.statistics import estimate
 from minibert.settings import replace_setting
 
 ROOT = Path(__file__).parents[1]
@@ -205,7 +206,7 @@ def test_a_corpus_point_measures_every_part():
 
 
 def test_precisions_stand_beside_each_other():
-    run = {"what": "run", "steps": 30, "seconds": 1.0}
+    run = {"what": "run", "steps": 30, "seconds": 1.0, "seed": 0}
     rows = [
         {**run, "stage": "pretrain", "precision": "float32", "losses": [7.0, 5.0]},
         {**run, "stage": "pretrain", "precision": "bfloat16", "losses": [7.0, 5.1]},
@@ -218,7 +219,34 @@ def test_precisions_stand_beside_each_other():
     assert len(list(tree.iter("{http://www.w3.org/2000/svg}polyline"))) == 3 + 2  # and two in the legend
 
 
+def test_what_precisions_differ_by_is_averaged_over_seeds_of_both():
+    ends = {"float32": [0.80, 0.78, 0.82, 0.99], "bfloat16": [0.79, 0.78, 0.80]}  # one seed has no partner yet
+    rows = [
+        {
+            "stage": "unfrozen",
+            "precision": name,
+            "seed": seed,
+            "losses": [9.0, 1.1 - accuracy],
+            "val_accuracy": accuracy,
+        }
+        for name, accuracies in ends.items()
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    rows += [
+        {"stage": "pretrain", "precision": name, "seed": seed, "losses": [5.0 + (name == "bfloat16") * 0.05]}
+        for name in ends
+        for seed in range(2)
+    ]
+    pretrain, unfrozen = precision.seeds_table(rows).splitlines()[2:]
+    assert pretrain == "| masked LM | 2 | **+1.00 %** (+1.00 to +1.00) | – | – | – |"
+    points = estimate([-0.01, 0.0, -0.02], confidence=0.95)
+    assert unfrozen.endswith(f"| 0.8000 | 0.7900 | **-1.00** ({100 * points.low:+.2f} to {100 * points.high:+.2f}) |")
+    assert precision.seeds_table([row for row in rows if row["seed"] == 0]) == ""
+    assert precision.main(["--seeds", "0", "--only", "run"]) == 2
+
+
 def test_runs_in_both_precisions_differ_in_it_alone():
+    assert precision.run_settings("float32", seed=3).seed == 3
     wide, narrow = (precision.run_settings(name) for name in precision.PRECISIONS)
     assert (wide.model.precision, narrow.model.precision) == ("float32", "mixed_bfloat16")
     assert replace_setting(narrow, "model.precision=float32") == wide

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1]))
-step_profile, workloads = (importlib.import_module(f"benchmarks.{name}") for name in ("step_profile", "workloads"))
+step_profile, stored, workloads = (
+    importlib.import_module(f"benchmarks.{name}") for name in ("step_profile", "stored", "workloads")
+)
 
 
 def row(part: str, seconds: float, floor: float, traffic: float) -> dict[str, Any]:
@@ -28,7 +30,18 @@ def test_the_table_has_a_part_s_share_of_the_whole_step_and_its_floors() -> None
         "| imdb | head | 120 ms | 60% | 80 ms | 40 ms |",
         "| imdb | rest | 10 ms | 5% | - | - |",
     ]
-    assert step_profile.rates_line(ROWS) == "imdb: 200 GFLOP/s in large products, 10 GB/s in copies."
+    assert step_profile.rates_line(ROWS) == (
+        "imdb: 200 GFLOP/s in large products, 10 GB/s in copies; all floors together are 120 of 200 ms."
+    )
+
+
+def test_a_table_is_kept_where_one_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "kept.json"
+    results = stored.Results(kept, step_profile.RESULT_KEYS)
+    for part in ROWS:
+        results.keep(part, under=stored.conditions())
+    assert step_profile.main(["--redraw", "--keep", str(kept)]) == 0
+    assert step_profile.markdown(ROWS) in capsys.readouterr().out
 
 
 @pytest.mark.slow

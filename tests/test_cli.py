@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import doctest
 import errno
 import inspect
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import typing
@@ -362,6 +364,27 @@ def test_an_interrupted_run_says_how_to_go_on(
     place("pipeline", run=write_and_stop)
     assert main(["run", "tiny", "--out", str(out), *given]) == 130
     assert capsys.readouterr().err == f"minibert: interrupted; resume with: minibert run tiny --out '{out}' --resume\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a signal to oneself ends the process there")
+def test_an_interruption_that_a_library_made_another_error_of_is_one(
+    place: PlaceModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def swallow(*_: Any, **__: Any) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise SystemError("bad argument to internal function")
+
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        place("pipeline", run=swallow)
+        assert main(["run", "tiny", "--out", str(tmp_path / "none")]) == 130
+        assert capsys.readouterr().err == "minibert: interrupted\n"
+    finally:
+        signal.signal(signal.SIGINT, kept)
+    place("pipeline", run=raising(SystemError("a real one")))
+    with pytest.raises(SystemError, match="a real one"):
+        main(["run", "tiny", "--out", str(tmp_path / "none")])
 
 
 def test_a_run_that_has_written_nothing_is_just_interrupted(

@@ -21,7 +21,7 @@ from minibert.verify.verdict import Parting, Tolerances
 
 HEADER = TraceHeader("frozen", ("labels",), ("activation a", "gradient a", "weight a"))
 BY_TURNS = dataclasses.replace(HEADER, by_turns=("weight a",))
-TOLERANCES = Tolerances(early=1e-3, late=0.1, accuracy=0.02, horizon=30, later_horizon=15)
+TOLERANCES = Tolerances(first=1e-5, early=1e-3, late=0.1, accuracy=0.02, first_horizon=5, horizon=30, later_horizon=15)
 BEFORE = 10
 """Steps of the stage before: of this one, the first five are held step by step."""
 
@@ -76,6 +76,15 @@ def test_a_row_of_the_first_stage_compared_alone_is_held_as_long_as_in_the_whole
     (difference,), _ = trace_differences(one, two, tolerances=TOLERANCES, steps_before=0, first_step=first_step)
     assert difference.parting.step == first_step
     assert bool(difference.unexplained) == is_held
+
+
+@pytest.mark.parametrize(("step", "before", "is_held"), [(4, 0, True), (5, 0, False), (4, 3, False)])
+def test_the_very_first_losses_are_held_closer_in_the_first_stage(step: int, before: int, is_held: bool) -> None:
+    other = trace(loss={step: 2.0 + 2e-4})
+    (difference,), deviations = trace_differences(trace(), other, tolerances=TOLERANCES, steps_before=before)
+    assert bool(difference.unexplained) == is_held
+    assert deviations.first == (deviations.early if is_held else Deviation())
+    assert deviations.early.value == pytest.approx(1e-4, rel=1e-2)
 
 
 @pytest.mark.parametrize("step", [2, 7])
@@ -176,7 +185,7 @@ def test_what_is_fingerprinted_by_turns_may_have_parted_before(step: int, before
             {"weights_sha256": "b", "val_loss": 2.0},
             Parting("frozen", 4, "epoch 1: weights", ("epoch 1: val_loss",), steps_before=4),
         ),
-        ({"optimizer_sha256": "c"}, Parting("frozen", 8, "final optimizer", steps_before=7)),
+        ({"optimizer_sha256": "c"}, Parting("frozen", 8, "final optimizer", steps_before=8)),
     ],
 )
 def test_beside_equal_weights_an_epochs_figures_part_where_they_are_seen(
@@ -191,6 +200,26 @@ def test_beside_equal_weights_an_epochs_figures_part_where_they_are_seen(
     place.update(changed)
     found, _ = _stage_differences([rows, rows], records, tolerances=TOLERANCES, steps_before=BEFORE)
     assert [difference.parting for difference in found] == [parting]
+
+
+@pytest.mark.parametrize(
+    ("stage", "tensor", "together", "before"),
+    [
+        ("frozen", "epoch 2: weights", (0, 15), 15),
+        ("frozen", "activation b", (0, 15), 15),  # of a layer whose weights no row has
+        ("frozen", "activation a", (0, 15), 7),
+        ("frozen", "weight a", (0, 15), 7),
+        ("unfrozen", "epoch 2: weights", (0, 15), 7),
+        ("unfrozen", "activation b", (0, 15), 7),
+        ("unfrozen", "final optimizer", (0,), 30),  # it has a digest at the stage's end alone
+    ],
+)
+def test_what_no_row_has_a_fingerprint_of_may_have_parted_since_its_last_equal_digest(
+    stage: str, tensor: str, together: tuple[int, ...], before: int
+) -> None:
+    """The frozen encoder's weights have a digest at each epoch's end, and an optimizer one at the stage's."""
+    found = Difference(Parting(stage, 30, tensor)).seen_late(BY_TURNS, BY_TURNS, together=together)
+    assert found.parting == Parting(stage, 30, tensor, steps_before=before)
 
 
 def test_a_batch_is_seen_at_once() -> None:

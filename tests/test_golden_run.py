@@ -148,6 +148,9 @@ def test_another_platforms_run_is_added_and_stays_as_long_as_the_code_computes_t
     assert make.with_answer([], known) == [known]
     assert make.with_answer([known], other, add_platform=True) == [known, other]
     assert make.with_answer([known, other], copy.deepcopy(other)) == [known, other]
+    with pytest.raises(SystemExit, match="--add-platform adds it"):  # or all that are known would be lost
+        make.with_answer([known], other)
+    other["stages"]["pretrain"]["losses"][3] *= 1 + 2 * TOLERANCE
     assert make.with_answer([known], other) == [other]
 
 

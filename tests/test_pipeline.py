@@ -354,5 +354,8 @@ def test_that_no_classifier_will_be_trained_is_said_before_anything_is(
     settings = replace_setting(small_settings(), "corpus.label_column=opinion") if is_labelled else small_settings()
     shown = io.StringIO()
     pipeline.run(settings, directory=tmp_path / "run", data=table, progress=Progress(stream=shown))
-    said = "no labels are read (corpus.label_column names their column): no classifier will be trained\n"
+    said = (
+        "no labels are read (corpus.label_column names their column; columns that are not read: 'opinion'): "
+        "no classifier will be trained\n"
+    )
     assert (said in shown.getvalue()) is not is_labelled

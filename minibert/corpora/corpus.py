@@ -48,6 +48,7 @@ class Corpus:
         digest: SHA-256 of content (see `content_digest`): equal digests, equal corpora.
         read: Gives the batches of a split.
         source: Where the texts come from, for errors about them: a path, or a name on the web.
+        unread_columns: Those of a table that are not read.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Corpus:
     digest: str
     read: Callable[[Split], Iterator[TextBatch]]
     source: str
+    unread_columns: tuple[str, ...] = ()
 
     def batches(self, split: Split) -> Iterator[TextBatch]:
         """The examples of one split, in order, in batches of the reader's size."""

@@ -17,6 +17,7 @@ and keeps a byte or two of each; the texts are read from the file again whenever
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from decimal import Decimal
@@ -84,7 +85,9 @@ def read_table(
         require_trainable(source, places, labels)
     elif not (places == PLACE["test"]).any():
         raise CorpusError(f"{source}: a test split with rows is required to evaluate, but all rows are train")
-    return make_corpus(name, class_names, split_reader(scan.texts, labels, places), source=source, progress=progress)
+    found = make_corpus(name, class_names, split_reader(scan.texts, labels, places), source=source, progress=progress)
+    read = (text_column, label_column, split_column)
+    return dataclasses.replace(found, unread_columns=tuple(c for c in table.columns if c not in read))
 
 
 def _column(table: TableFile, wanted: str, candidates: tuple[str, ...], what: str) -> str | None:
@@ -178,9 +181,11 @@ class _Scan:
         names = settings.class_names or own
         if own[0] == names[1] or own[1] == names[0]:
             names = names[::-1]
-        if progress and list(names) != own:
+        if progress and settings.class_names and list(names) != own:
             named = ", ".join(f"{value} is called {name}" for value, name in zip(own, names, strict=True))
             progress.note(f"column {self._label!r}: {named}")
+        elif progress and settings.class_names and tuple(names) != tuple(settings.class_names):
+            progress.note(f"column {self._label!r}: its values keep their names: 0 = {names[0]}, 1 = {names[1]}")
         return (names[0], names[1]), new_codes[np.concatenate(self._labels)]
 
     def places(self) -> np.ndarray | None:

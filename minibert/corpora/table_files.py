@@ -236,7 +236,8 @@ class JsonLinesFile(_OneFile):
                 try:
                     record = json.loads(line)
                 except (ValueError, RecursionError) as error:
-                    raise self._error(row, f"one JSON object a line is required ({error})") from None
+                    reason = getattr(error, "msg", error)  # without a place: it would be the line's, not the file's
+                    raise self._error(row, f"one JSON object a line is required ({reason})") from None
                 if not isinstance(record, dict):
                     raise self._error(row, f"one JSON object a line is required, but {_json_type(type(record))} came")
                 yield record

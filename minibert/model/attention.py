@@ -201,7 +201,7 @@ class SelfAttention(keras.layers.Layer):
         length, hidden = inputs.shape[1], inputs.shape[2]
         rows = ops.reshape(inputs, (-1, hidden))
         if queries is None:
-            projected = matmul_and_bias(rows, self.qkv_kernel, self.qkv_bias)
+            projected = matmul_and_bias(rows, self.qkv_kernel, self.qkv_bias, length=length)
             parts = self._by_group(projected, 3, length)
         else:
             parts = self._project_apart(
@@ -225,7 +225,7 @@ class SelfAttention(keras.layers.Layer):
         query_bias, key_value_bias = split_columns(read(self.qkv_bias), hidden)
         query = matmul_and_bias(queries.hidden, query_kernel, query_bias)
         query = rearrange(query, queries.row_of_query, queries.query_of_row)
-        key_value = matmul_and_bias(rows, key_value_kernel, key_value_bias)
+        key_value = matmul_and_bias(rows, key_value_kernel, key_value_bias, length=length)
         groups = zip(self._by_group(query, 1, most), self._by_group(key_value, 2, length), strict=True)
         return [[*of_query, *of_key_value] for of_query, of_key_value in groups]
 

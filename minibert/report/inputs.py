@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any
 
 from minibert.checked import flat
@@ -21,6 +22,7 @@ def corpus(record: dict[str, Any]) -> Markup | None:
     examples, counts, names = found.get("examples") or {}, found.get("class_counts"), found.get("class_names")
     pairs: list[tuple[Content, Content]] = [
         ("corpus", found.get("name")),
+        ("data", PurePath(record["data"]).name if record.get("data") else None),
         *((f"{split} texts", _texts(n, (counts or {}).get(split), names)) for split, n in examples.items()),
         ("classes", ", ".join(f"{i} = {name}" for i, name in enumerate(names)) if names else "none: unlabelled"),
         ("vocabulary", _known(found.get("vocabulary_size"), figures.count, " ids, special ones included")),

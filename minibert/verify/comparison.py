@@ -53,7 +53,8 @@ def compare_runs(directory: Path, other: Path, *, tolerance: float = TOLERANCE) 
     Raises:
         ArtifactError: A record or a trace is missing, incomplete or damaged.
     """
-    first, second, tolerances = complete_record(directory), complete_record(other), Tolerances.of_first_steps(tolerance)
+    first, second = complete_record(directory), complete_record(other)
+    tolerances = tolerances_for(first, tolerance)
     differences, deviations, steps, fingerprinted = encoding_differences(first, second), Deviations(), 0, 0
     for stage in TRAINING_STAGES:
         if (stage in first["stages"]) != (stage in second["stages"]):
@@ -89,7 +90,8 @@ def compare_begun(directory: Path, begun: Path, *, failure: str | None = None, t
         failure: The error that ended it, which no environment explains; None: what its last step computed.
         tolerance: As of `compare_runs`.
     """
-    first, second, tolerances = complete_record(directory), read_record(begun), Tolerances.of_first_steps(tolerance)
+    first, second = complete_record(directory), read_record(begun)
+    tolerances = tolerances_for(first, tolerance)
     differences, deviations, steps, fingerprinted = encoding_differences(first, second), Deviations(), 0, 0
     for stage in [name for name in TRAINING_STAGES if (begun / trace_name(name)).exists()]:  # at least one
         other = read_trace(begun / trace_name(stage))
@@ -115,6 +117,11 @@ def compare_begun(directory: Path, begun: Path, *, failure: str | None = None, t
     )
 
 
+def tolerances_for(record: Record, tolerance: float) -> Tolerances:
+    """What a run's losses and accuracies are held to elsewhere."""
+    return Tolerances.of_first_steps(tolerance, precision=record["settings"]["model"]["precision"])
+
+
 def verdict_on(
     first: Record,
     second: Record,
@@ -136,6 +143,8 @@ def verdict_on(
         steps=steps,
         parting=parting,
         unexplained=unexplained,
+        first_deviation=deviations.first.value,
+        first_at=deviations.first.at,
         largest_deviation=deviations.early.value,
         largest_at=deviations.early.at,
         late_deviation=deviations.late.value,

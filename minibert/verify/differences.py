@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ _ACCURACIES = ("accuracy", "val_accuracy")
 _OF_TRAINING = ("epoch", "loss", "accuracy", "steps", "count")
 _KINDS = ("batch", "activation", "loss", "gradient", "weight")
 _STATE = ("weights", "optimizer")
+_WITH_HELD_WEIGHTS = "frozen"
+"""The stage whose rows have no fingerprints of all weights: the encoder's are held."""
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -64,12 +66,26 @@ class Difference:
         if self.parting.tensor.startswith("batch "):
             return self
         step, interval = self.parting.step, shared_interval(one, two)
-        since_fingerprints = (step - 1) % interval  # those of an earlier step
-        late = since_fingerprints + interval * (TURNS - 1 if one.by_turns or two.by_turns else 0)
+        late = step
+        if not self._may_be_unseen(one):
+            late = (step - 1) % interval  # since the fingerprints of an earlier step
+            late += interval * (TURNS - 1 if one.by_turns or two.by_turns else 0)
         is_figure = self.is_of_state  # of the weights after so many steps, which were not the same
         ends = [done for done in together if done < step or (done == step and not is_figure)]
         since_together = step - max(ends, default=0)  # of a stage without steps there is none
         return replace(self, parting=replace(self.parting, steps_before=min(late, since_together)))
+
+    def _may_be_unseen(self, header: TraceHeader) -> bool:
+        """Whether it may come of a state that no row has fingerprints of: an optimizer's, or the frozen encoder's."""
+        tensor = self.parting.tensor
+        if tensor.endswith("optimizer"):
+            return True
+        if self.parting.stage != _WITH_HELD_WEIGHTS:
+            return False
+        trained = {name.removeprefix("weight ").partition("/")[0] for name in header.tensors}
+        return self.is_of_state or (
+            tensor.startswith("activation ") and tensor.removeprefix("activation ") not in trained
+        )
 
 
 @dataclass(frozen=True)
@@ -86,16 +102,16 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Deviations:
-    """The largest of the first steps' losses, of the losses after them, and of all accuracies."""
+    """The largest of the very first steps' losses, of the first ones', of those after them, and of all accuracies."""
 
+    first: Deviation = Deviation()
     early: Deviation = Deviation()
     late: Deviation = Deviation()
     accuracy: Deviation = Deviation()
 
     def or_larger(self, other: Deviations) -> Deviations:
         """The larger ones of two."""
-        early, late = self.early.or_larger(other.early), self.late.or_larger(other.late)
-        return Deviations(early, late, self.accuracy.or_larger(other.accuracy))
+        return Deviations(*(getattr(self, f.name).or_larger(getattr(other, f.name)) for f in fields(self)))
 
 
 def shared_interval(one: TraceHeader, two: TraceHeader) -> int:
@@ -132,8 +148,8 @@ def trace_differences(
     same_loss = one.rows["loss"][:count] == two.rows["loss"][:count]
     relative = _relative(one.losses[:count], two.losses[:count], same=same_loss)
     fixed = np.array([name.startswith("batch ") for name in names], dtype=bool)
-    is_early = steps + 1 + steps_before <= tolerances.early_until(steps_before)
-    beyond = np.isinf(relative) | (is_early & (relative > tolerances.early))
+    limits = tolerances.of_steps(steps, steps_before)
+    beyond = np.isinf(relative) | (relative > limits)
     alone = tuple(f"{name}, which is in one run only" for name in _names_of_one(one, two)) if count else ()
     found = []
     unexplainable = np.logical_or(np.any(differs[:, fixed], axis=1), beyond)
@@ -145,10 +161,13 @@ def trace_differences(
     if len(one.rows) != len(two.rows):
         name = f"the number of steps, {len(one.rows)} in one run and {len(two.rows)} in the other"
         found.append(Difference(Parting(stage, count, name), (name,)))
-    if same_loss[is_early].all():
-        return found, Deviations()
-    largest = int(np.argmax(np.where(is_early, relative, 0.0)))
-    return found, Deviations(early=Deviation(float(relative[largest]), f"{stage}, step {largest}: loss"))
+    is_early, is_first = np.isfinite(limits), (steps < tolerances.first_horizon) & (steps_before == 0)
+    found_in = [Deviation()] * 2
+    for place, among in enumerate((is_first, is_early)):
+        if not same_loss[among].all():
+            largest = int(np.argmax(np.where(among, relative, 0.0)))
+            found_in[place] = Deviation(float(relative[largest]), f"{stage}, step {first_step + largest}: loss")
+    return found, Deviations(*found_in)
 
 
 def _is_in_every_row(name: str) -> bool:
@@ -247,7 +266,7 @@ def raw_text_differences(
 
 
 def _named_deviations(found: Deviations, place: str) -> Deviations:
-    figures = (found.early, found.late, found.accuracy)
+    figures = (getattr(found, field.name) for field in fields(found))
     return Deviations(*(Deviation(one.value, one.at and place + one.at) for one in figures))
 
 

@@ -8,8 +8,15 @@ from pathlib import Path
 from minibert.errors import DivergenceError
 from minibert.progress import Progress
 from minibert.resuming import changed_environment, changed_inputs
-from minibert.verify.comparison import compare_begun, compare_runs, complete_record, encoding_differences, verdict_on
-from minibert.verify.verdict import TOLERANCE, Tolerances, Verdict
+from minibert.verify.comparison import (
+    compare_begun,
+    compare_runs,
+    complete_record,
+    encoding_differences,
+    tolerances_for,
+    verdict_on,
+)
+from minibert.verify.verdict import TOLERANCE, Verdict
 from minibert.verify.watch import PartedError, watched
 
 
@@ -46,7 +53,8 @@ def verify(
     directory = Path(directory)
     if against is not None:
         return compare_runs(directory, Path(against), tolerance=tolerance)
-    record, tolerances = complete_record(directory), Tolerances.of_first_steps(tolerance)
+    record = complete_record(directory)
+    tolerances = tolerances_for(record, tolerance)
 
     from minibert import pipeline
     from minibert.preparation import prepare_again

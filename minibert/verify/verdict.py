@@ -20,9 +20,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 EXIT_CODES = {"exact": 0, "numeric": 10, "different": 11, "not comparable": 12}
 TOLERANCE = 1e-3
 """Largest relative deviation of a loss of the first `HORIZON` steps for `numeric`."""
+FIRST_TOLERANCE = 1e-5
+"""Likewise of a step's loss within `FIRST_HORIZON`, in float32: what the golden run's losses are held to. In its 50
+steps every environment was within 4.2e-7, another processor's kernels within 1.4e-7 at the shapes of ``tiny`` and of
+notebook 2; a learning rate 0.1 % greater makes 5e-5."""
 LATE_TOLERANCE = 0.25
 """Largest relative deviation of an epoch's mean loss, a validation's or the raw texts' after them."""
 ACCURACY_TOLERANCE = 0.1
@@ -31,6 +37,8 @@ last epoch's of an earlier, longer ``tiny``, 0.026 (`benchmarks.tolerance`)."""
 HORIZON = 200
 """Steps of a run's first stage in which every step's loss is held to `TOLERANCE`. Training doubles a rounding
 again and again: later on a single step's loss says nothing about where a deviation comes from."""
+FIRST_HORIZON = 50
+"""Steps of a run's first stage in which every step's loss is held to `FIRST_TOLERANCE`."""
 LATER_HORIZON = 100
 """Likewise of the later stages, in steps of the run: they start from weights that already differ, and a classifier's
 loss shows that more. Of ``tiny`` on TensorFlow 2.18, 2.20 and 2.21, with fewer examples: after 50 to 132 steps of
@@ -43,32 +51,48 @@ class Tolerances:
     """What losses and accuracies are held to where the environment differs.
 
     Attributes:
+        first: Of the loss of each of the very first steps; relative.
         early: Of a loss in the first steps, each step's and each figure's; relative.
         late: Of the losses after them, where single steps are not held any more; relative.
         accuracy: Of every accuracy; absolute.
+        first_horizon: The very first steps of a run's first stage.
         horizon: The first steps of a run's first stage.
         later_horizon: Those of the later stages, in steps of the run.
     """
 
+    first: float = FIRST_TOLERANCE
     early: float = TOLERANCE
     late: float = LATE_TOLERANCE
     accuracy: float = ACCURACY_TOLERANCE
+    first_horizon: int = FIRST_HORIZON
     horizon: int = HORIZON
     later_horizon: int = LATER_HORIZON
 
     @classmethod
-    def of_first_steps(cls, early: float) -> Tolerances:
+    def of_first_steps(cls, early: float, *, precision: str = "float32") -> Tolerances:
         """All of them from the first steps' tolerance.
 
+        That of the very first steps is greater and smaller with it; in another precision than float32 it is the same.
         A smaller one than `TOLERANCE` makes the others smaller by the same factor; a greater one leaves them, but
         the later losses are held no closer than the first.
         """
         factor = min(early / TOLERANCE, 1.0)
-        return cls(early, max(early, LATE_TOLERANCE * factor), ACCURACY_TOLERANCE * factor)
+        first = early * FIRST_TOLERANCE / TOLERANCE if precision == "float32" else early
+        return cls(first, early, max(early, LATE_TOLERANCE * factor), ACCURACY_TOLERANCE * factor)
 
     def early_until(self, steps_before: int) -> int:
         """The last step of the run that is held to ``early`` in a stage with so many steps before it."""
         return self.later_horizon if steps_before else self.horizon
+
+    def of_steps(self, steps: np.ndarray, steps_before: int) -> np.ndarray:
+        """What each step's loss is held to, float64; infinite where it is not.
+
+        Args:
+            steps: Of a stage, from 0.
+            steps_before: Of the stages before it.
+        """
+        early = np.where(steps + 1 + steps_before <= self.early_until(steps_before), self.early, np.inf)
+        return early if steps_before else np.where(steps < self.first_horizon, self.first, early)
 
 
 @dataclass(frozen=True)
@@ -109,8 +133,10 @@ class Verdict:
         steps: Steps that were compared.
         parting: Where the runs first differ; None if nowhere.
         unexplained: Where they first differ in what other code and environments may not change; None if nowhere.
-        largest_deviation: Largest relative deviation of a loss in the first steps, up to the tolerances' horizon; 0 if
-            the bits agree, infinite if one is not finite.
+        first_deviation: Largest relative deviation of a step's loss in the very first steps; 0 if the bits agree,
+            infinite if one is not finite.
+        first_at: The loss that it is of.
+        largest_deviation: Likewise of a loss in the first steps, up to the tolerances' horizon.
         largest_at: The loss that it is of.
         late_deviation: Likewise of the losses after them: an epoch's, a validation's, the raw texts'.
         late_at: The loss that it is of.
@@ -127,6 +153,8 @@ class Verdict:
     steps: int
     parting: Parting | None = None
     unexplained: Parting | None = None
+    first_deviation: float = 0.0
+    first_at: str | None = None
     largest_deviation: float = 0.0
     largest_at: str | None = None
     late_deviation: float = 0.0
@@ -165,8 +193,10 @@ class Verdict:
     def _deviations(self, *, is_held: bool) -> Iterator[str]:
         """Lines on how far losses and accuracies deviate."""
         horizons = f"{self.tolerances.horizon} steps ({self.tolerances.later_horizon} behind the first stage)"
+        first = f"relative deviation of a step's loss in the first {self.tolerances.first_horizon} steps"
         early = f"relative deviation of a loss in the first {horizons}"
         for what, value, at, tolerance in (
+            (first, self.first_deviation, self.first_at, self.tolerances.first),
             (early, self.largest_deviation, self.largest_at, self.tolerances.early),
             ("relative deviation of a loss after them", self.late_deviation, self.late_at, self.tolerances.late),
             ("deviation of an accuracy", self.accuracy_deviation, self.accuracy_at, self.tolerances.accuracy),

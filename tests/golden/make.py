@@ -264,17 +264,35 @@ def with_answer(
         add_platform: Puts the answer behind the known ones, if its platform is not among them.
 
     Raises:
-        SystemExit: It cannot be put there: its platform has another answer, or it is of other settings or batches.
+        SystemExit: It cannot be put there: its platform has another answer, or it is of other settings or batches. Or
+            it would take the place of all that are known, though only the platform is another.
     """
     if answer in known:
         return known
+    is_known_platform = any(each["platform"] == answer["platform"] for each in known)
     if not add_platform:
+        if known and not is_known_platform and computes_the_same(known[0], answer):
+            raise SystemExit(
+                "small_run.json: this platform has no recorded run, and its losses are the recorded ones: "
+                "--add-platform adds it; remove the file to begin anew"
+            )
         return [answer]
-    if any(each["platform"] == answer["platform"] for each in known):
+    if is_known_platform:
         raise SystemExit("small_run.json: this platform has a run of other bits: make it without --add-platform")
     if known and drawn(known[0]) != drawn(answer):
         raise SystemExit("small_run.json: the recorded runs have other settings or batches; make them anew first")
     return [*known, answer]
+
+
+def computes_the_same(known: dict[str, Any], answer: dict[str, Any]) -> bool:
+    """Whether a run has the settings, batches and, but for roundings, the losses of a known one."""
+    import numpy as np
+
+    def losses(run: dict[str, Any]) -> list[float]:
+        return [loss for stage in run["stages"].values() for loss in stage["losses"]]
+
+    one, two = losses(known), losses(answer)
+    return drawn(known) == drawn(answer) and len(one) == len(two) and np.allclose(two, one, rtol=1e-5, atol=0.0)
 
 
 def drawn(answer: dict[str, Any]) -> list[str]:
