@@ -108,6 +108,16 @@ def peers_avx512() -> str | None:
     return kept_text(Results(RESULTS / "peers_avx512.json", KEYS)) or None
 
 
+def goals() -> str | None:
+    """What was aimed at, beside the rows of `benchmarks.peers` on both kinds of processor."""
+    from benchmarks.peers_table import KEYS, row_of
+    from benchmarks.peers_table import goals as table
+
+    files = {"without AVX-512": "peers.json", "with AVX-512": "peers_avx512.json"}
+    measured = {name: [row_of(kept) for kept in Results(RESULTS / file, KEYS).rows] for name, file in files.items()}
+    return table(measured) if all(measured.values()) else None
+
+
 def groups() -> str | None:
     """The rows of `benchmarks.groups`."""
     from benchmarks.groups import KEYS, markdown
@@ -156,6 +166,7 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "peers_summary": peers_summary,
     "one_allocator": one_allocator,
     "peers_avx512": peers_avx512,
+    "goals": goals,
     "groups": groups,
     "profile": profile,
     "profile_avx512": profile_avx512,

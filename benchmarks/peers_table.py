@@ -21,6 +21,17 @@ PEER_NAMES = {
 KEYS = ("shape", "step", "peer")
 """What says which row of `benchmarks.stored.Results` is meant."""
 
+GOALS: Mapping[tuple[str, str], Mapping[str, tuple[float, float]]] = {
+    ("masked_lm", "notebook"): {"imdb": (12.0, 10.0), "amazon": (20.0, 16.0)},
+    ("masked_lm", "keras-hub"): {"imdb": (3.0, 2.3), "amazon": (4.0, 3.0)},
+    ("masked_lm", "pytorch"): {"imdb": (4.0, 3.0), "amazon": (4.0, 2.5)},
+    ("frozen", "notebook"): {"imdb": (1.5, 1.2), "amazon": (1.5, 1.2)},
+    ("unfrozen", "notebook"): {"imdb": (1.5, 1.2), "amazon": (1.5, 1.2)},
+}
+"""What was aimed at before anything was measured, and what was to be reached at least, as ratios: by step and peer."""
+MOST_BYTES: Mapping[str, float] = {"imdb": 1.2e9, "amazon": 1.0e9}
+"""Likewise of the memory of a process that trains."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -157,6 +168,28 @@ def summary(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def goals(measured: Mapping[str, Sequence[Row]]) -> str:
+    """What was aimed at, and what came of it: a column for each machine's rows; in bold where the least is reached."""
+    columns = list(measured)
+    lines = [f"| shape | step | beside | goal | at least | {' | '.join(columns)} |", "|---" * (5 + len(columns)) + "|"]
+    by_key = {(name, row.shape, row.step, row.peer): row for name, rows in measured.items() for row in rows}
+    for shape, most in MOST_BYTES.items():
+        for (step, peer), wanted in GOALS.items():
+            goal, least = wanted[shape]
+            found = [by_key.get((name, shape, step, peer)) for name in columns]
+            cells = [_held(row.ratio if row else None, "{:.1f}×", least) for row in found]
+            named = (shape, STEP_NAMES[step], PEER_NAMES[peer], f"{goal:g}×", f"{least:g}×")
+            lines.append(f"| {' | '.join((*named, *cells))} |")
+        sizes = [
+            max((row.peak_bytes or 0 for row in rows if row.shape == shape), default=0) for rows in measured.values()
+        ]
+        cells = [_held(-size if size else None, "{:.2f} GB", -most, shown=size / 1e9) for size in sizes]
+        lines.append(
+            f"| {' | '.join((shape, 'most memory of any', 'itself', '', f'at most {most / 1e9:g} GB', *cells))} |"
+        )
+    return "\n".join(lines)
+
+
 def line(row: Row) -> str:
     """A row of the table."""
     named = (row.shape, STEP_NAMES[row.step], PEER_NAMES.get(row.peer, row.peer))
@@ -188,6 +221,14 @@ def _ratio(row: Row) -> str:
     if row.ratio is None:
         return outcome(row)
     return f"**{row.ratio:.1f}×** ({row.ratio_low:.1f} to {row.ratio_high:.1f})"
+
+
+def _held(value: float | None, form: str, least: float, *, shown: float | None = None) -> str:
+    """A figure, in bold where it is no less than it has to be."""
+    if value is None:
+        return "-"
+    text = form.format(value if shown is None else shown)
+    return f"**{text}**" if value >= least else text
 
 
 def _gigabytes(size: int | None) -> str:

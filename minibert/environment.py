@@ -66,8 +66,9 @@ def describe_environment() -> dict[str, Any]:
     Returns:
         ``python``, ``platform`` (system, release, machine, and the C library, whose functions NumPy and TensorFlow
         call), ``packages`` (name to version or None),
-        ``cpu`` (model, cores that this process may use, instruction sets that numerical libraries
-        dispatch on), ``memory_bytes``, ``threads`` (intra_op, inter_op; 0 is TensorFlow's default),
+        ``cpu`` (model, cores that this process may use, instruction sets that numerical libraries dispatch on, and the
+        caches by whose sizes they cut products into blocks), ``memory_bytes``, ``threads`` (intra_op, inter_op; 0 is
+        TensorFlow's default),
         ``devices`` (type and name of each), ``cuda`` (from `minibert.nvidia.versions` where TensorFlow sees a GPU,
         else None), ``graph_options`` (what ``tf.config.optimizer`` was set to), ``keras``
         (floatx, image_data_format and dtype_policy, from ``keras.json`` or the program) and ``variables`` (name to
@@ -82,7 +83,12 @@ def describe_environment() -> dict[str, Any]:
             "libc": " ".join(platform.libc_ver()).strip() or None,
         },
         "packages": {name: package_version(name) for name in PACKAGES},
-        "cpu": {"model": _cpu_model(), "cores": available_cores(), "instruction_sets": _instruction_sets()},
+        "cpu": {
+            "model": _cpu_model(),
+            "cores": available_cores(),
+            "instruction_sets": _instruction_sets(),
+            "caches": _caches(),
+        },
         "memory_bytes": _memory_bytes(),
         "threads": _threads(),
         "devices": _devices(),
@@ -146,6 +152,21 @@ def _cpu_model() -> str:
 def _instruction_sets() -> list[str]:
     flags = set((_cpuinfo("flags", "Features") or _sysctl("machdep.cpu.features").lower()).split())
     return [name for name in _INSTRUCTION_SETS if name in flags]
+
+
+def _caches() -> list[str]:
+    """The first core's caches as Linux has them, ``1 Data 32K`` for example; elsewhere none is known.
+
+    Eigen and oneDNN add up a product in blocks that fit them: other sizes may give other bits.
+    """
+    found = []
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            parts = [(index / name).read_text(encoding="ascii").strip() for name in ("level", "type", "size")]
+        except (OSError, ValueError):
+            continue
+        found.append(" ".join(parts))
+    return found
 
 
 def _memory_bytes() -> int | None:

@@ -141,6 +141,24 @@ def test_the_summary_has_a_column_for_each_shape_and_says_what_there_is_not():
     ]
 
 
+def test_what_was_aimed_at_stands_beside_what_came_and_what_is_reached_is_bold():
+    one = [
+        made_up_row(),  # 10 times
+        made_up_row(peer="pytorch", peak_bytes=1_210_000_000),
+        peers_table.Row(shape="amazon", step="frozen", peer="notebook", not_run="why"),
+    ]
+    table = peers_table.goals({"here": one, "there": []}).splitlines()
+    assert table[0] == "| shape | step | beside | goal | at least | here | there |"
+    assert "| imdb | masked LM | notebook | 12× | 10× | **10.0×** | - |" in table
+    assert "| imdb | masked LM | PyTorch, gathered | 4× | 3× | **10.0×** | - |" in table
+    assert "| imdb | masked LM | keras-hub | 3× | 2.3× | - | - |" in table
+    assert "| imdb | most memory of any | itself |  | at most 1.2 GB | 1.21 GB | - |" in table
+    assert "| amazon | classifier, frozen | notebook | 1.5× | 1.2× | - | - |" in table
+    assert "| amazon | most memory of any | itself |  | at most 1 GB | - | - |" in table
+    slower = peers_table.goals({"here": [dataclasses.replace(one[0], ratio=9.99)]})
+    assert "| 10× | 10.0× |" in slower
+
+
 def test_threads_that_were_chosen_are_said():
     chosen = {**SIDE, "threads": {"intra_op": 1, "inter_op": 2}}
     row = made_up_row(environment={"ours": chosen, "peer": SIDE})

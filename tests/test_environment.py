@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -37,6 +38,7 @@ def test_the_description_is_json_and_complete() -> None:
     assert found["packages"]["minibert"] == minibert.__version__
     assert found["packages"]["numpy"] == metadata.version("numpy")
     assert found["cpu"]["model"]
+    assert all(re.fullmatch(r"[1-9] \w+ \d+[KM]", cache) for cache in found["cpu"]["caches"])
     assert found["cpu"]["cores"] == available_cores() >= 1
     assert found["memory_bytes"] is None or found["memory_bytes"] > 1_000_000
 
@@ -172,7 +174,21 @@ def test_linux_names_the_processor_and_its_instruction_sets(
     file.write_text(cpuinfo)
     monkeypatch.setattr(module, "Path", lambda path: file if path == "/proc/cpuinfo" else tmp_path / "none")
     cpu = describe_environment()["cpu"]
-    assert (cpu["model"], cpu["instruction_sets"]) == (model, instruction_sets)
+    assert (cpu["model"], cpu["instruction_sets"], cpu["caches"]) == (model, instruction_sets, [])
+
+
+def test_caches_are_described_and_one_that_cannot_be_read_is_left_out(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, parts in enumerate([("1", "Data", "32K"), ("2", "Unified", "1024K"), ("3", "Unified", None)]):
+        folder = tmp_path / f"index{place}"
+        folder.mkdir()
+        for name, value in zip(("level", "type", "size"), parts, strict=True):
+            if value is not None:
+                (folder / name).write_text(f"{value}\n")
+    real = Path
+    monkeypatch.setattr(module, "Path", lambda path: tmp_path if str(path).endswith("/cache") else real(path))
+    assert describe_environment()["cpu"]["caches"] == ["1 Data 32K", "2 Unified 1024K"]
 
 
 def test_macos_is_asked_by_sysctl(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

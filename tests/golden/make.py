@@ -333,12 +333,13 @@ ARITHMETIC = ("TF", "XLA", "OMP", "ONEDNN", "DNNL")
 
 
 def platform_of(environment: dict[str, Any]) -> dict[str, Any]:
-    """What the bits of float32 arithmetic may depend on."""
+    """What the bits of float32 arithmetic may depend on; the caches were not recorded with the first of them."""
     packages, variables = environment["packages"], environment["variables"]
+    cpu = {name: value for name, value in environment["cpu"].items() if name != "caches"}
     return {
         "packages": {name: packages[name] for name in ("tensorflow", "keras", "numpy")},
         "machine": environment["platform"]["machine"],
-        "cpu": environment["cpu"],
+        "cpu": cpu,
         "threads": environment["threads"],
         "devices": environment["devices"],
         "variables": {name: variables[name] for name in sorted(variables) if name.split("_")[0] in ARITHMETIC},
