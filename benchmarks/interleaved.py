@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +77,8 @@ def measure_row(
             require_same_losses(ours.device, prepared["losses"], on_cpu.ask("prepare", step)["losses"])
     measured = _in_turns(workers, step, pairs, seconds, Measured() if measured is None else measured)
     state, peer_state = ours.ask("describe"), theirs.ask("describe")
+    for known, described in ((measured.peaks, state), (measured.peer_peaks, peer_state)):
+        known.append(described["peak_bytes"])
     facts = {
         "shape": ours.shape,
         "step": step,
@@ -86,11 +88,17 @@ def measure_row(
         "peer_first_loss": peer_prepared["losses"][0],
         "ours_first_call_seconds": prepared["first_call_seconds"],
         "peer_first_call_seconds": peer_prepared["first_call_seconds"],
-        "peak_bytes": state["peak_bytes"],
-        "peer_peak_bytes": peer_state["peak_bytes"],
+        "peak_bytes": _largest(measured.peaks),
+        "peer_peak_bytes": _largest(measured.peer_peaks),
         "environment": {"ours": state["environment"], "peer": peer_state["environment"]},
     }
     return make_row(measured, facts)
+
+
+def _largest(sizes: Sequence[int | None]) -> int | None:
+    """The most that any process had; None where one of them has run another step before."""
+    known = [size for size in sizes if size is not None]
+    return max(known) if len(known) == len(sizes) else None
 
 
 def _prepare(step: str, *sides: Worker) -> list[dict[str, Any]]:

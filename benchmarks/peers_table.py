@@ -46,8 +46,8 @@ class Row:
         ratio_high: The upper quartile.
         ours_seconds: Median seconds of our step.
         peer_seconds: Median seconds of the peer's.
-        peak_bytes: Most memory that our process had resident, the last one of several; None where it had run another
-            step before, too.
+        peak_bytes: Most memory that our process had resident, that of several which had most; None where it had run
+            another step before, too.
         peer_peak_bytes: Likewise the peer's.
         matrix_rate_fraction: Arithmetic of the step's matrix products by the machine's float32 matrix rate,
             measured between the pairs, by our seconds: 1 would be nothing but products at full rate.
@@ -104,6 +104,8 @@ class Measured:
     theirs: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     others: list[float | None] = field(default_factory=list)
+    peaks: list[int | None] = field(default_factory=list)
+    peer_peaks: list[int | None] = field(default_factory=list)
 
 
 def make_row(measured: Measured, facts: dict[str, Any]) -> Row:

@@ -225,8 +225,8 @@ def test_what_is_wrong_with_one_process_is_wrong_with_the_row(measuring, capsys)
 class MadeUpWorker:
     """Stands for a process: each of its turns takes so long."""
 
-    def __init__(self, side: str, seconds: float) -> None:
-        self.side, self.shape, self.device, self._seconds = side, "imdb", "cpu", seconds
+    def __init__(self, side: str, seconds: float, peak: int | None = 10**9) -> None:
+        self.side, self.shape, self.device, self._seconds, self._peak = side, "imdb", "cpu", seconds, peak
         self._order = ""
 
     def send(self, order: str, *_: Any) -> None:
@@ -239,7 +239,7 @@ class MadeUpWorker:
         return {
             "prepare": {"losses": [9.0, 8.9], "moved": {}, "rows": 780.0, "first_call_seconds": 1.0},
             "turn": {"seconds": self._seconds, "loss": 8.0, "others_rate": 0.0},
-            "describe": {"peak_bytes": 10**9, "environment": SIDE},
+            "describe": {"peak_bytes": self._peak, "environment": SIDE},
             "matrix_rate": 2e11,
         }[order]
 
@@ -247,12 +247,13 @@ class MadeUpWorker:
 def test_what_one_process_gave_is_added_to_what_others_did(monkeypatch):
     monkeypatch.setattr(interleaved, "require_training", lambda *_: None)
     measured = peers_table.Measured()
-    for ours in (0.2, 0.4):
+    for ours, peak in ((0.2, 2 * 10**9), (0.4, 10**9)):
         sides = interleaved.Workers(
-            MadeUpWorker("minibert", ours), MadeUpWorker("notebook", 2.4), MadeUpWorker("", 1.0)
+            MadeUpWorker("minibert", ours, peak), MadeUpWorker("notebook", 2.4, None), MadeUpWorker("", 1.0)
         )
         row = interleaved.measure_row(sides, "masked_lm", pairs=2, measured=measured)
     assert (row.pairs, row.processes, row.ratio) == (4, 2, pytest.approx(9.0))
+    assert (row.peak_bytes, row.peer_peak_bytes) == (2 * 10**9, None)
     assert measured.ours == [0.2, 0.2, 0.4, 0.4]
     assert "median of 4 interleaved pairs of 2 pairs of processes, times" in peers_table.facts_line([row])
 
