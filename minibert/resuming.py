@@ -33,7 +33,10 @@ def require_resumable(earlier: dict[str, Any], now: dict[str, Any]) -> None:
         which = (
             "the run is complete, but what it computes" if earlier["status"] == "complete" else "what the run computes"
         )
-        raise ResumeError(f"resume: {which} has changed: " + "; ".join(changes))
+        hint = "another directory takes a new run"
+        if any(change.startswith("setting ") for change in changes):
+            hint = f"without settings of its own a resumed run goes on as it began, and {hint}"
+        raise ResumeError(f"resume: {which} has changed: {'; '.join(changes)} ({hint})")
 
 
 def require_recorded_files(directory: Path, record: dict[str, Any]) -> None:
@@ -72,7 +75,15 @@ def changed_inputs(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str
         if before.get(name) != after.get(name):
             yield f"setting {name} was {before.get(name)!r} and is {after.get(name)!r}"
     if "corpus" in now and earlier["corpus"].get("digest") != now["corpus"].get("digest"):
-        yield f"the corpus' digest was {earlier['corpus'].get('digest')} and is {now['corpus'].get('digest')}"
+        was, is_now = (f"{r['corpus'].get('digest')} ({_in_words(r['corpus'])})" for r in (earlier, now))
+        yield f"the corpus' digest was {was} and is {is_now}"
+
+
+def _in_words(corpus: dict[str, Any]) -> str:
+    """A recorded corpus' name, counts and classes."""
+    counts = " and ".join(f"{count:,} {split}" for split, count in (corpus.get("examples") or {}).items())
+    names = corpus.get("class_names")
+    return f"{corpus.get('name')}: {counts} texts, {'classes ' + ', '.join(names) if names else 'no labels'}"
 
 
 def changed_encoding(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
