@@ -179,7 +179,7 @@ def presets(options: Namespace) -> int:
         parts = describe_preset(name)
         print(f"{name}\n  {parts['summary']}")
         for title in ("command", "expect", "time"):
-            print(f"  {title.capitalize():8} {parts[title].replace('`', '')}")
+            print(f"  {title.capitalize():8} {parts[title]}")
     print(
         "minibert presets PRESET > FILE.toml writes all its settings down, for minibert run PRESET --settings FILE.toml"
     )

@@ -134,9 +134,9 @@ def preset(name: str) -> RunSettings:
 
 
 def describe_preset(name: str) -> dict[str, str]:
-    """A preset's docstring by part: ``summary``, ``command``, ``expect``, ``time``, ``source``."""
+    """A preset's docstring by part: ``summary``, ``command``, ``expect``, ``time``, ``source``; without its marks."""
     preset(name)
-    paragraphs = [" ".join(part.split()) for part in (PRESETS[name].__doc__ or "").split("\n\n")]
+    paragraphs = [" ".join(part.split()) for part in (PRESETS[name].__doc__ or "").replace("`", "").split("\n\n")]
     parts = {"summary": paragraphs[0]}
     for paragraph in paragraphs[1:]:
         title, _, text = paragraph.partition(": ")

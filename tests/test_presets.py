@@ -19,6 +19,7 @@ def test_a_preset_carries_its_own_name_and_is_documented(name: str) -> None:
     assert settings == preset(name)
     assert {"summary", "command", "expect", "time"} <= describe_preset(name).keys()
     assert f"minibert run {name}" in describe_preset(name)["command"]
+    assert "`" not in "".join(describe_preset(name).values())
 
 
 def test_the_notebooks_share_what_they_share() -> None:
