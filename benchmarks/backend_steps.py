@@ -25,7 +25,7 @@ from benchmarks.workloads import masked_lm_batches
 from minibert.batches import DERIVED, Arrays, drawn_arrays, locate_rows
 from minibert.model.dropout import DropoutStream
 from minibert.model.encoder import build_masked_lm
-from minibert.model.heads import MaskedLMObjective
+from minibert.model.heads import masked_lm_objective
 from minibert.settings import RunSettings
 from minibert.training.state import state_digest
 
@@ -171,7 +171,7 @@ def first_loss(settings: RunSettings) -> float:
     """The first step's mean loss of a selected token, by TensorFlow: forward only, so that any shape is feasible."""
     import tensorflow as tf
 
-    batch, objective = masked_lm_batches(settings)[0], _objective(settings, _model(settings))
+    batch, objective = masked_lm_batches(settings)[0], masked_lm_objective(_model(settings), settings)
 
     def loss() -> Any:  # a graph frees what it no longer needs
         tensors = {name: tf.constant(batch[name]) for name in READ_BY_STEP}
@@ -199,10 +199,6 @@ def _model(settings: RunSettings) -> Any:
     )
 
 
-def _objective(settings: RunSettings, model: Any) -> MaskedLMObjective:
-    return MaskedLMObjective(model, reduction=settings.pretrain.loss_reduction)
-
-
 def _optimizer(settings: RunSettings, variables: list[Any]) -> Any:
     optimizer = keras.optimizers.Adam(settings.pretrain.learning_rate)
     optimizer.build(variables)
@@ -215,7 +211,7 @@ class _JaxStep:
     def __init__(self, settings: RunSettings, model: Any, compiled: bool) -> None:
         import jax
 
-        objective = _objective(settings, model)
+        objective = masked_lm_objective(model, settings)
         self._variables = variables = objective.variables
         self._optimizer = optimizer = _optimizer(settings, variables)
 
@@ -274,7 +270,7 @@ class _TorchStep(_Variables):
     def __init__(self, settings: RunSettings, model: Any, compiled: bool) -> None:
         import torch
 
-        objective = _objective(settings, model)
+        objective = masked_lm_objective(model, settings)
         self._variables = objective.variables
         self._optimizer = _optimizer(settings, self._variables)
         self._no_gradient = torch.no_grad
@@ -313,7 +309,7 @@ class _TensorFlowStep(_Variables):
         from minibert.training.step import TrainingStep, is_deterministic
 
         self._step = TrainingStep(
-            _objective(settings, model),
+            masked_lm_objective(model, settings),
             learning_rate=settings.pretrain.learning_rate,
             seed=settings.seed,
             stage=STAGE,

@@ -5,12 +5,12 @@
     python -m benchmarks.memory_profile --redraw        prints the table from what is kept
 
 Each row is a fresh process that trains the masked language model, and writes down what it has resident after each
-part: the imports (Python, NumPy, TensorFlow, Keras), the model with its optimizer and batches, the first
-step, which traces and compiles; and the most that it ever had. *Arrays* are what any such step holds at the least:
-weights, gradients and Adam's two moments, the logits of a chunk with their exponentials, and the head's kernel with
-its bias as a last row. A row in which glibc's allocator is as it comes shows what `minibert.allocator` costs in
-memory, and what it gives in time; processes with and without it alternate. ``results/memory_profile.json`` keeps the
-figures.
+part: the imports (Python, NumPy, TensorFlow, Keras), the model with its optimizer and batches, the first step, which
+traces and compiles; and the most that it ever had. *Arrays* are what any such step holds at the least: weights,
+gradients and Adam's two moments, the logits of a chunk, which become exponentials in place, and the head's kernel
+with two rows more, and transposed where there are several chunks. A row in which glibc's allocator is as it comes
+shows what `minibert.allocator` costs in memory, and what it gives in time; processes with and without it alternate.
+``results/memory_profile.json`` keeps the figures.
 """
 
 from __future__ import annotations
@@ -71,14 +71,15 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def array_bytes(shape: str, parameters: int) -> int:
-    """Weights, gradients, two moments, the logits of one chunk twice, the head's kernel with its bias: float32."""
-    from minibert.model.masked_lm_loss import CHUNKS
+    """Weights, gradients, two moments, the logits of one chunk, the head's kernel as it reads it: float32."""
+    from minibert.model.heads import masked_lm_chunks
 
     settings = shape_settings(shape)
     rows = max(len(batch["positions"]) for batch in masked_lm_batches(settings))
-    vocabulary = settings.masking.required_vocabulary_size
-    logits, kernel_and_bias = 2 * rows // CHUNKS * vocabulary, (settings.model.hidden_size + 1) * vocabulary
-    return 4 * (4 * parameters + logits + kernel_and_bias)
+    vocabulary, hidden = settings.masking.required_vocabulary_size, settings.model.hidden_size
+    chunks = masked_lm_chunks(settings)
+    kernels = hidden + 2 + (hidden if chunks > 1 else 0)
+    return 4 * (4 * parameters + (rows // chunks + kernels) * vocabulary)
 
 
 def measured_row(shape: str, allocator: str, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

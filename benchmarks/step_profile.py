@@ -16,8 +16,8 @@ of the step's own code on arrays of the step's shapes:
 
 Two floors stand beside a part: its matrix products' arithmetic (`benchmarks.flops`) at the rate at which the machine
 multiplies large matrices at the same time, and the memory traffic of its largest arrays at the rate of a copy. Of the
-head these are the logits, 7 times: written by the product, read for the maximum, read and written as exponentials, read
-for their sum and by two products. Of Adam they are 7 times the weights: weight, two moments and gradient are read, and
+head these are the logits, 6 times: written by the product, read and written as exponentials, read for their sum and by
+two products. Of Adam they are 7 times the weights: weight, two moments and gradient are read, and
 the first three written. What stays in the caches between two of these is not told apart.
 ``results/step_profile.json`` keeps the figures, unless another file is named.
 """
@@ -48,7 +48,7 @@ RESULT_KEYS = ("shape", "part")
 WHOLE, REST = "whole step", "rest"
 ADAM_TRAFFIC = 7
 """Arrays of the weights' size that Adam reads or writes."""
-HEAD_TRAFFIC = 7
+HEAD_TRAFFIC = 6
 """Arrays of the logits' size that the head reads or writes."""
 COPIED_ELEMENTS = 1 << 24
 
@@ -76,6 +76,7 @@ def parts_of(settings: RunSettings) -> list[Part]:
 
     from benchmarks.workloads import OurStep
     from minibert.model.encoder import HEAD_NAME
+    from minibert.model.heads import masked_lm_chunks
 
     ours = OurStep(settings, "masked_lm")
     numbers = iter(range(1 << 40))
@@ -90,7 +91,10 @@ def parts_of(settings: RunSettings) -> list[Part]:
     found = [
         Part(WHOLE, lambda: ours.training_step(next(numbers), ours.batches[0]), all_flops),
         Part(
-            "head", _head(hidden, layer, batch), of_head, moved_bytes=HEAD_TRAFFIC * 4.0 * rows * layer.kernel.shape[1]
+            "head",
+            _head(hidden, layer, batch, masked_lm_chunks(settings)),
+            of_head,
+            moved_bytes=HEAD_TRAFFIC * 4.0 * rows * layer.kernel.shape[1],
         ),
         Part("encoder", _encoder(objective, layer, batch, hidden), all_flops - of_head),
         Part("Adam", _adam(objective.variables, gradients), moved_bytes=_moved(weights)),
@@ -101,7 +105,7 @@ def parts_of(settings: RunSettings) -> list[Part]:
     return found
 
 
-def _head(hidden: Any, layer: Any, batch: Mapping[str, Any]) -> Callable[[], Any]:
+def _head(hidden: Any, layer: Any, batch: Mapping[str, Any], chunks: int) -> Callable[[], Any]:
     import tensorflow as tf
 
     from minibert.model.masked_lm_loss import masked_lm_loss
@@ -111,7 +115,7 @@ def _head(hidden: Any, layer: Any, batch: Mapping[str, Any]) -> Callable[[], Any
         read = [hidden, layer.kernel.value, layer.bias.value]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(read)
-            loss = masked_lm_loss(*read, batch["labels"], batch["sample_weight"])
+            loss = masked_lm_loss(*read, batch["labels"], batch["sample_weight"], chunks=chunks)
         return tape.gradient(loss, read)
 
     return lambda: [each[:1].numpy() for each in gradients()]

@@ -125,7 +125,7 @@ class OurStep:
         fingerprint_interval: int | None = None,
     ) -> None:
         from minibert.model.encoder import HEAD_NAME
-        from minibert.model.heads import ClassifierObjective, MaskedLMObjective
+        from minibert.model.heads import ClassifierObjective, masked_lm_objective
         from minibert.stages import initial_classifier, initial_masked_lm
         from minibert.training.step import TrainingStep, is_deterministic
 
@@ -133,7 +133,7 @@ class OurStep:
         trained: Any = self.model if is_masked_lm else initial_classifier(settings, self.model)
         of_stage: Any = settings.pretrain if is_masked_lm else settings.finetune
         objective: Any = (
-            MaskedLMObjective(trained, reduction=settings.pretrain.loss_reduction)
+            masked_lm_objective(trained, settings)
             if is_masked_lm
             else ClassifierObjective(trained, encoder_trainable=step == "unfrozen")
         )

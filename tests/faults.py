@@ -220,7 +220,7 @@ def changed_gradient(step: int) -> Fault:
     """At one step, one element of the gradient of the vocabulary projection's bias is a little larger."""
     healthy = heads.masked_lm_loss
 
-    def loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any) -> Any:
+    def loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any, **chunks: int) -> Any:
         is_now = tf.equal(dropout._scope.stream._step, step)
 
         @tf.custom_gradient
@@ -231,7 +231,7 @@ def changed_gradient(step: int) -> Fault:
 
             return tf.identity(value), gradient
 
-        return healthy(hidden, kernel, same(tf.convert_to_tensor(bias)), labels, weight)
+        return healthy(hidden, kernel, same(tf.convert_to_tensor(bias)), labels, weight, **chunks)
 
     return lambda patch: patch.setattr(heads, "masked_lm_loss", loss)
 

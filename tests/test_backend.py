@@ -42,6 +42,21 @@ def test_read_gives_the_value_of_a_weight():
     assert backend.read(weight).numpy().tolist() == [1.0, 2.0]
 
 
+@given(seed=st.integers(0, 2**32), backend_name=st.sampled_from(["tensorflow", "another"]))
+def test_rows_are_subtracted_from_the_columns_that_are_named(seed, backend_name):
+    """Whole numbers, so that no order of a sum rounds."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    matrix, parts = (generator.integers(-9, 9, shape).astype(np.float32) for shape in ((3, 5), (8, 3)))
+    columns = generator.integers(0, 5, 8).astype(np.int32)
+    known = matrix.copy()
+    for column, part in zip(columns, parts, strict=True):
+        known[:, column] -= part
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "BACKEND", backend_name)
+        found = backend.less_added_up(tf.constant(matrix), tf.constant(columns), tf.constant(parts))
+    assert np.array_equal(found, known)
+
+
 def test_after_is_the_tensor_behind_a_control_dependency():
     @tf.function(autograph=False)
     def run(x):

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import memory_profile
 from benchmarks.memory_profile import GLIBC, OURS, array_bytes, main, markdown, run_rows
 from benchmarks.workloads import masked_lm_batches, shape_settings
+from minibert.model import masked_lm_loss
 
 
 def made_up(imports: float, seconds: float) -> dict[str, Any]:
@@ -55,8 +56,15 @@ def test_arrays_are_weights_gradients_moments_and_a_chunk_of_logits() -> None:
     settings = shape_settings("tiny")
     rows = max(len(batch["positions"]) for batch in masked_lm_batches(settings))
     vocabulary = settings.masking.required_vocabulary_size
-    logits = rows * vocabulary  # two arrays of half the rows
-    assert array_bytes("tiny", 1_000) == 4 * (4_000 + logits + 65 * vocabulary)
+    assert array_bytes("tiny", 1_000) == 4 * (4_000 + (rows + 66) * vocabulary), "one chunk"
+
+
+def test_of_several_chunks_one_is_there_and_the_transposed_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masked_lm_loss, "CHUNK_BYTES", 1)
+    settings = shape_settings("tiny")
+    rows = max(len(batch["positions"]) for batch in masked_lm_batches(settings))
+    vocabulary = settings.masking.required_vocabulary_size
+    assert array_bytes("tiny", 1_000) == 4 * (4_000 + (rows // 64 + 66 + 64) * vocabulary)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from minibert.model.heads import (
     MaskedLMObjective,
     binary_cross_entropy,
     classifier_layers,
+    masked_lm_chunks,
+    masked_lm_objective,
     pool,
     with_activations,
 )
@@ -67,6 +69,26 @@ def test_masked_lm_objective_is_the_notebooks_loss_at_every_position(settings):
         assert deviation(gradient, known_gradients[name]) < 2e-5, name
 
 
+@pytest.mark.parametrize("shape", ["tiny", "imdb", "amazon"])
+def test_a_runs_logits_are_cut_into_chunks_by_their_bytes(shape):
+    """Notebook 1's are in two; of a batch twice as large, one chunk has no more."""
+    settings = shape_settings(shape)
+    assert masked_lm_chunks(settings) == {"tiny": 1, "imdb": 2, "amazon": 1}[shape]
+    for times in (2, 4):
+        larger = dataclasses.replace(settings.pretrain, batch_size=settings.pretrain.batch_size * times)
+        found = masked_lm_chunks(dataclasses.replace(settings, pretrain=larger))
+        assert found == {"tiny": 1, "imdb": 2 * times, "amazon": times}[shape]
+
+
+def test_in_chunks_loss_and_gradients_are_the_same():
+    model, batch = small_models.masked_lm(WITHOUT_DROPOUT), small_models.masked_lm_batches().batch(0)
+    whole, whole_gradients = gradients(MaskedLMObjective(model, reduction="mean"), batch)
+    value, found = gradients(MaskedLMObjective(model, reduction="mean", chunks=4), batch)
+    assert deviation(value, whole) < 1e-6
+    for name, known in whole_gradients.items():
+        assert deviation(found[name], known) < 1e-6, name
+
+
 def test_masked_lm_metrics_are_sums_whatever_the_reduction():
     model, batch = small_models.masked_lm(WITHOUT_DROPOUT), small_models.masked_lm_batches().batch(0)
     count = float(batch["sample_weight"].sum())
@@ -109,10 +131,12 @@ def test_micro_batches_add_up_at_the_notebooks_shapes(shape):
     length, size = settings.text.sequence_length, settings.masking.required_vocabulary_size
     without_dropout = dataclasses.replace(settings.model, dropout_rate=0.0)
     model = build_masked_lm(without_dropout, vocabulary_size=size, sequence_length=length, seed=0)
-    objective, ids = MaskedLMObjective(model, reduction="sum"), realistic_token_ids(32, length, size)
+    ids = realistic_token_ids(32, length, size)
 
     def parts_of(count):
-        batches = MaskedLMBatches(ids, seed=0, masking=settings.masking, batch_size=32 // count)
+        pretrain = dataclasses.replace(settings.pretrain, batch_size=32 // count)
+        objective = masked_lm_objective(model, dataclasses.replace(settings, pretrain=pretrain))
+        batches = MaskedLMBatches(ids, seed=0, masking=settings.masking, batch_size=pretrain.batch_size)
         return [gradients(objective, batches.batch(part))[1] for part in range(count)]
 
     (whole,) = parts_of(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,13 +11,15 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from minibert.model.masked_lm_loss import CHUNKS, masked_lm_loss
+from minibert.model import masked_lm_loss as module
+from minibert.model.masked_lm_loss import chunks_for, masked_lm_loss
 from tests import oracles
 from tests.closeness import deviation
 
 ROWS, HIDDEN, VOCABULARY = 8, 4, 11
 kinds = st.sampled_from(["near 0", "usual", "huge"])
 weights = st.sampled_from(["none", "one", "some", "all", "fractions"])
+chunks_of_rows = st.sampled_from([1, 2, 4])
 few = hypothesis_settings(max_examples=25)
 
 
@@ -38,11 +42,11 @@ def case(seed: int, kind: str = "usual", weight: str = "some", *, rows: int = RO
     return hidden, kernel, bias, labels, weight_of.astype(np.float32)
 
 
-def value_and_gradients(hidden, kernel, bias, labels, weight, *, upstream: float = 1.0):
+def value_and_gradients(hidden, kernel, bias, labels, weight, *, upstream: float = 1.0, chunks: int = 1):
     tensors = [tf.constant(array) for array in (hidden, kernel, bias)]
     with tf.GradientTape() as tape:
         tape.watch(tensors)
-        total = masked_lm_loss(*tensors, tf.constant(labels), tf.constant(weight)) * upstream
+        total = masked_lm_loss(*tensors, tf.constant(labels), tf.constant(weight), chunks=chunks) * upstream
     return float(total), [np.asarray(gradient) for gradient in tape.gradient(total, tensors)]
 
 
@@ -53,12 +57,14 @@ def known_value_and_gradients(hidden, kernel, bias, labels, weight):
 
 
 @few
-@given(seed=st.integers(0, 2**32), kind=kinds, weight=weights)
-@example(seed=0, kind="huge", weight="all")
-@example(seed=0, kind="usual", weight="none")
-def test_value_and_gradients_agree_with_the_oracle(seed, kind, weight):
+@given(seed=st.integers(0, 2**32), kind=kinds, weight=weights, chunks=chunks_of_rows)
+@example(seed=0, kind="huge", weight="all", chunks=1)
+@example(seed=0, kind="huge", weight="all", chunks=2)
+@example(seed=0, kind="usual", weight="none", chunks=1)
+def test_value_and_gradients_agree_with_the_oracle(seed, kind, weight, chunks):
+    """Huge logits have losses of thousands, for which the maximum is subtracted."""
     arrays = case(seed, kind, weight)
-    found, gradients = value_and_gradients(*arrays)
+    found, gradients = value_and_gradients(*arrays, chunks=chunks)
     known, known_gradients = known_value_and_gradients(*arrays)
     hidden, kernel, bias, _, weight_of = arrays
     # A loss is a difference of two logits, so their size is what float32 rounds.
@@ -76,12 +82,57 @@ def test_no_weight_is_no_loss_and_no_gradient():
 
 @pytest.mark.parametrize("logit", [88.0, 1e4, 3e38])
 def test_logits_at_the_end_of_the_range_stay_finite(logit):
-    hidden = np.ones((CHUNKS, 1), dtype=np.float32)
+    hidden = np.ones((2, 1), dtype=np.float32)
     kernel, bias = np.array([[logit, 0.0, -logit]], dtype=np.float32), np.zeros(3, dtype=np.float32)
-    labels, weight = np.zeros(CHUNKS, dtype=np.int32), np.ones(CHUNKS, dtype=np.float32)
+    labels, weight = np.zeros(2, dtype=np.int32), np.ones(2, dtype=np.float32)
     found, gradients = value_and_gradients(hidden, kernel, bias, labels, weight)
     assert found == 0.0
     assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("loss", [40.0, 45.9, 46.1, 60.0, 88.0, 89.0, 200.0, 1e4])
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_a_label_far_below_another_word_has_its_loss_and_gradient(loss, chunks):
+    """The exponentials, of which the label's is 1, would overflow from a loss of 88.7 on."""
+    hidden = np.ones((2, 1), dtype=np.float32)
+    kernel, bias = np.array([[0.0, loss, 0.0]], dtype=np.float32), np.zeros(3, dtype=np.float32)
+    arrays = hidden, kernel, bias, np.array([0, 1], dtype=np.int32), np.ones(2, dtype=np.float32)
+    found, (by_hidden, by_kernel, by_bias) = value_and_gradients(*arrays, chunks=chunks)
+    assert deviation(found, loss) < 1e-6, "the other row's loss is 0"
+    np.testing.assert_allclose(by_hidden, [[loss], [0.0]], rtol=1e-6)
+    np.testing.assert_allclose(by_kernel, [[-1.0, 1.0, 0.0]], atol=1e-6)
+    np.testing.assert_allclose(by_bias, [-1.0, 1.0, 0.0], atol=1e-6)
+
+
+@few
+@given(seed=st.integers(0, 2**32), kind=st.sampled_from(["near 0", "usual"]), chunks=chunks_of_rows)
+def test_with_the_maximum_subtracted_the_results_are_the_same(seed, kind, chunks):
+    arrays = case(seed, kind)
+    found, gradients = value_and_gradients(*arrays, chunks=chunks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_MOST", 0.0)
+        other, other_gradients = value_and_gradients(*arrays, chunks=chunks)
+    assert deviation(found, other) < 1e-6
+    for one, two in zip(gradients, other_gradients, strict=True):
+        assert deviation(one, two, scale=max(float(np.abs(two).max()), 1e-3)) < 1e-5
+
+
+def test_what_is_no_number_stays_none():
+    hidden, *others = case(3)
+    hidden[0] = np.nan
+    found, gradients = value_and_gradients(hidden, *others[:3], np.ones(ROWS, dtype=np.float32))
+    assert np.isnan(found)
+    assert all(np.isnan(gradient).any() for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    ("rows", "vocabulary", "chunks"),
+    [(614, 30_000, 1), (1_229, 30_000, 2), (1, 1, 1), (2_458, 30_000, 4), (10**6, 30_000, 64), (10**9, 10**6, 64)],
+    ids=str,
+)
+def test_a_chunks_logits_are_bounded(rows, vocabulary, chunks):
+    """Notebook 2's batches, notebook 1's, and larger ones: a power of two, which fills `ROW_MULTIPLE`."""
+    assert chunks_for(rows, vocabulary) == chunks
 
 
 def notebook_loss(encoded, kernel, bias, labels, weight):
@@ -99,7 +150,7 @@ def test_selected_rows_alone_are_all_positions_with_weight_0():
     labels = generator.integers(0, VOCABULARY, (3, 7)).astype(np.int32)
     weight = (generator.random((3, 7)) < 0.25).astype(np.float32)
     places = np.flatnonzero(weight)
-    filled = np.concatenate([places, np.zeros(-len(places) % CHUNKS, dtype=np.int64)])
+    filled = np.concatenate([places, np.zeros(3, dtype=np.int64)])
     row_weight = (np.arange(len(filled)) < len(places)).astype(np.float32)
 
     tensors = [tf.constant(array) for array in (encoded, kernel, bias)]
@@ -119,12 +170,13 @@ def test_selected_rows_alone_are_all_positions_with_weight_0():
     assert not found[0].numpy()[weight == 0].any(), "no gradient where nothing is selected"
 
 
-def test_rows_that_fill_up_change_no_bit_of_the_gradient():
+@pytest.mark.parametrize("size", [9.0, 1e30])
+def test_rows_that_fill_up_change_no_bit_of_the_gradient(size):
     """Whatever stands in them."""
     hidden, kernel, bias, labels, weight = case(7)
     weight[-3:] = 0.0
     one = value_and_gradients(hidden, kernel, bias, labels, weight)
-    labels[-3:], hidden[-3:] = 5, 9.0
+    labels[-3:], hidden[-3:] = 5, size
     other = value_and_gradients(hidden, kernel, bias, labels, weight)
     assert one[0] == other[0]
     for left, right in zip(one[1], other[1], strict=True):
@@ -148,10 +200,12 @@ def test_variables_get_their_gradient():
         assert np.array_equal(gradient, of_tensor)
 
 
-def test_a_chunk_waits_for_both_gradients_of_the_one_before():
+@pytest.mark.parametrize("chunks", [1, 2, 4])
+def test_a_chunk_waits_for_both_gradients_of_the_one_before(chunks):
     """Else the logits of two chunks are there at once."""
     arrays = [tf.TensorSpec(array.shape, array.dtype) for array in case(0)]
-    graph = tf.function(masked_lm_loss, autograph=False).get_concrete_function(*arrays).graph
+    loss = tf.function(functools.partial(masked_lm_loss, chunks=chunks), autograph=False)
+    graph = loss.get_concrete_function(*arrays).graph
     waiting = [list(operation.control_inputs) for operation in graph.get_operations() if operation.type == "Identity"]
     waits = [{one.type for one in inputs} for inputs in waiting if len(inputs) > 1]
-    assert waits == [{"Mul", "MatMul"}] * (CHUNKS - 1)
+    assert waits == [{"Mul", "MatMul"}] * (chunks - 1)

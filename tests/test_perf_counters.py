@@ -138,6 +138,20 @@ def test_products_inside_a_called_function_are_not_told() -> None:
     assert product_flops(tf.function(lambda x: x + x).get_concrete_function(tf.TensorSpec([4, 4])).graph) == 0
 
 
+@pytest.mark.parametrize(("then_multiplies", "flops"), [(False, 2 * 4 * 4 * 4), (True, None)])
+def test_of_a_conditional_the_products_where_its_condition_holds_count(then_multiplies: bool, flops: int | None) -> None:
+    import tensorflow as tf
+
+    def run(x: Any) -> Any:
+        x = tf.linalg.matmul(x, x)
+        product = tf.function(lambda: tf.linalg.matmul(x, x), autograph=False)
+        then = product if then_multiplies else (lambda: x)
+        return tf.cond(tf.reduce_all(x > 0), then, product)
+
+    traced = tf.function(run, autograph=False).get_concrete_function(tf.TensorSpec([4, 4]))
+    assert product_flops(traced.graph) == flops
+
+
 # Differences
 
 

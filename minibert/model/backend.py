@@ -100,6 +100,25 @@ def take_each(matrix: Any, columns: Any) -> Any:
     return ops.take_along_axis(matrix, columns[:, None], axis=1)[:, 0]
 
 
+def less_added_up(matrix: Any, columns: Any, parts: Any) -> Any:
+    """A matrix less rows that are added up by column: its column c less the sum of the rows r with columns[r] = c.
+
+    Args:
+        matrix: float32, (m, n).
+        columns: int32, (rows,): 0 to n - 1.
+        parts: float32, (rows, m).
+
+    Returns:
+        float32, (m, n). On a CPU, rows of the same column are subtracted in their order.
+    """
+    if BACKEND != "tensorflow" or tf.config.list_logical_devices("GPU"):
+        return matrix - ops.transpose(ops.segment_sum(parts, columns, num_segments=matrix.shape[1]))
+    height, width = matrix.shape
+    places = tf.reshape(tf.range(height) * width + columns[:, None], [-1, 1])
+    flat = tf.tensor_scatter_nd_sub(tf.reshape(matrix, [-1]), places, tf.reshape(parts, [-1]))
+    return tf.reshape(flat, [height, width])
+
+
 def gather(rows: Any, indices: Any) -> Any:
     """Rows by their indices, 0 or more: `keras.ops.take` looks for negative ones first."""
     if BACKEND != "tensorflow":

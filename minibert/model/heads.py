@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -10,8 +11,8 @@ from keras import layers, ops
 from minibert.model.encoder import HEAD_NAME, cut_encoder
 from minibert.model.initial_weights import set_initial_weights
 from minibert.model.last_block import LastBlock, Named
-from minibert.model.masked_lm_loss import masked_lm_loss
-from minibert.settings import FinetuneSettings, ModelSettings
+from minibert.model.masked_lm_loss import chunks_for, masked_lm_loss
+from minibert.settings import FinetuneSettings, ModelSettings, RunSettings
 
 
 class MaskedLMObjective:
@@ -20,13 +21,14 @@ class MaskedLMObjective:
     Args:
         model: From `build_masked_lm`.
         reduction: ``sum`` over the selected tokens, as the notebooks do, or ``mean``.
+        chunks: Parts that the selected rows are cut into; see `masked_lm_loss`.
 
     Attributes:
         outputs: The name of the encoder's last layer.
     """
 
-    def __init__(self, model: keras.Model, *, reduction: str) -> None:
-        self._head, self._reduction = model.get_layer(HEAD_NAME), reduction
+    def __init__(self, model: keras.Model, *, reduction: str, chunks: int = 1) -> None:
+        self._head, self._reduction, self._chunks = model.get_layer(HEAD_NAME), reduction, chunks
         encoder = cut_encoder(model)
         self._block = LastBlock(encoder)
         self.outputs = self._block.outputs
@@ -41,7 +43,8 @@ class MaskedLMObjective:
         """
         activations = self.encode(batch)
         rows = ops.cast(activations[self.outputs], "float32")
-        total = masked_lm_loss(rows, self._head.kernel, self._head.bias, batch["labels"], batch["sample_weight"])
+        read = (self._head.kernel, self._head.bias, batch["labels"], batch["sample_weight"])
+        total = masked_lm_loss(rows, *read, chunks=self._chunks)
         count = ops.sum(batch["sample_weight"])
         objective = total if self._reduction == "sum" else total / ops.maximum(count, 1.0)
         return objective, {"loss": total, "count": count}, activations
@@ -50,6 +53,22 @@ class MaskedLMObjective:
         """The activations by layer in forward order; of the last block those of the selected positions."""
         before = dict(self._before(batch["token_ids"], training=True))
         return before | self._block(before[self._block.inputs], batch)
+
+
+def masked_lm_objective(model: keras.Model, settings: RunSettings) -> MaskedLMObjective:
+    """A run's: with its reduction, and in as many chunks as its batches want.
+
+    Args:
+        model: From `build_masked_lm`.
+        settings: The run's.
+    """
+    return MaskedLMObjective(model, reduction=settings.pretrain.loss_reduction, chunks=masked_lm_chunks(settings))
+
+
+def masked_lm_chunks(settings: RunSettings) -> int:
+    """The chunks of a run's batches, whose rows are as many as are selected of texts without padding."""
+    rows = settings.pretrain.batch_size * settings.text.sequence_length * settings.masking.selection_rate
+    return chunks_for(math.ceil(rows), settings.masking.required_vocabulary_size)
 
 
 class ClassifierObjective:

@@ -3,10 +3,10 @@
     hidden rows (rows, hidden) -> logits (rows, vocabulary) -> one loss per row
 
 The vocabulary projection is most of a training step, and the framework's cross-entropy reads and
-writes the (rows, vocabulary) logits many times over. Here they are read for the maximum, turned into
-exponentials in one compiled pass, summed, and from then on only read by matrix products: the division
-by the sum and the label's own term are taken out of the matrix and applied to what the products give. The
-bias is the kernel's last row and every hidden row ends in 1, so no pass over the logits adds it.
+writes the (rows, vocabulary) logits many times over. Here one matrix product gives the logits less that of the
+row's label, which are turned into exponentials in place, summed, and from then on only read by matrix products: no
+pass looks for their maximum, and the division by the sum and the label's own term are applied to what the products
+give. The bias is a row of the kernel's, and every hidden row has a 1 for it, so no pass adds it.
 """
 
 from __future__ import annotations
@@ -15,40 +15,54 @@ from typing import Any
 
 from keras import ops
 
-from minibert.model.backend import after, compiled, matmul, read, take_each
+from minibert.model.backend import after, compiled, gather, less_added_up, matmul, read, take_each
 
-CHUNKS = 2
-"""Chunks of equal size that the rows are cut into: one would be some 5 % faster, more bound the memory."""
-
-
-@compiled
-def _exponential(logits: Any, largest: Any) -> Any:
-    return ops.exp(logits - largest)
+CHUNK_BYTES = 80_000_000
+"""Of a chunk's logits. Notebook 2's fit, and one chunk is some 5 % faster than two; notebook 1's do not."""
+_MOST_CHUNKS = 64
+_LEAST, _MOST = 0.5, 1e20
+"""A row's sum of exponentials, of which the label's is 1, where no maximum is needed: of a loss of 46 at most."""
 
 
-@compiled
-def _sum_of_chunks(parts: list[Any], of_labels: Any, upstream: Any) -> tuple[Any, Any]:
-    """((a + b) - labels' part) * upstream in one pass, the chunks always added in the same order.
+def chunks_for(rows: int, vocabulary: int) -> int:
+    """Into how many equal parts the rows are best cut: a power of two, 64 at most.
 
-    The last row of each part is the bias': the gradients by the kernel and by the bias.
+    Args:
+        rows: Of a usual batch.
+        vocabulary: Logits of a row.
     """
+    chunks = 1
+    while chunks < _MOST_CHUNKS and 4 * rows * vocabulary > chunks * CHUNK_BYTES:
+        chunks *= 2
+    return chunks
+
+
+@compiled
+def _transposed(kernel: Any) -> Any:
+    return ops.transpose(kernel)
+
+
+@compiled
+def _sum_of_chunks(parts: list[Any], upstream: Any) -> tuple[Any, Any]:
+    """(a + b) * upstream in one pass, always added in this order: by the kernel, and by the bias, the last row."""
     total = parts[0]
     for part in parts[1:]:
         total = total + part
-    found = (total - ops.transpose(of_labels)) * upstream
+    found = total * upstream
     return found[:-1], found[-1]
 
 
-def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any) -> Any:
+def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any, *, chunks: int = 1) -> Any:
     """Sum over rows of weight * (log-sum-exp of the logits - logit of the label).
 
     Args:
-        hidden: float32, (rows, hidden): the encoder's output at the selected positions; the number of
-            rows is a multiple of `CHUNKS`.
+        hidden: float32, (rows, hidden): the encoder's output at the selected positions.
         kernel: float32, (hidden, vocabulary).
         bias: float32, (vocabulary,).
         labels: int32, (rows,).
-        weight: float32, (rows,): 1, or 0 for rows that only fill up.
+        weight: float32, (rows,): 1, or 0 for rows that only fill up; no bit depends on what these hold.
+        chunks: Equal parts that the rows are cut into, of which they are a multiple; one part's logits are there at a
+            time.
 
     Returns:
         float32 scalar: the sum, which the notebooks' gradient is of.
@@ -57,46 +71,72 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
         Gradients of the chunks are added in a fixed order.
 
     Source: sparse categorical cross-entropy from logits; its gradient by the logits is
-    weight * (softmax - one-hot(label)). With E = exp(logits - max), t its row sums and s = weight / t, the
+    weight * (softmax - one-hot(label)), in which any number may be subtracted from all logits of a row. With
+    E = exp(logits - logit of the label), t its row sums and s = weight / t, the loss is weight * log(t), and the
     gradients are s (E kernel^T) - weight kernel[:, label] by the hidden rows, and (s [hidden 1])^T E less
-    weight [hidden 1] added up by label for the kernel and, in the last row, the bias.
+    weight [hidden 1] added up by label for the kernel and, in the last row, the bias. In a chunk where a t would be
+    near the end of float32's range, the maximum is subtracted, as usual.
     """
 
     @ops.custom_gradient
     def loss(hidden: Any, kernel: Any, bias: Any) -> tuple[Any, Any]:
         losses: list[Any] = []
-        gradients: list[tuple[Any, Any]] = []
-        kernel_and_bias = ops.concatenate([kernel, bias[None]], axis=0)
-        rows = zip(*(ops.split(part, CHUNKS, axis=0) for part in (hidden, labels, weight)), strict=True)
-        for chunk_hidden, chunk_labels, chunk_weight in rows:
-            if gradients:
-                chunk_hidden = after(chunk_hidden, *gradients[-1])
-            ones = ops.ones_like(chunk_hidden[:, :1])
-            logits = matmul(ops.concatenate([chunk_hidden, ones], axis=1), kernel_and_bias)
-            largest = ops.max(logits, axis=-1, keepdims=True)
-            exponential = _exponential(logits, largest)
-            total = ops.sum(exponential, axis=-1, keepdims=True)
-            label_logits = take_each(logits, chunk_labels)
-            losses.append((ops.log(total)[:, 0] + largest[:, 0] - label_logits) * chunk_weight)
+        by_rows: list[Any] = []
+        by_columns: list[Any] = []
+        # A product that reads the kernel transposed is slower in parts than in one.
+        transposed = _transposed(kernel) if chunks > 1 else None
+        of_labels = ops.transpose(ops.take(kernel, labels, axis=1)) if chunks == 1 else gather(transposed, labels)
+        less_label = _rows_less_label(hidden, of_labels, gather(bias, labels), weight)
+        columns = ops.concatenate([kernel, bias[None], ops.ones_like(bias[None])], axis=0)
+        parts = zip(*(ops.split(part, chunks, axis=0) for part in (less_label, labels, weight)), strict=True)
+        for chunk, chunk_labels, chunk_weight in parts:
+            if by_rows:
+                chunk = after(chunk, by_rows[-1], by_columns[-1])
+            exponential, total, chunk_losses = _exponentials(chunk, columns, chunk_labels)
+            losses.append(chunk_losses * chunk_weight)
             scale = chunk_weight[:, None] / total
-            gradients.append(
-                (
-                    matmul(exponential, kernel, transpose_b=True) * scale,
-                    matmul(ops.concatenate([chunk_hidden * scale, scale], axis=1), exponential, transpose_a=True),
-                )
-            )
+            by_kernel = matmul(exponential, kernel, transpose_b=True) if chunks == 1 else exponential @ transposed
+            by_rows.append(by_kernel * scale)
+            by_columns.append(matmul(chunk[:, :-1] * scale, exponential, transpose_a=True))
 
         def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
             upstream = arguments[0] if upstream is None else upstream
-            by_hidden, by_kernel_and_bias = zip(*gradients, strict=True)
-            label_columns = ops.transpose(ops.take(kernel, labels, axis=1))
+            by_hidden = ops.concatenate(by_rows, axis=0) - of_labels * weight[:, None]
             weighted = ops.concatenate([hidden * weight[:, None], weight[:, None]], axis=1)
-            of_labels = ops.segment_sum(weighted, labels, num_segments=kernel.shape[1])
-            return (
-                (ops.concatenate(by_hidden, axis=0) - label_columns * weight[:, None]) * upstream,
-                *_sum_of_chunks(list(by_kernel_and_bias), of_labels, upstream),
-            )
+            by_kernel_and_bias = [*by_columns[:-1], less_added_up(by_columns[-1], labels, weighted)]
+            return (by_hidden * upstream, *_sum_of_chunks(by_kernel_and_bias, upstream))
 
         return ops.sum(ops.concatenate(losses, axis=0)), gradient
 
     return loss(hidden, read(kernel), read(bias))
+
+
+def _rows_less_label(hidden: Any, of_labels: Any, bias_of_labels: Any, weight: Any) -> Any:
+    """[hidden, 1, -logit of the label], (rows, hidden + 2): by [kernel, bias, 1] the logits less the label's.
+
+    Rows of weight 0 are all zeros, so that nothing that they hold is too large.
+    """
+    label_logits = ops.sum(hidden * of_labels, axis=1) + bias_of_labels
+    rows = ops.concatenate([hidden, ops.ones_like(label_logits)[:, None], -label_logits[:, None]], axis=1)
+    return ops.where(weight[:, None] > 0, rows, ops.zeros_like(rows))
+
+
+def _exponentials(rows: Any, columns: Any, labels: Any) -> tuple[Any, Any, Any]:
+    """exp(logits - a number of each row's), (rows, vocabulary); their sums, (rows, 1); the losses, (rows,)."""
+    exponential = ops.exp(matmul(rows, columns))
+    total = ops.sum(exponential, axis=1, keepdims=True)
+
+    def as_they_are() -> tuple[Any, Any, Any]:
+        return exponential, total, ops.log(total)[:, 0]
+
+    def less_maximum() -> tuple[Any, Any, Any]:
+        logits = matmul(rows[:, :-1], columns[:-1])
+        largest = ops.max(logits, axis=1, keepdims=True)
+        smaller = ops.exp(logits - largest)
+        their_total = ops.sum(smaller, axis=1, keepdims=True)
+        return smaller, their_total, ops.log(their_total)[:, 0] + largest[:, 0] - take_each(logits, labels)
+
+    found: tuple[Any, Any, Any] = ops.cond(
+        ops.all(ops.logical_and(total > _LEAST, total < _MOST)), as_they_are, less_maximum
+    )
+    return found

@@ -12,6 +12,8 @@ from typing import Any
 
 _PRODUCTS = {"MatMul": "transpose_a", "BatchMatMul": "adj_x", "BatchMatMulV2": "adj_x", "BatchMatMulV3": "adj_x"}
 """A matrix product -> its attribute that says whether the first matrix is transposed."""
+_OTHERWISE = "else_branch"
+"""A conditional's attribute: the function for a condition that does not hold."""
 
 
 def operator_histogram(graph_definition: Any) -> dict[str, int]:
@@ -33,7 +35,8 @@ def operator_histogram(graph_definition: Any) -> dict[str, int]:
 def product_flops(graph: Any) -> int | None:
     """Floating-point operations of a graph's matrix products: 2 m k n for (m, k) by (k, n), of each in a batch.
 
-    Unlike a formula of the settings it moves with the code: a wider, a longer or a further product shows here.
+    Unlike a formula of the settings it moves with the code: a wider, a longer or a further product shows here. Of a
+    conditional, what is done where its condition does not hold is left out.
 
     Args:
         graph: A traced function's ``graph``, all of whose shapes are known.
@@ -41,8 +44,9 @@ def product_flops(graph: Any) -> int | None:
     Returns:
         None where they are not known: of a product, or of one inside a function that the graph calls.
     """
-    functions = graph.as_graph_def().library.function
-    if any(node.op in _PRODUCTS for function in functions for node in function.node_def):
+    definition = graph.as_graph_def()
+    functions = {function.signature.name: function.node_def for function in definition.library.function}
+    if any(node.op in _PRODUCTS for name in _reached(definition.node, functions) for node in functions[name]):
         return None
     total = 0
     for operation in graph.get_operations():
@@ -54,6 +58,19 @@ def product_flops(graph: Any) -> int | None:
         is_transposed = operation.get_attr(_PRODUCTS[operation.type])
         total += 2 * output.num_elements() * left[-2 if is_transposed else -1]
     return total
+
+
+def _reached(nodes: Any, functions: dict[str, Any]) -> set[str]:
+    """The functions that a graph calls, itself or through others, unless it is where a condition does not hold."""
+    found: set[str] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        otherwise = {node.attr[_OTHERWISE].func.name} if _OTHERWISE in node.attr else set()
+        new = (set(_called(node)) - otherwise - found) & functions.keys()
+        found |= new
+        waiting += [inner for name in new for inner in functions[name]]
+    return found
 
 
 def _counted(nodes: Any, functions: dict[str, Any], known: dict[str, Counter[str]]) -> Counter[str]:

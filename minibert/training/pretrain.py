@@ -14,7 +14,7 @@ from keras import ops
 from minibert.batches import MaskedLMBatches
 from minibert.mask_word import fill_in
 from minibert.model.encoder import HEAD_NAME, cut_encoder
-from minibert.model.heads import MaskedLMObjective
+from minibert.model.heads import masked_lm_objective
 from minibert.settings import RunSettings
 from minibert.text import Vocabulary, sample_ids
 from minibert.training.loop import Figures, Stage
@@ -124,7 +124,7 @@ def pretrain_stage(
     return Stage(
         name="pretrain",
         step=TrainingStep(
-            MaskedLMObjective(model, reduction=pretrain.loss_reduction),
+            masked_lm_objective(model, settings),
             learning_rate=pretrain.learning_rate,
             seed=settings.seed,
             stage="pretrain",
