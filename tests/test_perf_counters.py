@@ -139,7 +139,7 @@ def test_products_inside_a_called_function_are_not_told() -> None:
 
 
 @pytest.mark.parametrize(("then_multiplies", "flops"), [(False, 2 * 4 * 4 * 4), (True, None)])
-def test_of_a_conditional_the_products_where_its_condition_holds_count(then_multiplies: bool, flops: int | None) -> None:
+def test_products_where_a_condition_holds_count(then_multiplies: bool, flops: int | None) -> None:
     import tensorflow as tf
 
     def run(x: Any) -> Any:
