@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.keras_hub_text import build_encoder, build_masker, features_of, selection_length
-from benchmarks.workloads import Parts, batches_of, fetch, weights_by_part
+from benchmarks.workloads import Parts, as_tensors, batches_of, fetch, weights_by_part
 from minibert.batches import Arrays
 from minibert.settings import RunSettings
 from minibert.text import Vocabulary
@@ -124,13 +124,15 @@ class KerasHubStep:
             self.model = build_classifier(settings, frozen=step == "frozen")
             head = self.model.output_dense
             self.batches = [(features_of(b["token_ids"]), b["labels"].astype(np.int64), None) for b in batches]
+        self._tensors = [as_tensors(batch) for batch in self.batches]
         self._weights = weights_by_part(self.model, [head])
 
     def __call__(self, number: int) -> float:
-        features, labels, weight = self.batches[number % len(self.batches)]
+        number %= len(self.batches)
+        weight = self.batches[number][-1]
         with _without_pooler_warning():
             self.model.reset_metrics()  # or else some versions of Keras give a running mean
-            loss = float(self.model.train_on_batch(features, labels, weight, return_dict=True)["loss"])
+            loss = float(self.model.train_on_batch(*self._tensors[number], return_dict=True)["loss"])
         fetch(self.model.trainable_variables[-1])
         return loss if weight is None else loss * weight.size / float(weight.sum())  # Keras counts rows of weight 0
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras import layers
 from keras_nlp.layers import PositionEmbedding
 
-from benchmarks.workloads import Parts, batches_of, fetch, weights_by_part, whole_labels
+from benchmarks.workloads import Parts, as_tensors, batches_of, fetch, weights_by_part, whole_labels
 from minibert.settings import RunSettings
 
 ENCODER_OUTPUT = "encoder_0_ffn_layernormalization"
@@ -114,12 +114,12 @@ class NotebookStep:
             self.model = build_classifier(masked_lm, settings, frozen=step == "frozen")
             head = self.model.layers[-2:]
             self.batches = [(batch["token_ids"].astype(np.int64), batch["labels"], None) for batch in batches]
+        self._tensors = [as_tensors(batch) for batch in self.batches]
         self._weights = weights_by_part(self.model, head)
 
     def __call__(self, number: int) -> float:
-        token_ids, labels, weight = self.batches[number % len(self.batches)]
         self.model.reset_metrics()  # or else some versions of Keras give a running mean
-        loss = self.model.train_on_batch(token_ids, labels, weight, return_dict=True)["loss"]
+        loss = self.model.train_on_batch(*self._tensors[number % len(self._tensors)], return_dict=True)["loss"]
         fetch(self.model.trainable_variables[-1])
         return float(loss)
 

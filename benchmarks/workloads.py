@@ -85,6 +85,13 @@ def whole_labels(batch: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return batch["token_ids"].astype(np.int64), labels.reshape(shape), weight.reshape(shape)
 
 
+def as_tensors(batch: Any) -> Any:
+    """A batch's arrays as tensors, whatever they are nested in: prefetching makes them while the step before runs."""
+    import tensorflow as tf
+
+    return tf.nest.map_structure(lambda array: None if array is None else tf.convert_to_tensor(array), batch)
+
+
 def fetch(variable: Any) -> np.ndarray:
     """A variable's value on the host, which is there only when the step that updates it is done."""
     return np.asarray(variable.value)
@@ -127,7 +134,7 @@ class OurStep:
         from minibert.model.encoder import HEAD_NAME
         from minibert.model.heads import ClassifierObjective, masked_lm_objective
         from minibert.stages import initial_classifier, initial_masked_lm
-        from minibert.training.step import TrainingStep, is_deterministic
+        from minibert.training.step import TrainingStep, is_deterministic, tensors_of
 
         self.model, is_masked_lm = initial_masked_lm(settings), step == "masked_lm"
         trained: Any = self.model if is_masked_lm else initial_classifier(settings, self.model)
@@ -149,11 +156,12 @@ class OurStep:
             fingerprint_interval=fingerprint_interval,
         )
         self.batches = batches_of(settings, step)
+        self._tensors = [tensors_of(batch) for batch in self.batches]
         head = (HEAD_NAME,) if is_masked_lm else ("hidden", "logits")
         self._weights = weights_by_part(trained, map(trained.get_layer, head))
 
     def __call__(self, number: int) -> float:
-        result = self.training_step(number, self.batches[number % len(self.batches)])
+        result = self.training_step(number, self._tensors[number % len(self._tensors)])
         fetch(self.training_step.objective.variables[-1])
         return result.metrics["loss"] / result.metrics["count"]
 

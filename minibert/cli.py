@@ -9,7 +9,6 @@ import math
 import os
 import re
 import shlex
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,11 +18,11 @@ from minibert import __version__, commands
 from minibert.allocator import keep_freed_memory
 from minibert.checked import closest
 from minibert.errors import ArtifactError, MinibertError
+from minibert.interruption import Interruptions, interruptions
 from minibert.perf.arguments import add_perf
 from minibert.quiet import quiet_tensorflow
 from minibert.settings import settings_named
 
-INTERRUPTED_EXIT_CODE = 130
 BROKEN_PIPE_EXIT_CODE = 141
 _ASSIGNMENT = re.compile(r"[^-=/\\\s][^=/\\\s]*=")
 """How a further word behind ``--set`` begins: a name without slashes or spaces, and an equals sign."""
@@ -36,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after ``minibert``; default: this process' own.
 
     Returns:
-        The exit code: 0 for success, a verdict's own, an exception class' own, 130 after Ctrl-C.
+        The exit code: 0 for success, a verdict's own, an exception class' own, 130 after Ctrl-C,
+        143 after ``SIGTERM``.
 
     Raises:
         SystemExit: ``--help``, ``--version`` (code 0), or words that are not a command (code 2).
@@ -48,26 +48,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["KERAS_BACKEND"] = "tensorflow"
     quiet_tensorflow()
     keep_freed_memory()
-    interruptions = _counted_interruptions()
-    try:
-        code = int(options.command(options))
-        sys.stdout.flush()  # a reader that has gone is noticed here, not at exit
-        return code
-    except MinibertError as error:
-        return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail(_interruption(options, words), INTERRUPTED_EXIT_CODE, kind="")
-    except BrokenPipeError:
-        _give_up_stdout()
-        return BROKEN_PIPE_EXIT_CODE
-    except OSError as error:
-        return _fail(_os_error(error), ArtifactError.exit_code)
-    except MemoryError as error:
-        return _fail(f"more memory is required than there is ({error})", MinibertError.exit_code)
-    except Exception:
-        if not interruptions:
-            raise
-        return _fail(_interruption(options, words), INTERRUPTED_EXIT_CODE, kind="")
+    with interruptions() as stopped:
+        try:
+            code = int(options.command(options))
+            sys.stdout.flush()  # a reader that has gone is noticed here, not at exit
+            return code
+        except MinibertError as error:
+            return _fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            return _stop(options, words, stopped)
+        except BrokenPipeError:
+            _give_up_stdout()
+            return BROKEN_PIPE_EXIT_CODE
+        except OSError as error:
+            return _fail(_os_error(error), ArtifactError.exit_code)
+        except MemoryError as error:
+            return _fail(f"more memory is required than there is ({error})", MinibertError.exit_code)
+        except Exception:
+            if not stopped.signals:
+                raise
+            return _stop(options, words, stopped)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -308,20 +308,6 @@ def _fail(message: str, exit_code: int, *, kind: str = "error: ") -> int:
     return exit_code
 
 
-def _counted_interruptions() -> list[int]:
-    """A list that has an element for each Ctrl-C from now on: TensorFlow makes another exception of some."""
-    found: list[int] = []
-
-    def interrupt(number: int, frame: Any) -> None:
-        found.append(number)
-        signal.default_int_handler(number, frame)
-
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        with contextlib.suppress(ValueError):  # not in the main thread, which alone gets signals
-            signal.signal(signal.SIGINT, interrupt)
-    return found
-
-
 def _give_up_stdout() -> None:
     """Drops what stdout cannot take, or Python would fail on it again at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -329,12 +315,13 @@ def _give_up_stdout() -> None:
     os.close(nowhere)
 
 
-def _interruption(options: argparse.Namespace, words: Sequence[str]) -> str:
-    """After Ctrl-C: the command that goes on, if there is something to go on from."""
-    if options.command is not commands.run or not commands.has_started(options):
-        return "interrupted"
-    again = [*words] if "--resume" in words else [*words, "--resume"]
-    return f"interrupted; resume with: minibert {shlex.join(again)}"
+def _stop(options: argparse.Namespace, words: Sequence[str], stopped: Interruptions) -> int:
+    """After a signal: says so, with the command that goes on, if there is something to go on from."""
+    line = stopped.word
+    if options.command is commands.run and commands.has_started(options):
+        again = [*words] if "--resume" in words else [*words, "--resume"]
+        line += f"; resume with: minibert {shlex.join(again)}"
+    return _fail(line, stopped.exit_code, kind="")
 
 
 def _os_error(error: OSError) -> str:

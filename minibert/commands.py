@@ -7,6 +7,7 @@ reason paths are looked at before.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _TEXTS_WORTH_A_BAR = 500
 """Fewer take a few seconds."""
+_SHOWN_TEXTS = 6
 
 
 def run(options: Namespace) -> int:
@@ -121,16 +123,27 @@ def classify(options: Namespace) -> int:
     with Progress(quiet=options.quiet or len(texts) < _TEXTS_WORTH_A_BAR) as progress:
         found = inference.classify(options.directory, texts, progress=progress)
     if options.json:
-        _print_json([
-            {"text": text, "label": int(c.label), "class_name": c.class_name, "probability": float(c.probability)}
-            for text, c in zip(texts, found, strict=True)
-        ])  # fmt: skip
+        _print_json([{"text": text, **dataclasses.asdict(one)} for text, one in zip(texts, found, strict=True)])
         return 0
     width = max((len(c.class_name) for c in found), default=0)
     for text, c in zip(texts, found, strict=True):
         shown = text if len(text) <= 72 else f"{text[:71]}…"
         print(f"{printable(c.class_name):{width}}  {c.probability:.4f}  {printable(shown)}")
+    if not options.quiet:
+        _note_unknown_words([number for number, c in enumerate(found, start=1) if c.is_mostly_unknown])
     return 0
+
+
+def _note_unknown_words(numbers: list[int]) -> None:
+    """One line on stderr on the texts whose class says little."""
+    if not numbers:
+        return
+    shown = ", ".join(map(str, numbers[:_SHOWN_TEXTS]))
+    more = f" and {len(numbers) - _SHOWN_TEXTS:,} more" if len(numbers) > _SHOWN_TEXTS else ""
+    line = (
+        f"text {shown}{more}: most of the words that are read are not in the run's vocabulary, so the class says little"
+    )
+    print(f"minibert: {line}", file=sys.stderr)
 
 
 def evaluate(options: Namespace) -> int:

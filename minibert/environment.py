@@ -66,9 +66,9 @@ def describe_environment() -> dict[str, Any]:
     Returns:
         ``python``, ``platform`` (system, release, machine, and the C library, whose functions NumPy and TensorFlow
         call), ``packages`` (name to version or None),
-        ``cpu`` (model, cores that this process may use, instruction sets that numerical libraries dispatch on, and the
-        caches by whose sizes they cut products into blocks), ``memory_bytes``, ``threads`` (intra_op, inter_op; 0 is
-        TensorFlow's default),
+        ``cpu`` (model, identity, cores that this process may use, instruction sets that numerical libraries dispatch
+        on, and the caches by whose sizes they cut products into blocks), ``memory_bytes``, ``threads`` (intra_op,
+        inter_op; 0 is TensorFlow's default),
         ``devices`` (type and name of each), ``cuda`` (from `minibert.nvidia.versions` where TensorFlow sees a GPU,
         else None), ``graph_options`` (what ``tf.config.optimizer`` was set to), ``keras``
         (floatx, image_data_format and dtype_policy, from ``keras.json`` or the program) and ``variables`` (name to
@@ -85,6 +85,7 @@ def describe_environment() -> dict[str, Any]:
         "packages": {name: package_version(name) for name in PACKAGES},
         "cpu": {
             "model": _cpu_model(),
+            "identity": _cpu_identity(),
             "cores": available_cores(),
             "instruction_sets": _instruction_sets(),
             "caches": _caches(),
@@ -118,6 +119,21 @@ def package_version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+_IDENTITIES = (
+    ("vendor_id", "cpu family", "model", "stepping"),
+    ("CPU implementer", "CPU variant", "CPU part", "CPU revision"),
+)
+"""Keys of ``/proc/cpuinfo`` that tell processors of one model name apart: x86 has the first, Arm the others."""
+
+
+def _cpu_identity() -> str | None:
+    """Vendor and numbers of the processor, ``AuthenticAMD 25 17 1`` for example; None where Linux does not say."""
+    for keys in _IDENTITIES:
+        if found := [value for key in keys if (value := _cpuinfo(key))]:
+            return " ".join(found)
+    return None
 
 
 def _cpuinfo(*keys: str) -> str:

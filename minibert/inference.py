@@ -30,7 +30,7 @@ from minibert.quiet import quiet_compiler
 from minibert.record import NAME, read_record, record_settings, resuming_command
 from minibert.scoring import Score, score
 from minibert.settings import CorpusSettings, RunSettings
-from minibert.text import Vocabulary, encode, sample_ids
+from minibert.text import PADDING_ID, UNKNOWN_ID, Vocabulary, encode, sample_ids
 from minibert.training.finetune import ClassifierForward
 from minibert.training.memory import within_memory
 from minibert.training.pretrain import Prediction, compiled_words, masked_words, predict_masked
@@ -48,11 +48,20 @@ class Classification:
         label: 0 or 1.
         class_name: Its name.
         probability: The probability of that class, 0.5 to 1.
+        words: How many words of the text were read: the first ones, ``text.sequence_length`` at most.
+        unknown_words: How many of these are not in the run's vocabulary: all of them are one word to the model.
     """
 
     label: int
     class_name: str
     probability: float
+    words: int
+    unknown_words: int
+
+    @property
+    def is_mostly_unknown(self) -> bool:
+        """Whether more of its words are unknown than known, or none was read: the class then says little."""
+        return 2 * self.unknown_words > self.words or self.words == 0
 
 
 def fill_mask(directory: Path | str, sentence: str, *, top_k: int = 5) -> list[Prediction]:
@@ -147,7 +156,11 @@ def classify(directory: Path | str, texts: Sequence[str], *, progress: Progress 
             logits = forward.logits(ids, batch_size=_BATCH_SIZE, advance=task.advance).astype(np.float64)
         # Of the likelier class: with |x| no logit is too large for exp, and none of the bits near 1 are lost.
         chosen = 1.0 / (1.0 + np.exp(-np.abs(logits)))
-        found += [Classification(int(x > 0), names[int(x > 0)], float(p)) for x, p in zip(logits, chosen, strict=True)]
+        read, unknown = (ids != PADDING_ID).sum(axis=1), (ids == UNKNOWN_ID).sum(axis=1)
+        found += [
+            Classification(int(x > 0), names[int(x > 0)], float(p), int(words), int(others))
+            for x, p, words, others in zip(logits, chosen, read, unknown, strict=True)
+        ]
     task.finish()
     return found
 

@@ -85,6 +85,9 @@ def run(
         shown.note(
             f"no labels are read (corpus.label_column names their column{columns}): no classifier will be trained"
         )
+    of_classifier = settings.finetune.frozen_epochs + settings.finetune.unfrozen_epochs
+    if settings.pretrain.epochs + (of_classifier if prepared.corpus.labelled else 0) == 0:
+        shown.note("no stage has an epoch: nothing will be trained")
     _make_folder(directory)
     with locked(directory, wait=False):
         earlier_record(directory, resume=False)  # another run may have begun in it meanwhile

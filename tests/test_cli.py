@@ -618,8 +618,10 @@ def test_a_sentence_without_a_mask_is_named_by_its_place(
         assert capsys.readouterr().err == said
 
 
-def fake_classify(directory: Path, texts: list[str], *, progress: Progress) -> list[SimpleNamespace]:
-    return [SimpleNamespace(label=0, class_name="positive", probability=0.75) for _ in texts]
+def fake_classify(directory: Path, texts: list[str], *, progress: Progress) -> list[Any]:
+    return [
+        minibert.Classification(0, "positive", 0.75, len(text.split()), text.split().count("zzz")) for text in texts
+    ]
 
 
 def test_classify_names_the_class_of_each_text(
@@ -631,8 +633,23 @@ def test_classify_names_the_class_of_each_text(
     assert first == "positive  0.7500  good"
     assert second == f"positive  0.7500  {'x' * 71}…"
     assert main(["classify", finished, "good", "--json"]) == 0
-    expected = [{"text": "good", "label": 0, "class_name": "positive", "probability": 0.75}]
-    assert json.loads(capsys.readouterr().out) == expected
+    found = {"label": 0, "class_name": "positive", "probability": 0.75, "words": 1, "unknown_words": 0}
+    assert json.loads(capsys.readouterr().out) == [{"text": "good", **found}]
+
+
+def test_texts_of_unknown_words_are_named(
+    finished: str, place: PlaceModule, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A half of them is not most; what is printed for a machine stays as it is."""
+    place("inference", classify=fake_classify)
+    assert main(["classify", finished, "good", "zzz good zzz", "zzz good", "zzz"]) == 0
+    said = "most of the words that are read are not in the run's vocabulary, so the class says little"
+    assert capsys.readouterr().err == f"minibert: text 2, 4: {said}\n"
+    assert main(["classify", finished, *["zzz"] * 9]) == 0
+    assert capsys.readouterr().err == f"minibert: text 1, 2, 3, 4, 5, 6 and 3 more: {said}\n"
+    for words in (["--quiet", "zzz"], ["--json", "zzz"], ["good"]):
+        assert main(["classify", finished, *words]) == 0
+        assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

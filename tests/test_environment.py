@@ -39,6 +39,7 @@ def test_the_description_is_json_and_complete() -> None:
     assert found["packages"]["numpy"] == metadata.version("numpy")
     assert found["cpu"]["model"]
     assert all(re.fullmatch(r"[1-9] \w+ \d+[KM]", cache) for cache in found["cpu"]["caches"])
+    assert found["cpu"]["identity"] is None or len(found["cpu"]["identity"].split()) in (3, 4)
     assert found["cpu"]["cores"] == available_cores() >= 1
     assert found["memory_bytes"] is None or found["memory_bytes"] > 1_000_000
 
@@ -160,21 +161,29 @@ def test_only_the_cores_of_the_affinity_count(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("cpuinfo", "model", "instruction_sets"),
+    ("cpuinfo", "model", "instruction_sets", "identity"),
     [
-        ("processor : 0\nmodel name\t: A CPU @ 2 GHz\nflags\t: fpu avx2 sse4_2 made_up amx_bf16\n",
-         "A CPU @ 2 GHz", ["sse4_2", "avx2", "amx_bf16"]),
-        ("Features\t: fp asimd sve\nModel\t: Board 5\n", "Board 5", ["asimd", "sve"]),
+        ("vendor_id : A\ncpu family : 25\nmodel : 17\nmodel name\t: A CPU @ 2 GHz\nflags\t: fpu avx2 sse4_2 amx_bf16\n",
+         "A CPU @ 2 GHz", ["sse4_2", "avx2", "amx_bf16"], "A 25 17"),
+        ("Features\t: fp asimd sve\nCPU implementer\t: 0x41\nCPU variant\t: 0x1\nCPU part\t: 0xd40\nModel\t: Board 5\n",
+         "Board 5", ["asimd", "sve"], "0x41 0x1 0xd40"),
+        ("Features\t: asimd\nModel\t: Board 5\n", "Board 5", ["asimd"], None),
     ],
 )  # fmt: skip
 def test_linux_names_the_processor_and_its_instruction_sets(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, cpuinfo: str, model: str, instruction_sets: list[str]
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    cpuinfo: str,
+    model: str,
+    instruction_sets: list[str],
+    identity: str | None,
 ) -> None:
     file = tmp_path / "cpuinfo"
     file.write_text(cpuinfo)
     monkeypatch.setattr(module, "Path", lambda path: file if path == "/proc/cpuinfo" else tmp_path / "none")
     cpu = describe_environment()["cpu"]
     assert (cpu["model"], cpu["instruction_sets"], cpu["caches"]) == (model, instruction_sets, [])
+    assert cpu["identity"] == identity
 
 
 def test_caches_are_described_and_one_that_cannot_be_read_is_left_out(

@@ -117,6 +117,15 @@ def test_classes_are_those_of_the_raw_text_model(small_run: Path) -> None:
     assert [c.probability for c in found] == pytest.approx(expected.tolist(), rel=1e-5)
 
 
+def test_words_that_are_read_and_those_that_are_unknown_are_counted(small_run: Path) -> None:
+    known = Vocabulary.read(small_run / "vocabulary.txt").words[2]
+    length = small_settings().text.sequence_length
+    texts = [known, f"{known} qqqq {known}, qqqq! qqqq", "...", f"{known} " * (length + 3)]
+    found = inference.classify(small_run, texts)
+    assert [(c.words, c.unknown_words) for c in found] == [(1, 0), (5, 3), (0, 0), (length, 0)]
+    assert [c.is_mostly_unknown for c in found] == [False, True, True, False]
+
+
 @pytest.mark.long
 def test_a_text_is_classified_alone_as_among_others(small_run: Path) -> None:
     together = inference.classify(small_run, TEXTS * 20)

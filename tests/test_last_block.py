@@ -14,7 +14,7 @@ from minibert.batches import Arrays, locate_rows
 from minibert.model.dropout import DropoutStream
 from minibert.model.encoder import HEAD_NAME, cut_encoder
 from minibert.model.heads import MaskedLMObjective, with_activations
-from minibert.model.last_block import LastBlock
+from minibert.model.last_block import LastBlock, one_of_each
 from minibert.model.masked_lm_loss import masked_lm_loss
 from minibert.settings import ModelSettings
 from tests import small_models
@@ -141,3 +141,34 @@ def test_the_block_reads_what_stands_before_it(blocks: int, inputs: str) -> None
     block = LastBlock(cut_encoder(small_models.build(dataclasses.replace(SETTINGS, blocks=blocks))))
     assert block.inputs == inputs
     assert (block.prefix, block.outputs) == (f"encoder_{blocks - 1}_", f"encoder_{blocks - 1}_ffn_layernormalization")
+
+
+@pytest.mark.parametrize("count", [1, 6])
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [(ONE_BLOCK, 2e-6), (TWO_BLOCKS, 2e-6), (PADDING_MASK, 2e-6), (BFLOAT16, 2e-2)],
+    ids=["one block", "two blocks", "padding mask", "bfloat16"],
+)
+def test_for_one_token_of_each_example_it_gives_the_encoders_output_there(
+    settings: ModelSettings, most: float, count: int
+) -> None:
+    """Nothing drops out; the places are others in each example, the first and the last of a text among them."""
+    encoder = cut_encoder(small_models.masked_lm(settings))
+    block, ids = LastBlock(encoder), small_models.token_ids()[:count].astype(np.int32)
+    places = np.array([0, ids.shape[1] - 1, 3, 3, 1, 5], np.int32)[:count]
+    hidden = keras.Model(encoder.input, encoder.get_layer(block.inputs).output)(ids, training=False)
+    found = block(hidden, one_of_each(ids, places), training=False)[block.outputs]
+    known = np.asarray(tf.cast(encoder(ids, training=False), tf.float32))[np.arange(count), places]
+    assert deviation(tf.cast(found, tf.float32), known) < most
+
+
+def test_arrays_for_one_token_of_each_example_are_those_of_a_batch_with_these_selected() -> None:
+    ids, places = small_models.token_ids()[:5].astype(np.int32), np.array([2, 0, 4, 1, 1], np.int32)
+    is_selected = np.arange(ids.shape[1]) == places[:, None]
+    known = {"positions": np.flatnonzero(is_selected), **locate_rows(is_selected, 5)}
+    found = one_of_each(ids, places)
+    for name in ("positions", "row_of_place"):
+        assert np.array_equal(found[name], known[name]), name
+    of_query = known["row_of_query"].reshape(5, -1)  # filled up to more queries than one
+    assert np.array_equal(found["row_of_query"], of_query[:, 0])
+    assert not of_query[:, 1:].any()

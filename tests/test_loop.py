@@ -40,7 +40,8 @@ class Step:
         self.variable, self.calls = variable, []
 
     def __call__(self, step: int, batch: dict[str, np.ndarray]) -> StepResult:
-        assert batch["token_ids"].tolist() == [step]
+        assert tf.is_tensor(batch["token_ids"]), "made beforehand, while the step before ran"
+        assert np.asarray(batch["token_ids"]).tolist() == [step]
         self.calls.append(step)
         self.variable.value = self.variable.value + np.float32(step)
         metrics = {"loss": float(step), "count": 2.0}

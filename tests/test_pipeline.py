@@ -359,3 +359,19 @@ def test_that_no_classifier_will_be_trained_is_said_before_anything_is(
         "no classifier will be trained\n"
     )
     assert (said in shown.getvalue()) is not is_labelled
+
+
+@pytest.mark.parametrize(
+    ("is_labelled", "frozen_epochs", "is_said"), [(True, 0, True), (True, 1, False), (False, 1, True)]
+)
+def test_that_nothing_will_be_trained_is_said(
+    is_labelled: bool, frozen_epochs: int, is_said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "execute", lambda prepared, **_: prepared.record)
+    settings = small_settings()
+    for assignment in ("pretrain.epochs=0", f"finetune.frozen_epochs={frozen_epochs}", "finetune.unfrozen_epochs=0"):
+        settings = replace_setting(settings, assignment)
+    shown = io.StringIO()
+    data = write_texts(tmp_path / "texts.csv", labelled=is_labelled)
+    pipeline.run(settings, directory=tmp_path / "run", data=data, progress=Progress(stream=shown))
+    assert ("no stage has an epoch: nothing will be trained\n" in shown.getvalue()) is is_said

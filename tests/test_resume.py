@@ -660,21 +660,24 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     assert outcome(run) == outcome(unlabelled_run)
 
 
-# Ctrl-C
+# Ctrl-C and SIGTERM
 
 
 @slow
-def test_ctrl_c_is_one_line_that_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_stop_is_one_line_that_says_how_to_go_on(number: int, code: int, word: str, tmp_path: Path) -> None:
     words = ["run", "tiny", "--out", str(tmp_path / "run"), "--set", "corpus.train_examples=96",
              "corpus.test_examples=32", "record.checkpoint_steps=1", "text.sequence_length=32"]  # fmt: skip
     command = [sys.executable, "-m", "minibert"]
     run = subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list((tmp_path / "run").glob(f"{FOLDER}/*.safetensors")) and run.poll() is None:
         time.sleep(0.01)
-    run.send_signal(signal.SIGINT)
+    run.send_signal(number)
     out, error = run.communicate()
-    assert (run.returncode, out) == (130, ""), error
-    assert error.splitlines()[-1] == f"minibert: interrupted; resume with: minibert {shlex.join([*words, '--resume'])}"
+    assert (run.returncode, out) == (code, ""), error
+    assert error.splitlines()[-1] == f"minibert: {word}; resume with: minibert {shlex.join([*words, '--resume'])}"
     assert "Traceback" not in error
     again = subprocess.run([*command, *words, "--resume"], check=False, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr

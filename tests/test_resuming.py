@@ -71,6 +71,7 @@ def test_what_decides_no_bits_may_change(path, value):
         (("environment", "packages", "keras"), None, "package keras was "),
         (("environment", "packages", "tensorflow-metal"), "1.2.0", "package tensorflow-metal was None and is 1.2.0"),
         (("environment", "cpu", "model"), "another", "cpu.model was "),
+        (("environment", "cpu", "identity"), "AuthenticAMD 25 1 1", "cpu.identity was "),
         (("environment", "cpu", "instruction_sets"), [], "cpu.instruction_sets was "),
         (("environment", "platform", "machine"), "arm65", "machine was "),
         (("environment", "platform", "libc"), "musl 1.2", "libc was "),

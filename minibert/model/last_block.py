@@ -1,4 +1,4 @@
-"""The encoder's last block for the selected tokens alone: what masked-LM training computes of it.
+"""The encoder's last block for the selected tokens alone: what masked-LM training and `fill-mask` compute of it.
 
     block's input (batch, sequence, hidden) -> key, value of every token
                                             -> selected rows (rows, hidden) -> query -> ... -> (rows, hidden)
@@ -43,30 +43,52 @@ class LastBlock:
         self._layers = {name.removeprefix(self.prefix): layer for name, layer in layers.items()}
         self.inputs = [name for name in layers if not name.startswith((self.prefix, "not_padding"))][-1]
 
-    def __call__(self, hidden: Any, batch: Named) -> Named:
-        """The outputs of the block's layers by name, in forward order: (rows, features) each, in training.
+    def __call__(self, hidden: Any, batch: Named, *, training: bool = True) -> Named:
+        """The outputs of the block's layers by name, in forward order: (rows, features) each.
 
         Args:
             hidden: (batch, sequence, hidden): what goes in.
-            batch: Of `minibert.batches.MaskedLMBatches`.
+            batch: Of `minibert.batches.MaskedLMBatches`, or from `one_of_each`.
+            training: Whether it drops out.
         """
         with keras.name_scope("last_block"):  # a graph's names have a layer's behind a model's
-            return {f"{self.prefix}{part}": value for part, value in self._outputs(hidden, batch)}
+            return {f"{self.prefix}{part}": value for part, value in self._outputs(hidden, batch, training)}
 
-    def _outputs(self, hidden: Any, batch: Named) -> Iterator[tuple[str, Any]]:
+    def _outputs(self, hidden: Any, batch: Named, training: bool) -> Iterator[tuple[str, Any]]:
         layers = self._layers
         chosen = take_rows(ops.reshape(hidden, (-1, hidden.shape[-1])), batch["positions"], batch["row_of_place"])
         queries = Queries(chosen, batch["row_of_query"], batch["query_of_row"])
         rows = Rows(batch["positions"], batch["row_of_place"])
         padding_mask = None if self._not_padding is None else self._not_padding(batch["token_ids"])
         yield "multiheadattention", (attended := layers["multiheadattention"](hidden, padding_mask, queries=queries))
-        yield "att_dropout", (attended := layers["att_dropout"](attended, training=True, rows=rows))
+        yield "att_dropout", (attended := layers["att_dropout"](attended, training=training, rows=rows))
         yield "att_residual", (joined := layers["att_residual"]([chosen, attended]))
         yield "att_layernormalization", (normalized := layers["att_layernormalization"](joined))
         inner, outer = layers["ffn"].layers
         with keras.name_scope(layers["ffn"].name):
             fed = outer(inner(normalized))
         yield "ffn", fed
-        yield "ffn_dropout", (fed := layers["ffn_dropout"](fed, training=True, rows=rows))
+        yield "ffn_dropout", (fed := layers["ffn_dropout"](fed, training=training, rows=rows))
         yield "ffn_residual", (joined := layers["ffn_residual"]([normalized, fed]))
         yield "ffn_layernormalization", layers["ffn_layernormalization"](joined)
+
+
+def one_of_each(token_ids: Any, places: Any) -> Named:
+    """What `LastBlock` reads of a batch in which one token of each example is selected.
+
+    Args:
+        token_ids: Integers, (batch, sequence).
+        places: int32, (batch,): where the token stands, from 0.
+    """
+    count, length = ops.shape(token_ids)[0], token_ids.shape[1]
+    first = ops.arange(count, dtype="int32")
+    numbers = first + 1
+    positions = first * length + places
+    here = ops.equal(ops.arange(length, dtype="int32")[None], places[:, None])
+    return {
+        "token_ids": token_ids,
+        "positions": positions,
+        "row_of_place": ops.reshape(ops.where(here, numbers[:, None], 0), (-1,)),
+        "row_of_query": numbers,
+        "query_of_row": numbers,
+    }

@@ -22,7 +22,7 @@ from minibert.settings import TRAINING_STAGES
 from minibert.training.execution import require_repeatable_execution
 from minibert.training.memory import within_memory
 from minibert.training.state import optimizer_arrays, state_digest, weight_arrays
-from minibert.training.step import TrainingStep
+from minibert.training.step import TrainingStep, tensors_of
 
 Figures = dict[str, Any]
 
@@ -103,8 +103,13 @@ def train(
         advance: Is told of every step, with the running figures of the epoch.
     """
     per_epoch = stage.batches.steps_per_epoch
-    for step, batch in Prefetch(stage.batches.batch, progression.step, stage.steps):
-        _one_step(stage, progression, trace, step, batch)
+
+    def prepared(step: int) -> tuple[Arrays, dict[str, Any]]:
+        batch = stage.batches.batch(step)
+        return batch, tensors_of(batch)
+
+    for step, (batch, tensors) in Prefetch(prepared, progression.step, stage.steps):
+        _one_step(stage, progression, trace, step, batch, tensors)
         advance(progression, means(progression.sums))
         at_end = progression.step % per_epoch == 0
         if at_end:
@@ -115,11 +120,18 @@ def train(
             keep(progression)
 
 
-def _one_step(stage: Stage, progression: Progression, trace: TraceWriter | None, step: int, batch: Arrays) -> None:
+def _one_step(
+    stage: Stage,
+    progression: Progression,
+    trace: TraceWriter | None,
+    step: int,
+    batch: Arrays,
+    tensors: dict[str, Any],
+) -> None:
     started = time.perf_counter()
     remedy = f"a smaller {'pretrain' if stage.name == 'pretrain' else 'finetune'}.batch_size may help"
     with within_memory(f"{stage.name}, step {step}", len(batch["token_ids"]), remedy):
-        result = stage.step(step, batch)
+        result = stage.step(step, tensors)
     if trace is not None:  # of a step that diverges too: where it parted from a run that did not
         trace.append(step, loss_bits=result.loss_bits, batch=batch, fingerprint=result.fingerprint)
     if not math.isfinite(result.metrics["loss"]):

@@ -15,6 +15,7 @@ from minibert.batches import MaskedLMBatches
 from minibert.mask_word import fill_in
 from minibert.model.encoder import HEAD_NAME, cut_encoder
 from minibert.model.heads import masked_lm_objective
+from minibert.model.last_block import LastBlock, one_of_each
 from minibert.settings import RunSettings
 from minibert.text import Vocabulary, sample_ids
 from minibert.training.loop import Figures, Stage
@@ -43,8 +44,8 @@ MaskedWords = Callable[[Any, Any], tuple[Any, Any]]
 def masked_words(model: keras.Model, vocabulary_size: int, top_k: int) -> MaskedWords:
     """A masked language model's most probable words at one position of each sentence, as a function.
 
-    Only those positions go through the vocabulary projection. A caller may compile it: each call of 32 sentences then
-    takes some 40 ms less, and the first one a quarter of a second more.
+    Only those positions go through the last block and the vocabulary projection. A caller may compile it: each call
+    of 32 sentences then takes less, and the first one a quarter of a second more.
 
     Args:
         model: From `minibert.model.encoder.build_masked_lm`.
@@ -56,10 +57,12 @@ def masked_words(model: keras.Model, vocabulary_size: int, top_k: int) -> Masked
         (sentences, words).
     """
     encoder, head = cut_encoder(model), model.get_layer(HEAD_NAME)
+    block = LastBlock(encoder)
+    before = keras.Model(encoder.input, encoder.get_layer(block.inputs).output)
 
     def forward(token_ids: Any, places: Any) -> tuple[Any, Any]:
-        encoded = encoder(token_ids, training=False)
-        hidden = ops.take_along_axis(encoded, places[:, None, None], axis=1)[:, 0]
+        batch = one_of_each(token_ids, ops.cast(places, "int32"))
+        hidden = block(before(token_ids, training=False), batch, training=False)[block.outputs]
         logits = ops.matmul(ops.cast(hidden, "float32"), head.kernel) + head.bias
         best: tuple[Any, Any] = ops.top_k(ops.softmax(logits, axis=-1), min(top_k, vocabulary_size))
         return best

@@ -10,6 +10,7 @@ if that is refused: no state comes of a step whose gradient could be summed in a
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,6 +29,9 @@ from minibert.training.adam import Adam, sum_of_squares
 from minibert.training.execution import CheckedFunction
 from minibert.training.repeatability import require_repeatable
 from minibert.training.tensor_fingerprints import fingerprints, is_by_turns
+
+Batch = Mapping[str, Any]
+"""Arrays of `minibert.batches`, or the tensors that `tensors_of` makes of them."""
 
 
 class Objective(Protocol):
@@ -105,12 +109,12 @@ class TrainingStep:
         self._has_run = False
         self._between = self.without_fingerprints() if fingerprints and fingerprint_interval > 1 else None
 
-    def __call__(self, step: int, batch: Arrays) -> StepResult:
+    def __call__(self, step: int, batch: Batch) -> StepResult:
         """Updates the variables by one batch.
 
         Args:
             step: Global step of the stage, from 0; it names the dropout masks.
-            batch: Arrays of `minibert.batches`.
+            batch: Arrays of `minibert.batches`, or their tensors.
 
         Raises:
             RepeatabilityError: The graph, as traced or as executed, has something that may not repeat; the
@@ -126,7 +130,7 @@ class TrainingStep:
             fingerprint=fingerprint.numpy(),
         )
 
-    def begin(self, step: int, batch: Arrays) -> tuple[dict[str, Any], Any]:
+    def begin(self, step: int, batch: Batch) -> tuple[dict[str, Any], Any]:
         """Updates the variables by one batch, and fetches nothing: a GPU may still be at it.
 
         Args:
@@ -143,11 +147,11 @@ class TrainingStep:
         if (between := self._between_at(step)) is not None:
             return between.begin(step, batch)
         call = self._function if self._has_run else self._first_call
-        result: tuple[dict[str, Any], Any] = call(tf.constant(step, tf.int64), _tensors(batch))
+        result: tuple[dict[str, Any], Any] = call(tf.constant(step, tf.int64), tensors_of(batch))
         self._has_run = True
         return result
 
-    def trace(self, batch: Arrays) -> None:
+    def trace(self, batch: Batch) -> None:
         """Traces the step for batches like this one, if it is not traced yet, and checks the graph.
 
         Where only some steps have fingerprints, that is done with them and without.
@@ -157,7 +161,7 @@ class TrainingStep:
                 determinism is off.
         """
         if self._function is None:
-            self._function = self._traced(_tensors(batch))
+            self._function = self._traced(tensors_of(batch))
         if self._between is not None:
             self._between.trace(batch)
 
@@ -165,7 +169,7 @@ class TrainingStep:
         """What stands in the rows of the step's fingerprint trace; once it is traced.
 
         Args:
-            batch: As in a call.
+            batch: Arrays of `minibert.batches`.
         """
         names = (tuple(self.fingerprint_names), tuple(self.fingerprints_by_turns))
         return TraceHeader(self._stage, tuple(drawn_arrays(batch)), *names, self.fingerprint_interval)
@@ -211,14 +215,14 @@ class TrainingStep:
         """The traced graphs: that, and the one without fingerprints, where it is taken between."""
         return [self.graph, *([] if self._between is None else self._between.graphs)]
 
-    def graph_for(self, batch: Arrays) -> Any:
+    def graph_for(self, batch: Batch) -> Any:
         """The step's graph for exactly these shapes, so that none in it is open: to be looked at, not to be run.
 
         Args:
             batch: As in a call.
         """
         traced = copy.copy(self)  # what a trace writes down is of the graph that runs: with known shapes it is other
-        signature = {name: tf.TensorSpec(tensor.shape, tensor.dtype) for name, tensor in _tensors(batch).items()}
+        signature = {name: tf.TensorSpec(tensor.shape, tensor.dtype) for name, tensor in tensors_of(batch).items()}
         function = tf.function(traced._run, autograph=False)
         return function.get_concrete_function(tf.TensorSpec([], tf.int64), signature).graph
 
@@ -282,6 +286,10 @@ def _kept(variable: Any) -> np.ndarray:
     return value if np.atleast_1d(value).view(np.uint8).any() else np.zeros((), value.dtype)  # -0.0 is kept
 
 
-def _tensors(batch: Arrays) -> dict[str, Any]:
-    """The arrays that the step reads; the examples' identity stays outside."""
+def tensors_of(batch: Batch) -> dict[str, Any]:
+    """What a step reads of a batch, as tensors: a thread may make them while the step before runs.
+
+    Args:
+        batch: Arrays of `minibert.batches`, or what this gave of them. The examples' identity stays outside.
+    """
     return {name: tf.convert_to_tensor(value) for name, value in batch.items() if name != "example_ids"}

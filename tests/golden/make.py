@@ -333,9 +333,9 @@ ARITHMETIC = ("TF", "XLA", "OMP", "ONEDNN", "DNNL")
 
 
 def platform_of(environment: dict[str, Any]) -> dict[str, Any]:
-    """What the bits of float32 arithmetic may depend on; the caches were not recorded with the first of them."""
+    """What the bits of float32 arithmetic may depend on; caches and identity were not recorded with the first."""
     packages, variables = environment["packages"], environment["variables"]
-    cpu = {name: value for name, value in environment["cpu"].items() if name != "caches"}
+    cpu = {name: value for name, value in environment["cpu"].items() if name not in ("caches", "identity")}
     return {
         "packages": {name: packages[name] for name in ("tensorflow", "keras", "numpy")},
         "machine": environment["platform"]["machine"],
