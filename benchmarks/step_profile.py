@@ -15,9 +15,9 @@ of the step's own code on arrays of the step's shapes:
                calls, and what the parts' arrays push out of the caches
 
 Two floors stand beside a part: its matrix products' arithmetic (`benchmarks.flops`) at the rate at which the machine
-multiplies large matrices at the same time, and the memory traffic of its largest arrays at the rate of a copy. Of the
-head these are the logits, 6 times: written by the product, read and written as exponentials, read for their sum and by
-two products. Of Adam they are 7 times the weights: weight, two moments and gradient are read, and
+multiplies large matrices at the same time, and the memory traffic of its largest arrays at the rate of a copy by all
+cores. Of the head these are the logits, 6 times: written by the product, read and written as exponentials, read for
+their sum and by two products. Of Adam they are 7 times the weights: weight, two moments and gradient are read, and
 the first three written. What stays in the caches between two of these is not told apart.
 ``results/step_profile.json`` keeps the figures, unless another file is named.
 """
@@ -30,6 +30,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ import numpy as np
 from benchmarks.devices import as_a_run
 from benchmarks.flops import head_flops, step_flops
 from benchmarks.stored import RESULTS, Results, conditions, conditions_line
+from minibert.environment import available_cores
 from minibert.errors import MinibertError
 from minibert.settings import RunSettings
 
@@ -167,16 +169,19 @@ def _moved(weights: Sequence[Any]) -> float:
 
 
 class _CopyRate:
-    """Bytes a second that a copy of a large array moves: what it reads and what it writes."""
+    """Bytes a second that a copy of a large array moves on all cores at once: what it reads and what it writes."""
 
     def __init__(self) -> None:
-        self._from = np.ones(COPIED_ELEMENTS, np.float32)
-        self._to = np.zeros_like(self._from)
+        self.threads = available_cores()
+        source = np.ones(COPIED_ELEMENTS, np.float32)
+        self._bytes = 2.0 * source.nbytes
+        self._parts = [np.array_split(array, self.threads) for array in (np.zeros_like(source), source)]
+        self._pool = ThreadPoolExecutor(self.threads)
 
     def bytes_per_second(self) -> float:
         started = time.perf_counter()
-        np.copyto(self._to, self._from)
-        return 2.0 * self._from.nbytes / (time.perf_counter() - started)
+        list(self._pool.map(np.copyto, *self._parts))
+        return self._bytes / (time.perf_counter() - started)
 
 
 def measure(shape: str, *, rounds: int) -> list[dict[str, Any]]:
@@ -204,6 +209,7 @@ def measure(shape: str, *, rounds: int) -> list[dict[str, Any]]:
             "traffic_seconds": part.moved_bytes / bytes_per_second,
             "flops_per_second": flops_per_second,
             "bytes_per_second": bytes_per_second,
+            "copy_threads": copy_rate.threads,
             "rounds": rounds,
         }
         for part in parts
@@ -238,12 +244,17 @@ def rates_line(rows: Sequence[Mapping[str, Any]]) -> str:
     """Each shape's rates that the floors were taken from, and all its parts' floors together, as sentences."""
     return " ".join(
         f"{row['shape']}: {row['flops_per_second'] / 1e9:.0f} GFLOP/s in large products, "
-        f"{row['bytes_per_second'] / 1e9:.0f} GB/s in copies; all floors together are "
+        f"{row['bytes_per_second'] / 1e9:.0f} GB/s in copies by {_threads(row.get('copy_threads', 1))}; all floors "
+        "together are "
         f"{1e3 * floor_seconds([each for each in rows if each['shape'] == row['shape']]):.0f} of "
         f"{1e3 * row['seconds']:.0f} ms."
         for row in rows
         if row["part"] == WHOLE
     )
+
+
+def _threads(count: int) -> str:
+    return "one thread" if count == 1 else f"{count} threads"
 
 
 def floor_seconds(rows: Sequence[Mapping[str, Any]]) -> float:

@@ -31,8 +31,14 @@ def test_the_table_has_a_part_s_share_of_the_whole_step_and_its_floors() -> None
         "| imdb | rest | 10 ms | 5% | - | - |",
     ]
     assert step_profile.rates_line(ROWS) == (
-        "imdb: 200 GFLOP/s in large products, 10 GB/s in copies; all floors together are 120 of 200 ms."
+        "imdb: 200 GFLOP/s in large products, 10 GB/s in copies by one thread; all floors together are 120 of 200 ms."
     )
+
+
+def test_the_copy_is_by_all_cores() -> None:
+    rows = [{**each, "copy_threads": 2} for each in ROWS]
+    assert "10 GB/s in copies by 2 threads; " in step_profile.rates_line(rows)
+    assert step_profile._CopyRate().bytes_per_second() > 1e6
 
 
 def test_a_table_is_kept_where_one_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,7 +60,7 @@ def test_the_parts_are_timed_beside_the_whole_step_and_leave_its_weights_alone()
     settings = workloads.shape_settings("tiny")
     rows_of_head = len(workloads.OurStep(settings, "masked_lm").batches[0]["positions"])
     logits = 4 * rows_of_head * settings.masking.required_vocabulary_size
-    assert rows["head"]["traffic_seconds"] * rows["head"]["bytes_per_second"] == pytest.approx(7 * logits)
+    assert rows["head"]["traffic_seconds"] * rows["head"]["bytes_per_second"] == pytest.approx(6 * logits)
     assert rows["encoder"]["traffic_seconds"] == rows["rest"]["traffic_seconds"] == 0
     assert rows["head"]["floor_seconds"] + rows["encoder"]["floor_seconds"] == pytest.approx(
         rows["whole step"]["floor_seconds"]
