@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from minibert.model import masked_lm_loss as module
 from minibert.model.masked_lm_loss import chunks_for, masked_lm_loss
+from minibert.training.repeatability import require_repeatable
 from tests import oracles
 from tests.closeness import deviation
 
@@ -188,6 +189,23 @@ def test_the_gradient_is_scaled_by_what_comes_from_above():
     _, halves = value_and_gradients(*case(9), upstream=0.5)
     for one, half in zip(ones, halves, strict=True):
         assert np.array_equal(half, one * np.float32(0.5))
+
+
+@pytest.mark.parametrize("chunks", [2, 4, 8])
+def test_chunks_are_added_in_their_order(chunks):
+    """In another one the last bits would differ, and two compiled sums at once could crash."""
+    hidden, kernel, bias, labels, weight = case(13, weight="all", rows=32)
+    _, (_, by_kernel, by_bias) = value_and_gradients(hidden, kernel, bias, labels, weight, chunks=chunks)
+    parts = []
+    for part in range(chunks):
+        rows = slice(part * 32 // chunks, (part + 1) * 32 // chunks)
+        _, (_, *found) = value_and_gradients(hidden[rows], kernel, bias, labels[rows], weight[rows])
+        parts.append(found)
+    for found, known in zip((by_kernel, by_bias), zip(*parts, strict=True), strict=True):
+        assert deviation(found, sum(known)) < 1e-6
+    loss = tf.function(functools.partial(masked_lm_loss, chunks=chunks), autograph=False)
+    arrays = [tf.TensorSpec(array.shape, array.dtype) for array in (hidden, kernel, bias, labels, weight)]
+    require_repeatable(loss.get_concrete_function(*arrays).graph)
 
 
 def test_variables_get_their_gradient():

@@ -43,12 +43,14 @@ def _transposed(kernel: Any) -> Any:
 
 
 @compiled
+def _added(one: Any, two: Any) -> Any:
+    return one + two
+
+
+@compiled
 def _sum_of_chunks(parts: list[Any], upstream: Any) -> tuple[Any, Any]:
-    """(a + b) * upstream in one pass, always added in this order: by the kernel, and by the bias, the last row."""
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    found = total * upstream
+    """One or two parts' sum times ``upstream`` in one pass: by the kernel, and by the bias, the last row."""
+    found = (parts[0] if len(parts) == 1 else parts[0] + parts[1]) * upstream
     return found[:-1], found[-1]
 
 
@@ -95,9 +97,11 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
             exponential, total, chunk_losses = _exponentials(chunk, columns, chunk_labels)
             losses.append(chunk_losses * chunk_weight)
             scale = chunk_weight[:, None] / total
-            by_kernel = matmul(exponential, kernel, transpose_b=True) if chunks == 1 else exponential @ transposed
-            by_rows.append(by_kernel * scale)
+            by_row = matmul(exponential, kernel, transpose_b=True) if chunks == 1 else matmul(exponential, transposed)
+            by_rows.append(by_row * scale)
             by_columns.append(matmul(chunk[:, :-1] * scale, exponential, transpose_a=True))
+            if len(by_columns) > 2:  # of the chunks before: one sum, in their order
+                by_columns[:2] = [_added(*by_columns[:2])]
 
         def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
             upstream = arguments[0] if upstream is None else upstream
