@@ -140,10 +140,8 @@ def _note_unknown_words(numbers: list[int]) -> None:
         return
     shown = ", ".join(map(str, numbers[:_SHOWN_TEXTS]))
     more = f" and {len(numbers) - _SHOWN_TEXTS:,} more" if len(numbers) > _SHOWN_TEXTS else ""
-    line = (
-        f"text {shown}{more}: most of the words that are read are not in the run's vocabulary, so the class says little"
-    )
-    print(f"minibert: {line}", file=sys.stderr)
+    why = "less than a half of what is read are words of the run's vocabulary, so the class says little"
+    print(f"minibert: text {shown}{more}: {why}", file=sys.stderr)
 
 
 def evaluate(options: Namespace) -> int:

@@ -60,7 +60,7 @@ class Classification:
 
     @property
     def is_mostly_unknown(self) -> bool:
-        """Whether more of its words are unknown than known, or none was read: the class then says little."""
+        """Whether fewer than a half of its words are known, or it has none: the class then says little."""
         return 2 * self.unknown_words > self.words or self.words == 0
 
 

@@ -1,10 +1,12 @@
 """Ctrl-C, and what a scheduler or ``kill`` sends: a command ends in order for both, and says what stopped it.
 
-with interruptions() as found:
-try:
-...
-except KeyboardInterrupt:
-return found.exit_code
+    with interruptions() as found:
+        try:
+            train()
+        except KeyboardInterrupt:
+            sys.exit(found.exit_code)
+
+`minibert.cli` runs every command in such a block.
 """
 
 from __future__ import annotations

@@ -102,6 +102,8 @@ def _go_on(settings: RunSettings, directory: Path, *, data: Path | str | None, p
     if settings.masking.vocabulary_size is None:  # a run takes it from its vocabulary
         asked["settings"]["masking"]["vocabulary_size"] = earlier["settings"]["masking"]["vocabulary_size"]
     require_resumable(earlier, asked)
+    # Read anew it is that of the vocabulary again: of texts that have changed, which are named then.
+    settings = replace(settings, masking=replace(settings.masking, vocabulary_size=None))
     prepared = prepare(settings, data=recorded_data(earlier) if data is None else data, progress=progress)
     require_resumable(earlier, prepared.record)
     if earlier["status"] == "complete":

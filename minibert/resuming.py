@@ -14,6 +14,7 @@ from minibert.errors import ArtifactError, ResumeError
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "tensorflow-metal", "keras", "numpy")
 _HARMLESS = ("PYTHONHASHSEED", "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES")
 """Variables that decide no bit: a run is on TensorFlow, and its devices are compared themselves."""
+_FOLLOWING = "masking.vocabulary_size"
 _ENCODED = {"vocabulary": "vocabulary_sha256", "token ids": "ids_sha256"}
 
 
@@ -69,12 +70,16 @@ def computation_digests(record: dict[str, Any]) -> dict[str, str]:
 
 
 def changed_inputs(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Every setting that differs, and the corpus, in words; what only the record is about, aside."""
+    """Every setting that differs, and the corpus, in words; what only the record is about, aside.
+
+    The number of words follows from the corpus: where that has changed, it is no setting that has.
+    """
     before, after = _deciding_settings(earlier["settings"]), _deciding_settings(now["settings"])
+    is_of_another_corpus = "corpus" in now and earlier["corpus"].get("digest") != now["corpus"].get("digest")
     for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name):
+        if before.get(name) != after.get(name) and not (is_of_another_corpus and name == _FOLLOWING):
             yield f"setting {name} was {before.get(name)!r} and is {after.get(name)!r}"
-    if "corpus" in now and earlier["corpus"].get("digest") != now["corpus"].get("digest"):
+    if is_of_another_corpus:
         was, is_now = (f"{r['corpus'].get('digest')} ({_in_words(r['corpus'])})" for r in (earlier, now))
         yield f"the corpus' digest was {was} and is {is_now}"
 

@@ -280,9 +280,11 @@ def dropout_rate(patch: Patch) -> None:
 
 def loss_reduction(patch: Patch) -> None:
     healthy = heads.MaskedLMObjective.__init__
-    patch.setattr(
-        heads.MaskedLMObjective, "__init__", lambda self, model, *, reduction: healthy(self, model, reduction="mean")
-    )
+
+    def mean(self: Any, model: Any, *, reduction: str, **chunks: int) -> None:
+        healthy(self, model, reduction="mean", **chunks)
+
+    patch.setattr(heads.MaskedLMObjective, "__init__", mean)
 
 
 def initial_weights(patch: Patch) -> None:

@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from minibert.environment import available_cores
 
 sys.path.append(str(Path(__file__).parents[1]))
 step_profile, stored, workloads = (
@@ -38,7 +41,12 @@ def test_the_table_has_a_part_s_share_of_the_whole_step_and_its_floors() -> None
 def test_the_copy_is_by_all_cores() -> None:
     rows = [{**each, "copy_threads": 2} for each in ROWS]
     assert "10 GB/s in copies by 2 threads; " in step_profile.rates_line(rows)
-    assert step_profile._CopyRate().bytes_per_second() > 1e6
+    rate = step_profile._CopyRate()
+    assert rate.threads == available_cores()
+    assert [len(parts) for parts in rate._parts] == [rate.threads] * 2
+    assert rate.bytes_per_second() > 1e6
+    copies, originals = rate._parts
+    assert all(np.array_equal(*pair) for pair in zip(copies, originals, strict=True))
 
 
 def test_a_table_is_kept_where_one_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -643,7 +643,7 @@ def test_texts_of_unknown_words_are_named(
     """A half of them is not most; what is printed for a machine stays as it is."""
     place("inference", classify=fake_classify)
     assert main(["classify", finished, "good", "zzz good zzz", "zzz good", "zzz"]) == 0
-    said = "most of the words that are read are not in the run's vocabulary, so the class says little"
+    said = "less than a half of what is read are words of the run's vocabulary, so the class says little"
     assert capsys.readouterr().err == f"minibert: text 2, 4: {said}\n"
     assert main(["classify", finished, *["zzz"] * 9]) == 0
     assert capsys.readouterr().err == f"minibert: text 1, 2, 3, 4, 5, 6 and 3 more: {said}\n"

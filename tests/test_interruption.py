@@ -87,6 +87,7 @@ def test_a_command_that_is_stopped_leaves_no_temporary_folder(
     """A signal to a process of its own, while the command has a folder open."""
     program = (
         "import os, signal, sys, tempfile\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
         "from minibert import cli, commands\n"
         "def stop(_):\n"
         "    with tempfile.TemporaryDirectory():\n"

@@ -15,6 +15,7 @@ import tensorflow as tf
 from minibert.errors import DivergenceError, OutOfMemoryError
 from minibert.fingerprints import TraceHeader, TraceWriter, read_trace
 from minibert.progress import Progress
+from minibert.training import loop
 from minibert.training.loop import EpochTasks, Figures, Progression, Stage, means, train
 from minibert.training.step import StepResult
 
@@ -235,16 +236,25 @@ def test_every_epoch_is_a_task_of_its_own_and_a_resumed_one_shows_what_is_done()
     assert any(line.startswith("pretrain 2/3: 1/4") for line in lines)
 
 
+@pytest.mark.parametrize("where", ["in the step", "for the batch"])
 @pytest.mark.parametrize(("name", "setting"), [("pretrain", "pretrain"), ("frozen", "finetune")])
-def test_memory_that_runs_out_names_stage_step_batch_and_setting(name: str, setting: str) -> None:
+def test_memory_that_runs_out_names_stage_step_batch_and_setting(
+    name: str, setting: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(step: int, batch: Any) -> None:
+        if step == 2:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
     class Large(Step):
         def __call__(self, step: int, batch: dict[str, np.ndarray]) -> StepResult:
-            if step == 2:
-                raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+            fail(step, batch)
             return super().__call__(step, batch)
 
+    if where == "for the batch":
+        made = loop.tensors_of
+        monkeypatch.setattr(loop, "tensors_of", lambda batch: fail(int(batch["token_ids"][0]), batch) or made(batch))
     stage, _ = stage_of(Variable())
-    stage = dataclasses.replace(stage, name=name, step=Large(Variable()))
+    stage = dataclasses.replace(stage, name=name, step=(Large if where == "in the step" else Step)(Variable()))
     message = (
         f"{name}, step 2: memory for a batch of 1 is required, but the device has too little left; "
         f"a smaller {setting}.batch_size may help"

@@ -523,6 +523,15 @@ def test_another_corpus_is_refused(stopped: Path, tmp_path: Path) -> None:
     assert_refused(stopped, "the corpus' digest was ", data=texts)
 
 
+def test_a_corpus_with_another_number_of_words_is_refused_as_another_corpus(copy: Path, tmp_path: Path) -> None:
+    """With the recorded settings, as the command takes them; the number of words is no setting of anybody's."""
+    texts = tmp_path / "texts.csv"
+    texts.write_text("text\n" + "".join(f"a film {number % 7} that was {'good' * 3}\n" for number in range(40)))
+    recorded = record_settings(read_record(copy), copy / "run.json")
+    assert recorded.masking.vocabulary_size is not None
+    assert_refused(copy, "has changed: the corpus' digest was ", recorded, data=texts)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -671,7 +680,15 @@ def test_a_stop_is_one_line_that_says_how_to_go_on(number: int, code: int, word:
     words = ["run", "tiny", "--out", str(tmp_path / "run"), "--set", "corpus.train_examples=96",
              "corpus.test_examples=32", "record.checkpoint_steps=1", "text.sequence_length=32"]  # fmt: skip
     command = [sys.executable, "-m", "minibert"]
-    run = subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    program = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
+        "from minibert.__main__ import main\n"
+        "sys.exit(main())\n"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     while not list((tmp_path / "run").glob(f"{FOLDER}/*.safetensors")) and run.poll() is None:
         time.sleep(0.01)
     run.send_signal(number)

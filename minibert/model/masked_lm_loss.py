@@ -62,7 +62,7 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
         kernel: float32, (hidden, vocabulary).
         bias: float32, (vocabulary,).
         labels: int32, (rows,).
-        weight: float32, (rows,): 1, or 0 for rows that only fill up; no bit depends on what these hold.
+        weight: float32, (rows,): 1, or 0 for rows that only fill up; nothing depends on what these hold.
         chunks: Equal parts that the rows are cut into, of which they are a multiple; one part's logits are there at a
             time.
 
@@ -72,12 +72,12 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
     Determinism:
         Gradients of the chunks are added in a fixed order.
 
-    Source: sparse categorical cross-entropy from logits; its gradient by the logits is
-    weight * (softmax - one-hot(label)), in which any number may be subtracted from all logits of a row. With
-    E = exp(logits - logit of the label), t its row sums and s = weight / t, the loss is weight * log(t), and the
-    gradients are s (E kernel^T) - weight kernel[:, label] by the hidden rows, and (s [hidden 1])^T E less
-    weight [hidden 1] added up by label for the kernel and, in the last row, the bias. In a chunk where a t would be
-    near the end of float32's range, the maximum is subtracted, as usual.
+    Source: sparse categorical cross-entropy from logits; its gradient by the logits is weight * (softmax -
+    one-hot(label)), in which any number may be subtracted from all logits of a row. With E = exp(logits - logit of the
+    label), t its row sums and s = weight / t, the loss is weight * log(t / E[label]), in which E[label] is 1 but for
+    what two sums of the same logit round; and the gradients are s (E kernel^T) - weight kernel[:, label] by the hidden
+    rows, and (s [hidden 1])^T E less weight [hidden 1] added up by label for the kernel and, in the last row, the bias.
+    In a chunk where a t would be near the end of float32's range, the maximum is subtracted, as usual.
     """
 
     @ops.custom_gradient
@@ -106,7 +106,7 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
         def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
             upstream = arguments[0] if upstream is None else upstream
             by_hidden = ops.concatenate(by_rows, axis=0) - of_labels * weight[:, None]
-            weighted = ops.concatenate([hidden * weight[:, None], weight[:, None]], axis=1)
+            weighted = less_label[:, :-1] * weight[:, None]  # [hidden 1], and zeros where it fills up
             by_kernel_and_bias = [*by_columns[:-1], less_added_up(by_columns[-1], labels, weighted)]
             return (by_hidden * upstream, *_sum_of_chunks(by_kernel_and_bias, upstream))
 
@@ -131,7 +131,7 @@ def _exponentials(rows: Any, columns: Any, labels: Any) -> tuple[Any, Any, Any]:
     total = ops.sum(exponential, axis=1, keepdims=True)
 
     def as_they_are() -> tuple[Any, Any, Any]:
-        return exponential, total, ops.log(total)[:, 0]
+        return exponential, total, ops.log(total[:, 0] / take_each(exponential, labels))
 
     def less_maximum() -> tuple[Any, Any, Any]:
         logits = matmul(rows[:, :-1], columns[:-1])

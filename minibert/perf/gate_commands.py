@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import importlib.util
 import json
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from minibert.artifacts import write_bytes
 from minibert.errors import ArtifactError, MinibertError, SettingsError
@@ -58,13 +56,12 @@ def gate(options: Namespace) -> int:
     if options.page is not None and options.page == options.save:
         raise SettingsError(f"--page: another file than --save's is required, but both are {options.page}")
     _require_extra()
-    with _ending_in_order():
-        if options.base_result is not None:
-            from minibert.perf.stored_base import compare_with_result
+    if options.base_result is not None:
+        from minibert.perf.stored_base import compare_with_result
 
-            answer = compare_with_result(options, names)
-        else:
-            answer = _compare(options, names)
+        answer = compare_with_result(options, names)
+    else:
+        answer = _compare(options, names)
     content = answer.to_dict()
     text = json.dumps(content, indent=2, allow_nan=False)
     if options.json:
@@ -78,24 +75,6 @@ def gate(options: Namespace) -> int:
     if options.page is not None:
         _draw(options.page, content)
     return answer.exit_code
-
-
-@contextlib.contextmanager
-def _ending_in_order() -> Iterator[None]:
-    """A SIGTERM, as of a CI job that is cancelled, ends the processes and removes the folders, as Ctrl-C does."""
-
-    def end(*_: object) -> NoReturn:
-        sys.exit(128 + signal.SIGTERM)
-
-    try:
-        before = signal.signal(signal.SIGTERM, end)
-    except ValueError:  # not the main thread, which alone may say so
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _draw(page: Path, content: dict[str, Any]) -> None:

@@ -106,7 +106,8 @@ def train(
 
     def prepared(step: int) -> tuple[Arrays, dict[str, Any]]:
         batch = stage.batches.batch(step)
-        return batch, tensors_of(batch)
+        with _within_memory(stage, step, batch):
+            return batch, tensors_of(batch)
 
     for step, (batch, tensors) in Prefetch(prepared, progression.step, stage.steps):
         _one_step(stage, progression, trace, step, batch, tensors)
@@ -120,6 +121,11 @@ def train(
             keep(progression)
 
 
+def _within_memory(stage: Stage, step: int, batch: Arrays) -> Any:
+    remedy = f"a smaller {'pretrain' if stage.name == 'pretrain' else 'finetune'}.batch_size may help"
+    return within_memory(f"{stage.name}, step {step}", len(batch["token_ids"]), remedy)
+
+
 def _one_step(
     stage: Stage,
     progression: Progression,
@@ -129,8 +135,7 @@ def _one_step(
     tensors: dict[str, Any],
 ) -> None:
     started = time.perf_counter()
-    remedy = f"a smaller {'pretrain' if stage.name == 'pretrain' else 'finetune'}.batch_size may help"
-    with within_memory(f"{stage.name}, step {step}", len(batch["token_ids"]), remedy):
+    with _within_memory(stage, step, batch):
         result = stage.step(step, tensors)
     if trace is not None:  # of a step that diverges too: where it parted from a run that did not
         trace.append(step, loss_bits=result.loss_bits, batch=batch, fingerprint=result.fingerprint)
