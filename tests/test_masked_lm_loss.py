@@ -110,12 +110,26 @@ def test_a_label_far_below_another_word_has_its_loss_and_gradient(loss, chunks):
 def test_with_the_maximum_subtracted_the_results_are_the_same(seed, kind, chunks):
     arrays = case(seed, kind)
     found, gradients = value_and_gradients(*arrays, chunks=chunks)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_MOST", 0.0)
-        other, other_gradients = value_and_gradients(*arrays, chunks=chunks)
+    others = []
+    for name, value in {"_MOST": 0.0, "has_cheap_conditionals": lambda: False}.items():  # by the condition, without one
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, name, value)
+            others.append(value_and_gradients(*arrays, chunks=chunks))
+    (other, other_gradients), (without, without_gradients) = others
     assert deviation(found, other) < 1e-6
-    for one, two in zip(gradients, other_gradients, strict=True):
+    assert without == other
+    for one, two, three in zip(gradients, other_gradients, without_gradients, strict=True):
         assert deviation(one, two, scale=max(float(np.abs(two).max()), 1e-3)) < 1e-5
+        assert np.array_equal(two, three)
+
+
+@pytest.mark.parametrize(("devices", "is_there"), [([], True), (["a GPU"], False)], ids=["CPU", "GPU"])
+def test_on_a_gpu_no_condition_is_waited_for(devices, is_there, monkeypatch):
+    """It would have to come to the host before the work behind it may begin."""
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: devices)
+    arrays = [tf.TensorSpec(array.shape, array.dtype) for array in case(0)]
+    graph = tf.function(masked_lm_loss, autograph=False).get_concrete_function(*arrays).graph
+    assert ("If" in {operation.type.removeprefix("Stateless") for operation in graph.get_operations()}) is is_there
 
 
 def test_what_is_no_number_stays_none():

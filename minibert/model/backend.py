@@ -143,6 +143,14 @@ def softmax_is_one_pass() -> bool:
     return BACKEND == "tensorflow" and not tf.config.list_logical_devices("GPU") and onednn_is_on() is True
 
 
+def has_cheap_conditionals() -> bool:
+    """Whether a condition on computed values stops nothing: on a GPU it has to come to the host before work goes on.
+
+    Of the other backends this is not asked for: it was not measured there.
+    """
+    return BACKEND == "tensorflow" and not tf.config.list_logical_devices("GPU")
+
+
 def softmax(scores: Any) -> Any:
     """Over the last axis. Keras' own keeps the scores alive with what it gives, and warns of an axis of 1."""
     return tf.nn.softmax(scores) if BACKEND == "tensorflow" else ops.softmax(scores)

@@ -2,11 +2,12 @@
 
     hidden rows (rows, hidden) -> logits (rows, vocabulary) -> one loss per row
 
-The vocabulary projection is most of a training step, and the framework's cross-entropy reads and
-writes the (rows, vocabulary) logits many times over. Here one matrix product gives the logits less that of the
-row's label, which are turned into exponentials in place, summed, and from then on only read by matrix products: no
-pass looks for their maximum, and the division by the sum and the label's own term are applied to what the products
-give. The bias is a row of the kernel's, and every hidden row has a 1 for it, so no pass adds it.
+The vocabulary projection is most of a training step, and the framework's cross-entropy reads and writes the
+(rows, vocabulary) logits many times over. Here one matrix product gives the logits, and with TensorFlow on a CPU
+it gives them less that of the row's label, so that no pass looks for their maximum. They are turned into exponentials
+in place, summed, and from then on only read by matrix products: the division by the sum and the label's own term are
+applied to what the products give. The bias is a row of the kernel's, and every hidden row has a 1 for it, so no pass
+adds it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ from typing import Any
 
 from keras import ops
 
-from minibert.model.backend import after, compiled, gather, less_added_up, matmul, read, take_each
+from minibert.model.backend import (
+    after,
+    compiled,
+    gather,
+    has_cheap_conditionals,
+    less_added_up,
+    matmul,
+    read,
+    take_each,
+)
 
 CHUNK_BYTES = 80_000_000
 """Of a chunk's logits. Notebook 2's fit, and one chunk is some 5 % faster than two; notebook 1's do not."""
@@ -77,7 +87,8 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
     label), t its row sums and s = weight / t, the loss is weight * log(t / E[label]), in which E[label] is 1 but for
     what two sums of the same logit round; and the gradients are s (E kernel^T) - weight kernel[:, label] by the hidden
     rows, and (s [hidden 1])^T E less weight [hidden 1] added up by label for the kernel and, in the last row, the bias.
-    In a chunk where a t would be near the end of float32's range, the maximum is subtracted, as usual.
+    In a chunk where a t would be near the end of float32's range, and where a condition is dear, the maximum is
+    subtracted, as usual.
     """
 
     @ops.custom_gradient
@@ -127,20 +138,22 @@ def _rows_less_label(hidden: Any, of_labels: Any, bias_of_labels: Any, weight: A
 
 def _exponentials(rows: Any, columns: Any, labels: Any) -> tuple[Any, Any, Any]:
     """exp(logits - a number of each row's), (rows, vocabulary); their sums, (rows, 1); the losses, (rows,)."""
-    exponential = ops.exp(matmul(rows, columns))
-    total = ops.sum(exponential, axis=1, keepdims=True)
-
-    def as_they_are() -> tuple[Any, Any, Any]:
-        return exponential, total, ops.log(total[:, 0] / take_each(exponential, labels))
 
     def less_maximum() -> tuple[Any, Any, Any]:
         logits = matmul(rows[:, :-1], columns[:-1])
         largest = ops.max(logits, axis=1, keepdims=True)
-        smaller = ops.exp(logits - largest)
-        their_total = ops.sum(smaller, axis=1, keepdims=True)
-        return smaller, their_total, ops.log(their_total)[:, 0] + largest[:, 0] - take_each(logits, labels)
+        exponential = ops.exp(logits - largest)
+        total = ops.sum(exponential, axis=1, keepdims=True)
+        return exponential, total, ops.log(total)[:, 0] + largest[:, 0] - take_each(logits, labels)
 
-    found: tuple[Any, Any, Any] = ops.cond(
-        ops.all(ops.logical_and(total > _LEAST, total < _MOST)), as_they_are, less_maximum
-    )
+    if not has_cheap_conditionals():
+        return less_maximum()
+    exponential = ops.exp(matmul(rows, columns))
+    total = ops.sum(exponential, axis=1, keepdims=True)
+
+    def less_label() -> tuple[Any, Any, Any]:
+        return exponential, total, ops.log(total[:, 0] / take_each(exponential, labels))
+
+    fits = ops.all(ops.logical_and(total > _LEAST, total < _MOST))
+    found: tuple[Any, Any, Any] = ops.cond(fits, less_label, less_maximum)
     return found
