@@ -79,10 +79,11 @@ def parts_of(settings: RunSettings) -> list[Part]:
     from benchmarks.workloads import OurStep
     from minibert.model.encoder import HEAD_NAME
     from minibert.model.heads import masked_lm_chunks
+    from minibert.training.step import tensors_of
 
-    ours = OurStep(settings, "masked_lm")
+    ours = OurStep(settings, "masked_lm", fingerprint_interval=1)
     numbers = iter(range(1 << 40))
-    batch = {name: tf.constant(value) for name, value in ours.batches[0].items() if name != "example_ids"}
+    batch = tensors_of(ours.batches[0])
     objective, layer = ours.training_step.objective, ours.model.get_layer(HEAD_NAME)
     weights = [variable.value for variable in objective.variables]
     gradients = [tf.fill(tf.shape(weight), 1e-3) for weight in weights]

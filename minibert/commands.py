@@ -130,17 +130,20 @@ def classify(options: Namespace) -> int:
         shown = text if len(text) <= 72 else f"{text[:71]}…"
         print(f"{printable(c.class_name):{width}}  {c.probability:.4f}  {printable(shown)}")
     if not options.quiet:
-        _note_unknown_words([number for number, c in enumerate(found, start=1) if c.is_mostly_unknown])
+        numbered = list(enumerate(found, start=1))
+        why = "less than a half of what is read are words of the run's vocabulary, so the class says little"
+        _note_texts([number for number, c in numbered if c.is_mostly_unknown], why)
+        why = f"only the first {max((c.words for c in found), default=0)} words are read"
+        _note_texts([number for number, c in numbered if c.is_cut], why)
     return 0
 
 
-def _note_unknown_words(numbers: list[int]) -> None:
-    """One line on stderr on the texts whose class says little."""
+def _note_texts(numbers: list[int], why: str) -> None:
+    """One line on stderr on some texts, if there are any, by their numbers from 1."""
     if not numbers:
         return
     shown = ", ".join(map(str, numbers[:_SHOWN_TEXTS]))
     more = f" and {len(numbers) - _SHOWN_TEXTS:,} more" if len(numbers) > _SHOWN_TEXTS else ""
-    why = "less than a half of what is read are words of the run's vocabulary, so the class says little"
     print(f"minibert: text {shown}{more}: {why}", file=sys.stderr)
 
 

@@ -50,6 +50,7 @@ class Classification:
         probability: The probability of that class, 0.5 to 1.
         words: How many words of the text were read: the first ones, ``text.sequence_length`` at most.
         unknown_words: How many of these are not in the run's vocabulary: all of them are one word to the model.
+        is_cut: Whether the text has more words than were read.
     """
 
     label: int
@@ -57,6 +58,7 @@ class Classification:
     probability: float
     words: int
     unknown_words: int
+    is_cut: bool
 
     @property
     def is_mostly_unknown(self) -> bool:
@@ -147,20 +149,21 @@ def classify(directory: Path | str, texts: Sequence[str], *, progress: Progress 
     run = _FinishedRun(Path(directory))
     names = run.class_names()
     forward = ClassifierForward(run.model("classifier.keras"))
+    one_more = dataclasses.replace(run.settings.text, sequence_length=run.settings.text.sequence_length + 1)
     task = (progress or Progress(quiet=True)).start("classify", len(texts))
     found: list[Classification] = []
     for start in range(0, len(texts), BATCH_ROWS):  # the ids of all texts may not fit in memory
         part = pa.array(texts[start : start + BATCH_ROWS], type=pa.string())
-        ids = encode(part, run.vocabulary, run.settings.text)
+        ids, behind = np.split(encode(part, run.vocabulary, one_more), [-1], axis=1)
         with within_memory("classify", _BATCH_SIZE):
             logits = forward.logits(ids, batch_size=_BATCH_SIZE, advance=task.advance).astype(np.float64)
         # Of the likelier class: with |x| no logit is too large for exp, and none of the bits near 1 are lost.
         chosen = 1.0 / (1.0 + np.exp(-np.abs(logits)))
         read, unknown = (ids != PADDING_ID).sum(axis=1), (ids == UNKNOWN_ID).sum(axis=1)
-        found += [
-            Classification(int(x > 0), names[int(x > 0)], float(p), int(words), int(others))
-            for x, p, words, others in zip(logits, chosen, read, unknown, strict=True)
-        ]
+        for x, *of_text in zip(logits, chosen, read, unknown, behind[:, 0] != PADDING_ID, strict=True):
+            p, words, others, is_cut = of_text
+            label = int(x > 0)
+            found.append(Classification(label, names[label], float(p), int(words), int(others), bool(is_cut)))
     task.finish()
     return found
 

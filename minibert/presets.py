@@ -114,7 +114,7 @@ def tiny() -> RunSettings:
         model=ModelSettings(hidden_size=64, heads=4, feed_forward_size=64),
         pretrain=PretrainSettings(epochs=3),
         finetune=FinetuneSettings(frozen_epochs=2, unfrozen_epochs=3),
-        record=RecordSettings(checkpoint_steps=100),
+        record=RecordSettings(checkpoint_steps=100, fingerprinted_steps="all"),
     )
 
 

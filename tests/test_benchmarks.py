@@ -106,7 +106,8 @@ def test_on_a_gpu_our_step_is_a_runs_where_its_process_has_the_switch_for_determ
     ours = workloads.OurStep(workloads.shape_settings("tiny"), "frozen")
     assert np.isfinite(ours(0))
     assert bool(ours.training_step.fingerprint_names) is switch
-    assert ours.training_step.trace_count == (2 if switch else 1), "a run's has steps with fingerprints and without"
+    counts = [ours.training_step.trace_count, len(ours.training_step.graphs)]
+    assert counts == ([2, 2] if switch else [1, 1]), "a run's has steps with fingerprints and without"
 
 
 def test_whole_labels_restore_the_batch():

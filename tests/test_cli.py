@@ -619,9 +619,9 @@ def test_a_sentence_without_a_mask_is_named_by_its_place(
 
 
 def fake_classify(directory: Path, texts: list[str], *, progress: Progress) -> list[Any]:
-    return [
-        minibert.Classification(0, "positive", 0.75, len(text.split()), text.split().count("zzz")) for text in texts
-    ]
+    words = [text.split() for text in texts]
+    counts = [(min(len(one), 5), one.count("zzz"), len(one) > 5) for one in words]
+    return [minibert.Classification(0, "positive", 0.75, *count) for count in counts]
 
 
 def test_classify_names_the_class_of_each_text(
@@ -633,7 +633,7 @@ def test_classify_names_the_class_of_each_text(
     assert first == "positive  0.7500  good"
     assert second == f"positive  0.7500  {'x' * 71}…"
     assert main(["classify", finished, "good", "--json"]) == 0
-    found = {"label": 0, "class_name": "positive", "probability": 0.75, "words": 1, "unknown_words": 0}
+    found = {"label": 0, "class_name": "positive", "probability": 0.75, "words": 1, "unknown_words": 0, "is_cut": False}
     assert json.loads(capsys.readouterr().out) == [{"text": "good", **found}]
 
 
@@ -650,6 +650,18 @@ def test_texts_of_unknown_words_are_named(
     for words in (["--quiet", "zzz"], ["--json", "zzz"], ["good"]):
         assert main(["classify", finished, *words]) == 0
         assert capsys.readouterr().err == ""
+
+
+def test_texts_that_are_longer_than_what_is_read_are_named(
+    finished: str, place: PlaceModule, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their end may say the opposite."""
+    place("inference", classify=fake_classify)
+    long = "a long story, but not bad"
+    assert main(["classify", finished, "good", long, "bad", long]) == 0
+    assert capsys.readouterr().err == "minibert: text 2, 4: only the first 5 words are read\n"
+    assert main(["classify", finished, "--quiet", long]) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,32 @@ def test_what_a_stage_ends_with_is_compared(names: list[str], tensor: str, also:
         assert found.unexplained == ()
 
 
+@pytest.mark.parametrize(
+    ("one", "two", "shown"),
+    [
+        ({"a/kernel": "1", "a/bias": "2"}, {"a/kernel": "3", "a/bias": "2"}, ["weights: a/kernel"]),
+        ({"a/kernel": "1", "a/bias": "2"}, {"a/kernel": "3", "b/bias": "2"}, [
+            "weights: a/kernel", "weights: a/bias", "weights: b/bias"]),
+        ({"a/kernel": "1"}, {"a/kernel": "1"}, ["weights"]),
+        ({"a/kernel": "1"}, None, ["weights"]),
+        (None, None, ["weights"]),
+    ],
+)  # fmt: skip
+def test_of_weights_that_part_the_tensors_are_named(
+    one: dict[str, str] | None, two: dict[str, str] | None, shown: list[str]
+) -> None:
+    """Of an epoch and of a stage; a run of an older minibert has only the digest of all."""
+    records = [stage(), stage()]
+    records[1]["weights_sha256"] = records[1]["epochs"][1]["weights_sha256"] = "other"
+    for record, names in zip(records, (one, two), strict=True):
+        for place in (record, record["epochs"][1]):
+            place |= {} if names is None else {"weights_by_name": names}
+    of_epoch, of_stage = epoch_differences("frozen", *records, tolerances=TOLERANCES, steps_before=BEFORE)[0]
+    for found, label in ((of_epoch, "epoch 2: "), (of_stage, "final ")):
+        assert [found.parting.tensor, *found.parting.also] == [label + name for name in shown]
+        assert found.is_of_state
+
+
 @pytest.mark.parametrize(("step", "before"), [(0, 0), (2, 2), (7, 7), (11, 7)])
 def test_what_is_fingerprinted_by_turns_may_have_parted_before(step: int, before: int) -> None:
     found = Difference(Parting("frozen", step, "weight a", ("loss",)), ("loss",)).seen_late(HEADER, BY_TURNS)
@@ -186,6 +212,10 @@ def test_what_is_fingerprinted_by_turns_may_have_parted_before(step: int, before
             Parting("frozen", 4, "epoch 1: weights", ("epoch 1: val_loss",), steps_before=4),
         ),
         ({"optimizer_sha256": "c"}, Parting("frozen", 8, "final optimizer", steps_before=8)),
+        (
+            {"optimizer_sha256": "c", "optimizer_by_name": {"adam/m": "4"}},
+            Parting("frozen", 8, "final optimizer: adam/m", steps_before=8),
+        ),
     ],
 )
 def test_beside_equal_weights_an_epochs_figures_part_where_they_are_seen(
@@ -196,6 +226,7 @@ def test_beside_equal_weights_an_epochs_figures_part_where_they_are_seen(
     records = [stage(), stage()]
     for record in records:
         record["epochs"][0]["weights_sha256"] = "a"
+        record["optimizer_by_name"] = {"adam/m": "3"}
     place = records[1] if "optimizer_sha256" in changed else records[1]["epochs"][0]
     place.update(changed)
     found, _ = _stage_differences([rows, rows], records, tolerances=TOLERANCES, steps_before=BEFORE)

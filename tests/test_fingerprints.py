@@ -139,7 +139,7 @@ def test_checksum_tells_swapped_elements():
 
 
 def damaged(header: object = None, **changes: object) -> bytes:
-    fields = {"format": 4, "stage": "pretrain", "batch": ["a"], "tensors": ["b"], **changes}
+    fields = {"format": 5, "stage": "pretrain", "batch": ["a"], "tensors": ["b"], **changes}
     fields = {name: value for name, value in fields.items() if value is not None}
     return json.dumps(fields if header is None else header).encode() + b"\n"
 
@@ -147,13 +147,13 @@ def damaged(header: object = None, **changes: object) -> bytes:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (b"", "field 'format': 4 is required"),
-        (b"{", "field 'format': 4 is required"),
-        (b"[]\n", "field 'format': 4 is required"),
+        (b"", "field 'format': 5 is required"),
+        (b"{", "field 'format': 5 is required"),
+        (b"[]\n", "field 'format': 5 is required"),
         (b"\xff\xfe\n", ""),
         (b"not json\n", ""),
         pytest.param(b"[" * 100_000 + b"\n", "", id="nested"),
-        (damaged(format=3), "field 'format': 4 is required, but 3 came, of another minibert"),
+        (damaged(format=4), "field 'format': 5 is required, but 4 came, of another minibert"),
         (damaged(stage=None), "field 'stage': a str is required"),
         (damaged(batch=3), "field 'batch': a list is required"),
         (damaged(tensors=None), "field 'tensors': a list is required"),

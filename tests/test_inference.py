@@ -124,6 +124,10 @@ def test_words_that_are_read_and_those_that_are_unknown_are_counted(small_run: P
     found = inference.classify(small_run, texts)
     assert [(c.words, c.unknown_words) for c in found] == [(1, 0), (5, 3), (0, 0), (length, 0)]
     assert [c.is_mostly_unknown for c in found] == [False, True, True, False]
+    assert [c.is_cut for c in found] == [False, False, False, True]
+    for words, is_cut in ((length, False), (length + 1, True)):
+        (one,) = inference.classify(small_run, [f"{known}, " * words])
+        assert (one.words, one.is_cut) == (length, is_cut)
 
 
 @pytest.mark.long

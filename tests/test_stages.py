@@ -47,7 +47,7 @@ def test_the_classifier_is_not_trained_on_what_it_is_validated_on(frozen: bool) 
     assert sorted(trained.tolist()) == sorted(kept.tolist())
 
 
-@pytest.mark.parametrize(("gpus", "setting", "interval"), [(0, "by_device", 1), (1, "by_device", 37), (1, "all", 1)])
+@pytest.mark.parametrize(("gpus", "setting", "interval"), [(0, "by_device", 7), (1, "by_device", 37), (1, "all", 1)])
 def test_which_steps_are_fingerprinted_is_a_setting_of_every_stage(
     gpus: int, setting: str, interval: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

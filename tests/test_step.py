@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from minibert.batches import MaskedLMBatches
 from minibert.errors import RepeatabilityError, SettingsError
-from minibert.fingerprints import ACTIVATION_TURNS, GPU_INTERVAL, TURNS
+from minibert.fingerprints import ACTIVATION_TURNS, CPU_INTERVAL, GPU_INTERVAL, TURNS
 from minibert.model.heads import ClassifierObjective, MaskedLMObjective
 from minibert.settings import ModelSettings
 from minibert.training import execution
@@ -189,13 +189,13 @@ def test_an_interval_of_fingerprints_below_one_is_refused(run):
         TrainingStep(run.objective, learning_rate=0.001, seed=0, stage="pretrain", fingerprint_interval=0)
 
 
-@pytest.mark.parametrize(("gpus", "asked", "interval"), [(0, None, 1), (1, None, 37), (1, 1, 1), (0, 5, 5)])
-def test_on_a_gpu_one_step_in_37_has_fingerprints(gpus, asked, interval, run, monkeypatch):
-    """There a step with them takes a quarter longer; 37 has no divisor in common with any number of turns."""
+@pytest.mark.parametrize(("gpus", "asked", "interval"), [(0, None, 7), (1, None, 37), (1, 1, 1), (0, 5, 5)])
+def test_one_step_in_7_has_fingerprints_and_on_a_gpu_one_in_37(gpus, asked, interval, run, monkeypatch):
+    """There a step with them takes a quarter longer; neither has a divisor in common with the turns, a power of two."""
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind] * gpus)
     step = TrainingStep(run.objective, learning_rate=0.001, seed=0, stage="pretrain", fingerprint_interval=asked)
     assert step.fingerprint_interval == interval
-    assert all(math.gcd(GPU_INTERVAL, turns) == 1 for turns in range(1, max(TURNS, ACTIVATION_TURNS) + 1))
+    assert {math.gcd(CPU_INTERVAL * GPU_INTERVAL, turns) for turns in (TURNS, ACTIVATION_TURNS)} == {1}
 
 
 XLA_COMPILATIONS = """
@@ -333,12 +333,12 @@ def test_the_fingerprint_is_farmhash(count):
 
 def turn_of(rows: int, step: int, most_turns: int) -> slice:
     """The rows that have their turn at a step."""
-    size = -(-rows // most_turns)
-    turn = step % -(-rows // size)
-    return slice(turn * size, (turn + 1) * size)
+    turns = min(most_turns, 1 << (rows.bit_length() - 1))
+    turn = step % turns
+    return slice(rows * turn // turns, rows * (turn + 1) // turns)
 
 
-@pytest.mark.parametrize(("rows", "turns"), [(1, 1), (3, 3), (32, 32), (33, 17), (70, 24)])
+@pytest.mark.parametrize(("rows", "turns"), [(1, 1), (3, 2), (32, 32), (33, 32), (48, 32), (70, 32)])
 def test_a_large_activation_is_fingerprinted_by_turns_and_no_row_is_left_out(rows, turns):
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 2, 2_049]), tf.TensorSpec([], tf.int64)])
     def of_step(value, step):
@@ -353,6 +353,8 @@ def test_a_large_activation_is_fingerprinted_by_turns_and_no_row_is_left_out(row
         changed[row, 1, 7] = np.nextafter(changed[row, 1, 7], np.float32(np.inf))
         seen = [step for step in range(turns) if int(of_step(changed, step)) != before[step]]
         assert len(seen) == 1
+        for interval in (CPU_INTERVAL, GPU_INTERVAL):
+            assert seen[0] in [interval * number % turns for number in range(turns)]
         assert fingerprint_of(changed, None) == farm_hash(changed)
 
 
@@ -528,7 +530,8 @@ def test_a_third_consumer_in_an_ordinary_block_is_refused_where_it_has_a_gradien
     classifier, batch = small_models.build_classifier(), small_models.classifier_batches().batch(0)
     for frozen in (True, False):
         objective = ClassifierObjective(classifier, encoder_trainable=not frozen)
-        step = TrainingStep(objective, learning_rate=0.001, seed=0, stage="frozen" if frozen else "unfrozen")
+        stage = "frozen" if frozen else "unfrozen"
+        step = TrainingStep(objective, learning_rate=0.001, seed=0, stage=stage, fingerprint_interval=1)
         refused = pytest.raises(
             RepeatabilityError, match=r"3 gradients are added in a racing order .*encoder_1_multiheadattention"
         )

@@ -76,7 +76,8 @@ PRETRAINING_FAULTS: dict[str, tuple[Fault, int, str]] = {
     "other masks from step 7 on": (faults.other_masks(7), 7, "batch token_ids"),
     "labels leak into the input at step 7": (in_batch("pretrain", 7, faults.leak_labels), 7, "batch token_ids"),
     "step 7 is skipped": (faults.skip_step(7), 7, "batch example_ids"),
-    "the update of step 7 is lost": (faults.lost_update("pretrain", 7), 8, "epoch 2: weights"),
+    "the update of step 7 is lost": (faults.lost_update("pretrain", 7), 8,
+        "epoch 2: weights: word_embedding/embeddings"),
     "half the rate of selection": (faults.mask_rate, 0, "batch token_ids"),
     "a moment of Adam doubled before step 7": (
         before_step("pretrain", 7, faults.optimizer_state("mlm_cls_kernel_momentum")), 7, "weight mlm_cls/kernel"),
@@ -86,9 +87,10 @@ PRETRAINING_FAULTS: dict[str, tuple[Fault, int, str]] = {
         before_step("pretrain", 7, faults.flipped_exponent("word_embedding/embeddings")), 7,
         "activation word_embedding"),
     "a moment of Adam doubled after the last step": (
-        faults.after_training("pretrain", faults.optimizer_state("mlm_cls_kernel_momentum")), 16, "final optimizer"),
+        faults.after_training("pretrain", faults.optimizer_state("mlm_cls_kernel_momentum")), 16,
+        "final optimizer: adam/mlm_cls_kernel_momentum"),
     "one ulp of a weight after the last step": (
-        faults.after_training("pretrain", faults.one_ulp("mlm_cls/bias")), 16, "final weights"),
+        faults.after_training("pretrain", faults.one_ulp("mlm_cls/bias")), 16, "final weights: mlm_cls/bias"),
     "another dropout stream": (faults.other_dropout_stream, 0, "activation encoder_0_att_dropout"),
     "dropout counts from 1": (faults.carried_dropout_step, 0, "activation encoder_0_att_dropout"),
     "another dropout rate": (faults.dropout_rate, 0, "activation encoder_0_att_dropout"),
@@ -117,7 +119,7 @@ def test_a_fault_in_pretraining_is_found_where_it_is(
 ) -> None:
     plant, step, tensor = PRETRAINING_FAULTS[name]
     plant(monkeypatch)
-    before = step if tensor == "final optimizer" else 0  # it has a digest at the stage's end alone
+    before = step if tensor.startswith("final optimizer") else 0  # it has a digest at the stage's end alone
     assert_different(verify(unlabelled_run), "pretrain", step, tensor, steps_before=before)
 
 
@@ -184,7 +186,7 @@ def test_a_replay_that_diverges_beside_its_steps_has_a_verdict(
 def test_where_one_step_in_three_has_fingerprints_losses_are_compared_at_every_step(
     unlabelled_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a GPU, where it is one step in 37: it computes the same, and says since when a fault may be there."""
+    """It computes the same, and says since when a fault may be there."""
     run, texts = tmp_path / "run", unlabelled_run.parent / "texts.csv"
     pipeline.run(fingerprint_seldom(monkeypatch, 3), directory=run, data=texts)
     assert read_trace(run / "trace" / "pretrain.trace").header.interval == 3
@@ -201,11 +203,14 @@ def test_where_one_step_in_three_has_fingerprints_losses_are_compared_at_every_s
         (8, used, (9, f"weight {embeddings}"), 1),
         (8, unused, (9, f"weight {embeddings}"), 1),
         (9, unused, (9, f"weight {embeddings}"), 1),
-        (7, unused, (8, "epoch 2: weights"), 1),
+        (7, unused, (8, f"epoch 2: weights: {embeddings}"), 1),
     ):  # weights that are the same at an epoch's end, after 4 and 8 steps, parted after it
         with monkeypatch.context() as planted:
             before_step("pretrain", step, fault)(planted)
-            assert_different(verify(run), "pretrain", *found, steps_before=before)
+            verdict = verify(run)
+            assert_different(verdict, "pretrain", *found, steps_before=before)
+            hinted = any("record.fingerprinted_steps=all" in line for line in verdict.explanation)
+            assert hinted is (before > 0)
 
 
 @pytest.mark.slow

@@ -111,7 +111,7 @@ def less_added_up(matrix: Any, columns: Any, parts: Any) -> Any:
     Returns:
         float32, (m, n). On a CPU, rows of the same column are subtracted in their order.
     """
-    if BACKEND != "tensorflow" or tf.config.list_logical_devices("GPU"):
+    if not _is_tensorflow_on_a_cpu():
         return matrix - ops.transpose(ops.segment_sum(parts, columns, num_segments=matrix.shape[1]))
     height, width = matrix.shape
     places = tf.reshape(tf.range(height) * width + columns[:, None], [-1, 1])
@@ -140,7 +140,7 @@ def softmax_is_one_pass() -> bool:
 
     TensorFlow's own goes over the memory four times. On a GPU this is not asked for: it was not measured there.
     """
-    return BACKEND == "tensorflow" and not tf.config.list_logical_devices("GPU") and onednn_is_on() is True
+    return _is_tensorflow_on_a_cpu() and onednn_is_on() is True
 
 
 def has_cheap_conditionals() -> bool:
@@ -148,6 +148,10 @@ def has_cheap_conditionals() -> bool:
 
     Of the other backends this is not asked for: it was not measured there.
     """
+    return _is_tensorflow_on_a_cpu()
+
+
+def _is_tensorflow_on_a_cpu() -> bool:
     return BACKEND == "tensorflow" and not tf.config.list_logical_devices("GPU")
 
 

@@ -21,7 +21,7 @@ from minibert.progress import Progress
 from minibert.settings import TRAINING_STAGES
 from minibert.training.execution import require_repeatable_execution
 from minibert.training.memory import within_memory
-from minibert.training.state import optimizer_arrays, state_digest, weight_arrays
+from minibert.training.state import digests_by_name, optimizer_arrays, state_digest, weight_arrays
 from minibert.training.step import TrainingStep, tensors_of
 
 Figures = dict[str, Any]
@@ -162,6 +162,7 @@ def _end_epoch(stage: Stage, progression: Progression) -> None:
         "seconds": progression.seconds,
         **require_repeatable_execution(lambda: stage.evaluate(epoch), f"evaluation of {stage.name}"),
         "weights_sha256": digest,
+        "weights_by_name": digests_by_name(weight_arrays(stage.variables)),
     }
     _require_finite(where, {name: value for name, value in figures.items() if isinstance(value, float)})
     _require_finite(where, {"prediction": [found["probability"] for found in figures.get("predictions", [])]})
@@ -201,11 +202,14 @@ def means(sums: dict[str, float]) -> Figures:
     return {name: value / count for name, value in sums.items() if name != "count"}
 
 
-def stage_digests(stage: Stage) -> dict[str, str]:
-    """SHA-256 of the stage's weights and of its optimizer."""
+def stage_digests(stage: Stage) -> Figures:
+    """SHA-256 of the stage's weights and of its optimizer, and shorter ones of each of their tensors."""
+    weights, optimizer = weight_arrays(stage.variables), stage.optimizer_state()
     return {
-        "weights_sha256": state_digest(weight_arrays(stage.variables)),
-        "optimizer_sha256": state_digest(stage.optimizer_state()),
+        "weights_sha256": state_digest(weights),
+        "weights_by_name": digests_by_name(weights),
+        "optimizer_sha256": state_digest(optimizer),
+        "optimizer_by_name": {name.partition("/")[2]: d for name, d in digests_by_name(optimizer).items()},
     }
 
 

@@ -46,6 +46,11 @@ def state_digest(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
+def digests_by_name(arrays: Arrays) -> dict[str, str]:
+    """The first eight hexadecimal digits of the SHA-256 of each array's bytes: which of them are others."""
+    return {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()[:8] for name, array in arrays.items()}
+
+
 def set_weights(variables: Iterable[Any], arrays: Arrays, *, source: str) -> None:
     """Sets weights by the names that `weight_arrays` gives them.
 

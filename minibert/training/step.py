@@ -22,7 +22,7 @@ from minibert.allocator import give_back_freed_memory
 from minibert.batches import Arrays, drawn_arrays
 from minibert.checked import require_count
 from minibert.errors import RepeatabilityError
-from minibert.fingerprints import GPU_INTERVAL, TraceHeader
+from minibert.fingerprints import CPU_INTERVAL, GPU_INTERVAL, TraceHeader
 from minibert.model.dropout import DropoutStream
 from minibert.settings import EmbeddingSecondMoment
 from minibert.training.adam import Adam, sum_of_squares
@@ -71,8 +71,8 @@ class TrainingStep:
         stage: The stage's name, for dropout.
         embedding_second_moment: What Adam's takes of a word that repeats; see `minibert.training.adam`.
         fingerprints: Whether the step also computes fingerprints.
-        fingerprint_interval: Steps from one that does to the next, from step 0 on; None: 1 on a CPU, and
-            `minibert.fingerprints.GPU_INTERVAL` on a GPU.
+        fingerprint_interval: Steps from one that does to the next, from step 0 on; None: what suits the device,
+            `minibert.fingerprints.CPU_INTERVAL` or ``GPU_INTERVAL``.
         checked: Whether a graph with a racing sum is refused; False serves to study one, and then every row of
             every tensor is fingerprinted at each step that has fingerprints.
 
@@ -95,7 +95,7 @@ class TrainingStep:
         self.objective, self._seed, self._stage, self._checked = objective, seed, stage, checked
         self._by_occurrence, self._fingerprints = embedding_second_moment == "occurrence", fingerprints
         if fingerprint_interval is None:
-            fingerprint_interval = GPU_INTERVAL if _is_on_a_gpu() else 1
+            fingerprint_interval = GPU_INTERVAL if _is_on_a_gpu() else CPU_INTERVAL
         require_count("fingerprint_interval", fingerprint_interval, at_least=1)
         self.fingerprint_interval = fingerprint_interval
         # Named, because Keras counts up: the same state would have another digest in a resumed process.
@@ -107,7 +107,9 @@ class TrainingStep:
         self._update = tf.function(self._apply, jit_compile=True, autograph=False)
         self._function: Any = None
         self._has_run = False
-        self._between = self.without_fingerprints() if fingerprints and fingerprint_interval > 1 else None
+        self._between: TrainingStep | None = None
+        if fingerprints and fingerprint_interval > 1:
+            self._between = self.without_fingerprints()
 
     def __call__(self, step: int, batch: Batch) -> StepResult:
         """Updates the variables by one batch.
@@ -120,14 +122,14 @@ class TrainingStep:
             RepeatabilityError: The graph, as traced or as executed, has something that may not repeat; the
                 variables and the optimizer are as they were.
         """
-        metrics, fingerprint = self.begin(step, batch)
-        if self._between_at(step) is not None:
-            fingerprint = tf.zeros([len(self.fingerprint_names)], tf.int32)
+        metrics, computed = self.begin(step, batch)
         values = {name: value.numpy() for name, value in metrics.items()}
+        is_between = self._between_at(step) is not None
+        fingerprint = np.zeros(len(self.fingerprint_names), np.int32) if is_between else computed.numpy()
         return StepResult(
             metrics={name: float(value) for name, value in values.items()},
             loss_bits=int(values["loss"].view(np.uint32)),
-            fingerprint=fingerprint.numpy(),
+            fingerprint=fingerprint,
         )
 
     def begin(self, step: int, batch: Batch) -> tuple[dict[str, Any], Any]:
@@ -194,7 +196,13 @@ class TrainingStep:
         return result
 
     def without_fingerprints(self) -> TrainingStep:
-        """The same step on the same variables and optimizer, without fingerprints: to tell what these cost."""
+        """The same step on the same variables and optimizer, without fingerprints: to tell what these cost.
+
+        Where only some steps have fingerprints, it is the one that is taken between: two traces of one step differ by
+        where their memory lies.
+        """
+        if self._between is not None:
+            return self._between
         plain = copy.copy(self)
         plain._fingerprints, plain._between, plain._function, plain._has_run = False, None, None, False
         plain._trace_count = 0

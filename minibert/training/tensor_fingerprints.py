@@ -59,12 +59,16 @@ def _most_rows(tensors: list[Any]) -> Any:
 
 
 def _turn(rows: Any, step: Any, most_turns: int) -> tuple[Any, Any, Any]:
-    """The first of the rows that have their turn at a step, the one behind the last, and 1: int64, (1,) each."""
+    """The first of the rows that have their turn at a step, the one behind the last, and 1: int64, (1,) each.
+
+    There are as many turns as the largest power of two, up to ``most_turns``, that leaves none without a row: of
+    another number of turns, some would never come where one step in so many has fingerprints.
+    """
     rows = tf.cast(rows, tf.int64)
-    turn_rows = tf.maximum((rows + most_turns - 1) // most_turns, 1)
-    turns = tf.maximum((rows + turn_rows - 1) // turn_rows, 1)
-    first = step % turns * turn_rows
-    return first[None], (first + turn_rows)[None], tf.ones([1], tf.int64)
+    powers = tf.constant([1 << exponent for exponent in range(1, most_turns.bit_length())], tf.int64)
+    turns = tf.bitwise.left_shift(tf.constant(1, tf.int64), tf.reduce_sum(tf.cast(rows >= powers, tf.int64)))
+    turn = step % turns
+    return (rows * turn // turns)[None], (rows * (turn + 1) // turns)[None], tf.ones([1], tf.int64)
 
 
 def is_by_turns(shape: Any) -> bool:

@@ -6,8 +6,9 @@ every stage's end the SHA-256 of weights and optimizer; the raw-text model's fig
 vocabulary and the token ids that were made of the corpus. A large tensor is fingerprinted by turns (see
 `minibert.training.tensor_fingerprints`), so what differs in one row of a weight alone is named up to seven steps late,
 but not behind an epoch's end that finds other weights, and the verdict says so; what differs in the activations of one
-example alone may be named by what is computed from it. On a GPU one step in `minibert.fingerprints.GPU_INTERVAL` has
-fingerprints; the losses and batches of all are compared.
+example alone may be named by what is computed from it. Unless all are asked for, one step in
+`minibert.fingerprints.CPU_INTERVAL` has fingerprints, on a GPU one in ``GPU_INTERVAL``; the losses and batches of all
+are compared.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from minibert.verify.differences import (
     Deviations,
     Difference,
     epoch_differences,
+    is_of_state,
     raw_text_differences,
     shared_fingerprints,
     trace_differences,
@@ -185,7 +187,8 @@ def _stage_differences(
     rows = [difference.seen_late(one, two, together=together) for difference in rows]
     for place, figure in enumerate(figures):  # beside weights that are the same, an epoch's other figures part there
         if figure.is_of_state:
-            since = together if figure.parting.tensor.endswith("weights") else (0,)  # an optimizer may part before them
+            is_of_weights = is_of_state(figure.parting.tensor, "weights")  # an optimizer may part before them
+            since = together if is_of_weights else (0,)
             figures[place] = figure.seen_late(one, two, together=since)
     # An epoch's figures at step n come after the row of step n - 1 and before that of step n.
     ordered = sorted([*figures, *rows], key=lambda difference: difference.parting.step)

@@ -9,6 +9,7 @@ tolerances.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -24,6 +25,8 @@ _ACCURACIES = ("accuracy", "val_accuracy")
 _OF_TRAINING = ("epoch", "loss", "accuracy", "steps", "count")
 _KINDS = ("batch", "activation", "loss", "gradient", "weight")
 _STATE = ("weights", "optimizer")
+_BY_NAME = "_by_name"
+"""The end of the name of a figure that has a digest for each tensor of a state."""
 _WITH_HELD_WEIGHTS = "frozen"
 """The stage whose rows have no fingerprints of all weights: the encoder's are held."""
 _TINY = float(np.finfo(np.float32).tiny)
@@ -53,7 +56,7 @@ class Difference:
     @property
     def is_of_state(self) -> bool:
         """Whether digests of weights or optimizer part: an epoch's figures beside equal ones are of equal weights."""
-        return any(name.endswith(_STATE) for name in (self.parting.tensor, *self.parting.also))
+        return any(is_of_state(name, *_STATE) for name in (self.parting.tensor, *self.parting.also))
 
     def seen_late(self, one: TraceHeader, two: TraceHeader, *, together: Sequence[int] = (0,)) -> Difference:
         """The same, with the steps before it in which a weight may have parted unseen; a batch is seen at once.
@@ -78,7 +81,7 @@ class Difference:
     def _may_be_unseen(self, header: TraceHeader) -> bool:
         """Whether it may come of a state that no row has fingerprints of: an optimizer's, or the frozen encoder's."""
         tensor = self.parting.tensor
-        if tensor.endswith("optimizer"):
+        if is_of_state(tensor, "optimizer"):
             return True
         if self.parting.stage != _WITH_HELD_WEIGHTS:
             return False
@@ -171,7 +174,7 @@ def trace_differences(
 
 
 def _is_in_every_row(name: str) -> bool:
-    """Whether it is no fingerprint, which some steps do not have on a GPU."""
+    """Whether it is no fingerprint, which not every step has."""
     return name == "loss" or name.startswith("batch ")
 
 
@@ -240,15 +243,28 @@ def epoch_differences(
         )
         if parts:
             label = f"epoch {number}: "
-            labels = tuple(label + name.removesuffix("_sha256") for name in parts)
+            labels = tuple(shown for name in parts for shown in _labels(label, name, one, two))
             parting = Parting(stage, steps, labels[0], labels[1:])
             found.append(Difference(parting, tuple(label + name for name in unexplained)))
         deviations = deviations.or_larger(_named_deviations(largest, f"{stage}, epoch {number}: "))
     names = [n for n in _STATE if first.get(f"{n}_sha256") != second.get(f"{n}_sha256")]
     if names:
-        labels = tuple(f"final {name}" for name in names)
+        labels = tuple(shown for name in names for shown in _labels("final ", f"{name}_sha256", first, second))
         found.append(Difference(Parting(stage, int(first["steps"]), labels[0], labels[1:])))
     return found, deviations
+
+
+def is_of_state(name: str, *kinds: str) -> bool:
+    """Whether a figure is of a digest, or of one of its tensors: ``epoch 1: weights``, ``final weights: a/kernel``."""
+    return any(re.search(rf"(^| ){kind}(:|$)", name) for kind in kinds)
+
+
+def _labels(label: str, name: str, one: dict[str, Any], two: dict[str, Any]) -> Iterator[str]:
+    """What to call a figure that differs; a digest by each of its tensors that differ, if the runs have those."""
+    kind = name.removesuffix("_sha256")
+    left, right = (figures.get(kind + _BY_NAME) for figures in (one, two))
+    tensors = [t for t in {**left, **right} if left.get(t) != right.get(t)] if left and right else []
+    yield from [f"{label}{kind}: {tensor}" for tensor in tensors] or [label + kind]
 
 
 def raw_text_differences(
@@ -287,7 +303,7 @@ def _figures(
         is_early: Whether the losses are of the first steps.
         of_training: Those that were there before the weights that the others were evaluated with.
     """
-    names = [n for n in {**one, **two} if one.get(n) != two.get(n) and not n.endswith("seconds")]
+    names = [n for n in {**one, **two} if one.get(n) != two.get(n) and not n.endswith(("seconds", _BY_NAME))]
     names.sort(key=lambda name: (name not in of_training, name != "weights_sha256"))
     unexplained, loss, accuracy = [], Deviation(), Deviation()
     for name in names:

@@ -104,7 +104,7 @@ class Parting:
         step: Step of the stage, from 0.
         tensor: ``batch token_ids``, ``activation encoder_0_ffn``, ``loss``, ``gradient mlm_cls/kernel``,
             ``weight mlm_cls/kernel``; or, for what has no step of its own, ``vocabulary``, ``epoch 2: val_accuracy``,
-            ``final optimizer`` and the like, at the number of steps done.
+            ``final weights: mlm_cls/kernel`` and the like, at the number of steps done.
         also: Other tensors of that step that differ.
         steps_before: Steps by which the runs may have parted before, unseen: in a weight that is fingerprinted by
             turns (see `minibert.training.tensor_fingerprints`), or since the last step with fingerprints; 0 where every
@@ -146,7 +146,7 @@ class Verdict:
         inputs: Settings that differ, and the corpus, in words.
         environment: Versions, threads, processor and variables that differ, in words.
         code: The code that differs, in words.
-        fingerprinted: The steps whose fingerprints were compared, too; None: all. On a GPU not every step has them.
+        fingerprinted: The steps whose fingerprints were compared, too; None: all.
     """
 
     verdict: str
@@ -177,11 +177,14 @@ class Verdict:
         """Lines for a person."""
         differ = " their inputs differ;" if self.inputs else ""
         lines = [f"{self.verdict}:{differ} {self.steps:,} steps compared"]
-        if self.fingerprinted is not None and self.fingerprinted < self.steps:
+        is_seldom = self.fingerprinted is not None and self.fingerprinted < self.steps
+        if is_seldom:
             lines[0] += f", {self.fingerprinted:,} of them with fingerprints"
         lines += [f"input: {line}" for line in self.inputs]  # all that follows may come of these
         if self.parting is not None:
             lines += [f"first difference: {self.parting.place}", *_shown(self.parting.also)]
+            if is_seldom and self.parting.steps_before:
+                lines.append("with --set record.fingerprinted_steps=all, every tensor is compared at every step")
         if self.environment and self.unexplained is not None and self.unexplained != self.parting:
             where = self.unexplained
             lines += [f"not explained by another environment: {where.place}", *_shown(where.also)]
