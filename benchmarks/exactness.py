@@ -7,7 +7,7 @@ Every process has its own hash seed, the default thread pools and oneDNN, and sh
 neighbour. It runs some steps of masked-LM pretraining and of the classifier, frozen and not, and prints
 SHA-256 digests of the weights, the optimizer and the metrics.
 
-The cost is that of a step as a run takes it (op determinism, fingerprints of every tensor, a row of the
+The cost is that of a step as a run takes it (op determinism, fingerprints at one step in so many, a row of the
 trace) beside the same step without any of it, each in a process of its own, stepping in turn (A B B A) on a
 machine that should be quiet; and of the fingerprints and the trace alone, for every kind of step, both steps in one
 process and on the same variables. The rounds are shared among several fresh processes, since one differs from
@@ -414,7 +414,7 @@ def _options() -> argparse.Namespace:
         "--rounds",
         type=int,
         default=20,
-        help="rounds of four steps (on a GPU 4 * 37) for the cost (default: 20; 0: none)",
+        help="rounds of 4 * 7 steps (on a GPU 4 * 37) for the cost (default: 20; 0: none)",
     )
     parser.add_argument(
         "--cost-processes", type=int, default=5, help="fresh processes that the rounds are shared among (default: 5)"

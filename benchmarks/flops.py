@@ -26,14 +26,19 @@ def step_flops(settings: RunSettings, step: str, *, rows: float) -> float:
     if step == "masked_lm":
         last = batch * length * key_value + rows * of_query
         return 3.0 * ((model.blocks - 1) * block + last) + head_flops(settings, rows=rows)
-    encoder = model.blocks * block
-    inner, outer = (
-        2 * batch * model.hidden_size * settings.finetune.classifier_size,
-        2 * batch * settings.finetune.classifier_size,
-    )
-    if step == "frozen":
-        return encoder + 2.0 * inner + 3 * outer
-    return 3.0 * (encoder + inner + outer)
+    return (1.0 if step == "frozen" else 3.0) * model.blocks * block + classifier_flops(settings, step)
+
+
+def classifier_flops(settings: RunSettings, step: str) -> float:
+    """Those of a classifier's layers on the encoder.
+
+    Args:
+        settings: The shape.
+        step: ``frozen`` or ``unfrozen``.
+    """
+    outer = 2 * settings.finetune.batch_size * settings.finetune.classifier_size
+    inner = outer * settings.model.hidden_size
+    return (2.0 if step == "frozen" else 3.0) * inner + 3.0 * outer
 
 
 def head_flops(settings: RunSettings, *, rows: float) -> float:

@@ -1,6 +1,7 @@
-"""Where a masked-LM step's time goes, beside the least that its matrix products can take.
+"""Where a training step's time goes, beside the least that its matrix products can take.
 
-    python -m benchmarks.step_profile                      both notebooks' shapes, and keeps the table
+    python -m benchmarks.step_profile                      all steps at both notebooks' shapes, and keeps the table
+    python -m benchmarks.step_profile --step frozen        one kind of step: masked_lm, frozen or unfrozen
     python -m benchmarks.step_profile --quick              tiny's shape in some seconds, kept nowhere
     python -m benchmarks.step_profile --redraw             prints the table from what is kept
     python -m benchmarks.step_profile --keep FILE          keeps it there: of another kind of machine
@@ -8,9 +9,10 @@
 The parts are functions of their own in one process, which run in turns with the whole step; each is made
 of the step's own code on arrays of the step's shapes:
 
-    head       loss and gradients from the encoder's selected rows on: the vocabulary projection
-    encoder    forward and backward, with dropout, up to those rows
-    Adam       the update of every weight from given gradients
+    head       loss and gradients from the encoder's rows on: the vocabulary projection of the selected ones, or the
+               classifier's layers
+    encoder    forward and, where it is trained, backward, with dropout, up to those rows
+    Adam       the update of every trained weight from given gradients
     rest       what the whole step takes beside: fingerprints, gradients made dense,
                calls, and what the parts' arrays push out of the caches
 
@@ -18,7 +20,10 @@ Two floors stand beside a part: its matrix products' arithmetic (`benchmarks.flo
 multiplies large matrices at the same time, and the memory traffic of its largest arrays at the rate of a copy by all
 cores. Of the head these are the logits, 6 times: written by the product, read and written as exponentials, read for
 their sum and by two products. Of Adam they are 7 times the weights: weight, two moments and gradient are read, and
-the first three written. What stays in the caches between two of these is not told apart.
+the first three written. Of a classifier's encoder they are attention's scores, 4 times forward (written by a product,
+read and written by the softmax, read by a product) and 7 more backward (their gradient is written by a product, read
+and written by the softmax', which reads them too, and read by two products; they are read by one more). What stays in
+the caches between two of these is not told apart.
 ``results/step_profile.json`` keeps the figures, unless another file is named.
 """
 
@@ -26,6 +31,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import statistics
 import sys
 import time
@@ -37,7 +43,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.devices import as_a_run
-from benchmarks.flops import head_flops, step_flops
+from benchmarks.flops import classifier_flops, head_flops, step_flops
 from benchmarks.stored import RESULTS, Results, conditions, conditions_line
 from minibert.environment import available_cores
 from minibert.errors import MinibertError
@@ -46,12 +52,17 @@ from minibert.settings import RunSettings
 SHAPES, QUICK_SHAPES = ("imdb", "amazon"), ("tiny",)
 ROUNDS, QUICK_ROUNDS = 15, 3
 TURN_SECONDS = 0.4
-RESULT_KEYS = ("shape", "part")
+RESULT_KEYS = ("shape", "step", "part")
 WHOLE, REST = "whole step", "rest"
+STEP_NAMES = {"masked_lm": "masked LM", "frozen": "classifier, frozen", "unfrozen": "classifier, unfrozen"}
+SHORT_SECONDS = 0.02
+"""Of steps that take less, tenths of a millisecond are shown."""
 ADAM_TRAFFIC = 7
 """Arrays of the weights' size that Adam reads or writes."""
 HEAD_TRAFFIC = 6
 """Arrays of the logits' size that the head reads or writes."""
+SCORES_TRAFFIC = {"frozen": 4, "unfrozen": 4 + 7}
+"""Arrays of the size of attention's scores that a classifier's encoder reads or writes."""
 COPIED_ELEMENTS = 1 << 24
 
 
@@ -72,27 +83,45 @@ class Part:
     moved_bytes: float = 0.0
 
 
-def parts_of(settings: RunSettings) -> list[Part]:
-    """The whole masked-LM step and its parts, each run once, so that it is compiled."""
+def parts_of(settings: RunSettings, step: str = "masked_lm") -> list[Part]:
+    """A whole step and its parts, each run twice, so that it is compiled.
+
+    Args:
+        settings: The shape.
+        step: ``masked_lm``, ``frozen`` or ``unfrozen``.
+    """
     import tensorflow as tf
 
     from benchmarks.workloads import OurStep
-    from minibert.model.encoder import HEAD_NAME
-    from minibert.model.heads import masked_lm_chunks
     from minibert.training.step import tensors_of
 
-    ours = OurStep(settings, "masked_lm", fingerprint_interval=1)
-    numbers = iter(range(1 << 40))
-    batch = tensors_of(ours.batches[0])
+    ours = OurStep(settings, step, fingerprint_interval=1)
+    numbers, batch, variables = itertools.count(), tensors_of(ours.batches[0]), ours.training_step.objective.variables
+    gradients = [tf.fill(tf.shape(variable), 1e-3) for variable in variables]
+    parts = _masked_lm_parts(ours, settings, batch) if step == "masked_lm" else _classifier_parts(ours, settings, batch)
+    found = [
+        Part(WHOLE, lambda: ours.training_step(next(numbers), ours.batches[0]), sum(part.flops for part in parts)),
+        *parts,
+        Part("Adam", _adam(variables, gradients), moved_bytes=_moved(variables)),
+    ]
+    for part in found:
+        part.run()
+        part.run()
+    return found
+
+
+def _masked_lm_parts(ours: Any, settings: RunSettings, batch: Mapping[str, Any]) -> list[Part]:
+    import tensorflow as tf
+
+    from minibert.model.encoder import HEAD_NAME
+    from minibert.model.heads import masked_lm_chunks
+
     objective, layer = ours.training_step.objective, ours.model.get_layer(HEAD_NAME)
-    weights = [variable.value for variable in objective.variables]
-    gradients = [tf.fill(tf.shape(weight), 1e-3) for weight in weights]
     rows = int(batch["positions"].shape[0])
     generator = np.random.Generator(np.random.PCG64(0))
     hidden = tf.constant(generator.standard_normal((rows, settings.model.hidden_size), dtype=np.float32))
     of_head, all_flops = head_flops(settings, rows=rows), step_flops(settings, "masked_lm", rows=rows)
-    found = [
-        Part(WHOLE, lambda: ours.training_step(next(numbers), ours.batches[0]), all_flops),
+    return [
         Part(
             "head",
             _head(hidden, layer, batch, masked_lm_chunks(settings)),
@@ -100,12 +129,60 @@ def parts_of(settings: RunSettings) -> list[Part]:
             moved_bytes=HEAD_TRAFFIC * 4.0 * rows * layer.kernel.shape[1],
         ),
         Part("encoder", _encoder(objective, layer, batch, hidden), all_flops - of_head),
-        Part("Adam", _adam(objective.variables, gradients), moved_bytes=_moved(weights)),
     ]
-    for part in found:
-        part.run()
-        part.run()
-    return found
+
+
+def _classifier_parts(ours: Any, settings: RunSettings, batch: Mapping[str, Any]) -> list[Part]:
+    import tensorflow as tf
+
+    from minibert.model.dropout import DropoutStream
+    from minibert.model.heads import binary_cross_entropy, classifier_layers, pool
+
+    objective, classifier, step = ours.training_step.objective, ours.trained, ours.stage
+    layers, encoder = classifier_layers(classifier), classifier.get_layer("encoder")
+    of_head = [weight for layer in layers for weight in layer.trainable_variables]
+    is_of_head = {id(weight) for weight in of_head}
+    of_encoder = [weight for weight in objective.variables if id(weight) not in is_of_head]
+    hidden = encoder(batch["token_ids"], training=False)
+
+    @tf.function(autograph=False)
+    def head() -> Any:
+        read = [weight.value for weight in of_head]
+        inputs = [hidden] if of_encoder else []
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([*read, *inputs])
+            rows = hidden
+            for layer in layers:
+                rows = layer(rows) if layer.name != "pooling" else pool(layer, rows, batch["token_ids"])
+            loss = tf.reduce_mean(binary_cross_entropy(batch["labels"], tf.reshape(rows, [-1])))
+        return [tf.convert_to_tensor(each) for each in tape.gradient(loss, [*read, *inputs])]
+
+    @tf.function(autograph=False)
+    def encode(number: Any) -> Any:
+        read = [weight.value for weight in of_encoder]
+        with (
+            DropoutStream(seed=0, stage=step, step=number),
+            tf.GradientTape(watch_accessed_variables=False) as tape,
+        ):
+            tape.watch(read)
+            rows = encoder(batch["token_ids"], training=True)
+        if not read:
+            return [rows]
+        return [tf.convert_to_tensor(each) for each in tape.gradient(rows, read, output_gradients=hidden)]
+
+    model, number = settings.model, tf.constant(0, tf.int64)
+    texts, length = hidden.shape[0], hidden.shape[1]
+    all_flops, of_products = step_flops(settings, step, rows=0), classifier_flops(settings, step)
+    scores = 4.0 * model.blocks * model.heads * texts * length * length
+    return [
+        Part("head", lambda: [each[:1].numpy() for each in head()], of_products),
+        Part(
+            "encoder",
+            lambda: [each[:1].numpy() for each in encode(number)],
+            all_flops - of_products,
+            moved_bytes=SCORES_TRAFFIC[step] * scores,
+        ),
+    ]
 
 
 def _head(hidden: Any, layer: Any, batch: Mapping[str, Any], chunks: int) -> Callable[[], Any]:
@@ -185,12 +262,12 @@ class _CopyRate:
         return self._bytes / (time.perf_counter() - started)
 
 
-def measure(shape: str, *, rounds: int) -> list[dict[str, Any]]:
+def measure(shape: str, step: str = "masked_lm", *, rounds: int) -> list[dict[str, Any]]:
     """Every part of a shape's step, in turns: rows with ``part``, ``seconds`` and the two floors."""
     from benchmarks.arithmetic import MatrixRate
     from benchmarks.workloads import shape_settings
 
-    parts, matrix_rate, copy_rate = parts_of(shape_settings(shape)), MatrixRate(), _CopyRate()
+    parts, matrix_rate, copy_rate = parts_of(shape_settings(shape), step), MatrixRate(), _CopyRate()
     repeats = {part.name: max(1, round(TURN_SECONDS / _seconds(part, 2))) for part in parts}
     seconds: dict[str, list[float]] = {part.name: [] for part in parts}
     products, copies = [], []
@@ -204,6 +281,7 @@ def measure(shape: str, *, rounds: int) -> list[dict[str, Any]]:
     rows = [
         {
             "shape": shape,
+            "step": step,
             "part": part.name,
             "seconds": taken[part.name],
             "floor_seconds": part.flops / flops_per_second,
@@ -230,28 +308,34 @@ def _seconds(part: Part, repeats: int) -> float:
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table: milliseconds, the share of the whole step, and the floors."""
-    lines = ["| shape | part | time | of the step | its products | its memory traffic |", "|---|---|---|---|---|---|"]
+    lines = ["| shape | step | part | time | of the step | its products | its memory traffic |"]
+    lines.append("|---|---|---|---|---|---|---|")
     for row in rows:
-        whole = next(each["seconds"] for each in rows if each["shape"] == row["shape"] and each["part"] == WHOLE)
-        floors = (row["floor_seconds"], row["traffic_seconds"])
-        cells = [f"{1e3 * floor:.0f} ms" if floor else "-" for floor in floors]
+        whole = next(each["seconds"] for each in _of_its_step(row, rows) if each["part"] == WHOLE)
+        floors, digits = (row["floor_seconds"], row["traffic_seconds"]), 1 if whole < SHORT_SECONDS else 0
+        cells = [f"{1e3 * floor:.{digits}f} ms" if floor else "-" for floor in floors]
         share = row["seconds"] / whole
-        shown = (row["shape"], row["part"], f"{1e3 * row['seconds']:.0f} ms", f"{share:.0%}", *cells)
+        time_of_part = f"{1e3 * row['seconds']:.{digits}f} ms"
+        shown = (row["shape"], STEP_NAMES[row["step"]], row["part"], time_of_part, f"{share:.0%}", *cells)
         lines.append(f"| {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
 def rates_line(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Each shape's rates that the floors were taken from, and all its parts' floors together, as sentences."""
+    """Each step's rates that the floors were taken from, and all its parts' floors together, as sentences."""
     return " ".join(
-        f"{row['shape']}: {row['flops_per_second'] / 1e9:.0f} GFLOP/s in large products, "
+        f"{row['shape']}, {STEP_NAMES[row['step']]}: {row['flops_per_second'] / 1e9:.0f} GFLOP/s in large products, "
         f"{row['bytes_per_second'] / 1e9:.0f} GB/s in copies by {_threads(row.get('copy_threads', 1))}; all floors "
         "together are "
-        f"{1e3 * floor_seconds([each for each in rows if each['shape'] == row['shape']]):.0f} of "
+        f"{1e3 * floor_seconds(_of_its_step(row, rows)):.0f} of "
         f"{1e3 * row['seconds']:.0f} ms."
         for row in rows
         if row["part"] == WHOLE
     )
+
+
+def _of_its_step(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [each for each in rows if (each["shape"], each["step"]) == (row["shape"], row["step"])]
 
 
 def _threads(count: int) -> str:
@@ -259,7 +343,7 @@ def _threads(count: int) -> str:
 
 
 def floor_seconds(rows: Sequence[Mapping[str, Any]]) -> float:
-    """What the parts of one shape's step take at least: their products and their memory traffic, one after another."""
+    """What the parts of one step take at least: their products and their memory traffic, one after another."""
     return sum(row["floor_seconds"] + row["traffic_seconds"] for row in rows if row["part"] != WHOLE)
 
 
@@ -268,18 +352,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.step_profile", description=(__doc__ or "").split("\n")[0]
     )
+    parser.add_argument("--step", choices=STEP_NAMES, help="this kind of step alone (default: all)")
     parser.add_argument("--quick", action="store_true", help="tiny's shape in a few rounds; nothing is kept")
     parser.add_argument("--redraw", action="store_true", help="measure nothing; print what is kept")
     parser.add_argument("--keep", metavar="FILE", type=Path, help="keep the figures there, and print those that are")
     options = parser.parse_args(arguments)
     as_a_run()
     try:
+        steps = STEP_NAMES if options.step is None else (options.step,)
         if options.quick:
-            print(markdown([row for shape in QUICK_SHAPES for row in measure(shape, rounds=QUICK_ROUNDS)]))
+            of_each = [measure(*which, rounds=QUICK_ROUNDS) for which in itertools.product(QUICK_SHAPES, steps)]
+            print(markdown(list(itertools.chain(*of_each))))
             return 0
         results = Results(options.keep or RESULTS / "step_profile.json", RESULT_KEYS)
-        for shape in () if options.redraw else SHAPES:
-            for row in measure(shape, rounds=ROUNDS):
+        for shape, step in () if options.redraw else itertools.product(SHAPES, steps):
+            for row in measure(shape, step, rounds=ROUNDS):
                 results.keep(row, under=conditions())
         print(f"{markdown(results.rows)}\n\n{rates_line(results.rows)}")
         print(conditions_line(results.conditions_of(results.rows)))

@@ -76,7 +76,8 @@ def text_ratio(texts: list[str], settings: RunSettings, pairs: int) -> float:
 def digest_seconds(settings: RunSettings) -> dict[str, float]:
     """Seconds that a run takes after an epoch of each of `TRAINED` to check and digest its weights: the median."""
     from minibert.stages import initial_classifier, initial_masked_lm
-    from minibert.training.loop import finite_digest
+    from minibert.training.loop import finite_weights
+    from minibert.training.state import digests_by_name, state_digest
 
     masked_lm = initial_masked_lm(settings)
     classifier = initial_classifier(settings, masked_lm)
@@ -85,7 +86,8 @@ def digest_seconds(settings: RunSettings) -> dict[str, float]:
         seconds, variables = [], list((masked_lm if stage == "pretrain" else classifier).variables)
         for _ in range(PAIRS):
             started = time.perf_counter()
-            finite_digest(stage, variables)
+            weights = finite_weights(stage, variables)
+            state_digest(weights), digests_by_name(weights)
             seconds.append(time.perf_counter() - started)
         found[stage] = statistics.median(seconds)
     return found

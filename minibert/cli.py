@@ -240,7 +240,7 @@ def _add_doctor(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_verify(subparsers: argparse._SubParsersAction) -> None:
-    parser = _add(subparsers, "verify", "replay a run, or compare two, and name the first tensor that differs",
+    parser = _add(subparsers, "verify", "replay a run, or compare two, and name where they part",
                   epilog="The exit code tells exact, numeric, different and not comparable apart.")  # fmt: skip
     _add_directory(parser)
     way = parser.add_mutually_exclusive_group()

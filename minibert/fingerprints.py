@@ -1,4 +1,4 @@
-"""The fingerprint trace of a stage: for every step the loss's bits and a checksum of every tensor.
+"""The fingerprint trace of a stage: for every step the loss's bits, and for some a checksum of every tensor.
 
     trace/pretrain.trace
         {"format": 5, "stage": "pretrain", "batch": ["example_ids", ...], "tensors": ["activation ...", ...]}
@@ -30,11 +30,11 @@ from minibert.errors import ArtifactError
 
 FORMAT = 5
 TURNS = 8
-"""Steps in which every row of a large weight is fingerprinted once."""
+"""Steps with fingerprints in which every row of a large weight is fingerprinted once."""
 ACTIVATION_TURNS = 32
 """Likewise every example of a large activation: what differs in it changes the gradients of its own step too."""
 CPU_INTERVAL = 7
-"""Steps from one with fingerprints to the next on a CPU, where a short step with them takes some 2 to 5 % longer than
+"""Steps from one with fingerprints to the next on a CPU, where a short step with them takes up to 4 % longer than
 one without. It is odd, and the turns are a power of two: every part of a tensor has its turn, and the one that it has
 at that step where every step has fingerprints."""
 GPU_INTERVAL = 37

@@ -207,7 +207,7 @@ class RecordSettings(Checked, stage="record"):
     """Checkpoints kept; older ones are removed."""
     fingerprinted_steps: Literal["by_device", "all"] = "by_device"
     """Steps whose tensors are fingerprinted, so that ``verify`` can name the first that differs: on a CPU, where a step
-    with fingerprints takes up to 5 % longer, one in 7, on a GPU, where it takes a quarter longer, one in 37; or all.
+    with fingerprints takes up to 4 % longer, one in 7, on a GPU, where it takes a quarter longer, one in 37; or all.
     A run is resumed as it began."""
 
     @property

@@ -44,10 +44,10 @@ def small_settings(*assignments: str, checkpoint_steps: int = 3) -> RunSettings:
 
 
 def fingerprint_seldom(monkeypatch: pytest.MonkeyPatch, interval: int) -> RunSettings:
-    """From now on steps are as on a GPU, with fingerprints at one in so many; settings that ask for it."""
+    """From now on steps have fingerprints at one in so many, on either device; settings that ask for it."""
     from minibert.training import step
 
-    monkeypatch.setattr(step, "_is_on_a_gpu", lambda: True)
+    monkeypatch.setattr(step, "CPU_INTERVAL", interval)
     monkeypatch.setattr(step, "GPU_INTERVAL", interval)
     return small_settings("record.fingerprinted_steps=by_device")
 

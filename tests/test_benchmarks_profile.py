@@ -21,7 +21,7 @@ step_profile, stored, workloads = (
 def row(part: str, seconds: float, floor: float, traffic: float) -> dict[str, Any]:
     rates = {"flops_per_second": 2e11, "bytes_per_second": 1e10, "rounds": 3}
     floors = {"floor_seconds": floor, "traffic_seconds": traffic}
-    return {"shape": "imdb", "part": part, "seconds": seconds, **floors, **rates}
+    return {"shape": "imdb", "step": "frozen", "part": part, "seconds": seconds, **floors, **rates}
 
 
 ROWS = [row("whole step", 0.2, 0.1, 0.0), row("head", 0.12, 0.08, 0.04), row("rest", 0.01, 0.0, 0.0)]
@@ -29,12 +29,13 @@ ROWS = [row("whole step", 0.2, 0.1, 0.0), row("head", 0.12, 0.08, 0.04), row("re
 
 def test_the_table_has_a_part_s_share_of_the_whole_step_and_its_floors() -> None:
     assert step_profile.markdown(ROWS).splitlines()[2:] == [
-        "| imdb | whole step | 200 ms | 100% | 100 ms | - |",
-        "| imdb | head | 120 ms | 60% | 80 ms | 40 ms |",
-        "| imdb | rest | 10 ms | 5% | - | - |",
+        "| imdb | classifier, frozen | whole step | 200 ms | 100% | 100 ms | - |",
+        "| imdb | classifier, frozen | head | 120 ms | 60% | 80 ms | 40 ms |",
+        "| imdb | classifier, frozen | rest | 10 ms | 5% | - | - |",
     ]
     assert step_profile.rates_line(ROWS) == (
-        "imdb: 200 GFLOP/s in large products, 10 GB/s in copies by one thread; all floors together are 120 of 200 ms."
+        "imdb, classifier, frozen: 200 GFLOP/s in large products, 10 GB/s in copies by one thread; all floors together "
+        "are 120 of 200 ms."
     )
 
 

@@ -253,7 +253,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(copy: Path, unlabelled_run: Path
 def test_a_run_with_fingerprints_at_some_steps_goes_on_with_them(
     unlabelled_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a GPU: stopped between two such steps, and gone on with as it began, whatever is asked for."""
+    """Stopped between two such steps, and gone on with as it began, whatever is asked for."""
     texts, seldom = unlabelled_run.parent / "texts.csv", fingerprint_seldom(monkeypatch, 5)
     pipeline.run(seldom, directory=tmp_path / "whole", data=texts)
     with monkeypatch.context() as stopped:

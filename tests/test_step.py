@@ -169,14 +169,20 @@ def test_a_graph_without_fingerprints_that_may_race_is_refused_before_the_first_
 
 
 def test_a_step_without_fingerprints_that_may_race_as_executed_is_undone(monkeypatch):
-    run, batches = Run(fingerprint_interval=3), small_models.masked_lm_batches()
-    run.train(range(1))
+    """It is executed before the first step, and undone anyway."""
+    run, looked_at = Run(), []
+    run.step = TrainingStep(run.objective, learning_rate=0.001, seed=0, stage="pretrain", fingerprint_interval=3)
     before = run.digests()
-    monkeypatch.setattr(execution, "hazards_of", lambda graphs: ["planted"])
+
+    def of_a_step_without(graphs: list[Any]) -> list[str]:
+        looked_at.append(any(b"Fingerprint" in graph.definition.SerializeToString() for graph in graphs))
+        return [] if looked_at[-1] else ["planted"]
+
+    monkeypatch.setattr(execution, "hazards_of", of_a_step_without)
     monkeypatch.setattr(execution, "refuse", refuse_planted)
     with pytest.raises(RepeatabilityError, match="planted"):
-        run.step(1, batches.batch(1))
-    assert run.digests() == before
+        run.train(range(1))
+    assert (run.digests(), looked_at) == (before, [False])
 
 
 def refuse_planted(hazards: list[Any], what: str) -> None:

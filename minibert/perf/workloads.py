@@ -114,6 +114,8 @@ class Encoding:
 class Step:
     """One training step of a run, with fingerprints every time, on one of a few prepared batches.
 
+    The step that a run takes between, without them, is the same code but for them.
+
     Args:
         stage: ``masked_lm``, ``frozen`` or ``unfrozen``.
         shape: A preset's name.
@@ -198,7 +200,7 @@ class Prediction:
 
 def _with_all_fingerprints(settings: Any) -> Any:
     """Settings by which every step does the same: two sides' steps are paired, and one with fingerprints is longer."""
-    if not hasattr(settings.record, "fingerprinted_steps"):  # an older base's have them
+    if not hasattr(settings.record, "fingerprinted_steps"):  # an older base has them at every step
         return settings
     return dataclasses.replace(settings, record=dataclasses.replace(settings.record, fingerprinted_steps="all"))
 

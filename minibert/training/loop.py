@@ -153,7 +153,9 @@ def _one_step(
 def _end_epoch(stage: Stage, progression: Progression) -> None:
     epoch = len(progression.epochs) + 1
     where, started = f"{stage.name}, epoch {epoch}", time.perf_counter()
-    digest = finite_digest(where, stage.variables)
+    weights = finite_weights(where, stage.variables)
+    digests = {"weights_sha256": state_digest(weights), "weights_by_name": digests_by_name(weights)}
+    del weights
     figures: Figures = {
         "epoch": epoch,
         **means(progression.sums),
@@ -161,8 +163,7 @@ def _end_epoch(stage: Stage, progression: Progression) -> None:
         "count": int(progression.sums["count"]),
         "seconds": progression.seconds,
         **require_repeatable_execution(lambda: stage.evaluate(epoch), f"evaluation of {stage.name}"),
-        "weights_sha256": digest,
-        "weights_by_name": digests_by_name(weight_arrays(stage.variables)),
+        **digests,
     }
     _require_finite(where, {name: value for name, value in figures.items() if isinstance(value, float)})
     _require_finite(where, {"prediction": [found["probability"] for found in figures.get("predictions", [])]})
@@ -171,8 +172,8 @@ def _end_epoch(stage: Stage, progression: Progression) -> None:
     progression.sums, progression.seconds = {}, 0.0
 
 
-def finite_digest(where: str, variables: list[Any]) -> str:
-    """SHA-256 of weights that are all numbers.
+def finite_weights(where: str, variables: list[Any]) -> dict[str, np.ndarray]:
+    """Weights by name, which are all numbers.
 
     Args:
         where: For the message.
@@ -183,7 +184,7 @@ def finite_digest(where: str, variables: list[Any]) -> str:
     """
     weights = weight_arrays(variables)
     _require_finite(where, {f"weight {name}": array for name, array in weights.items()})
-    return state_digest(weights)
+    return weights
 
 
 def _require_finite(where: str, values: dict[str, Any]) -> None:
@@ -209,7 +210,7 @@ def stage_digests(stage: Stage) -> Figures:
         "weights_sha256": state_digest(weights),
         "weights_by_name": digests_by_name(weights),
         "optimizer_sha256": state_digest(optimizer),
-        "optimizer_by_name": {name.partition("/")[2]: d for name, d in digests_by_name(optimizer).items()},
+        "optimizer_by_name": digests_by_name(optimizer),
     }
 
 

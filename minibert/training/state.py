@@ -48,7 +48,7 @@ def state_digest(arrays: Arrays) -> str:
 
 def digests_by_name(arrays: Arrays) -> dict[str, str]:
     """The first eight hexadecimal digits of the SHA-256 of each array's bytes: which of them are others."""
-    return {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()[:8] for name, array in arrays.items()}
+    return {name: hashlib.sha256(array.tobytes()).hexdigest()[:8] for name, array in arrays.items()}
 
 
 def set_weights(variables: Iterable[Any], arrays: Arrays, *, source: str) -> None:

@@ -1,4 +1,4 @@
-"""One optimizer update as a traced function, with a fingerprint of everything it computed.
+"""One optimizer update as a traced function, at some steps with a fingerprint of everything it computed.
 
     step(7, batch) -> StepResult(metrics={"loss": ..., "count": ...}, fingerprint=int32 [...])
 
@@ -181,15 +181,22 @@ class TrainingStep:
         return self._between if step % self.fingerprint_interval != 0 else None
 
     def _first_call(self, *arguments: Any) -> Any:
-        """Executes the step; a step that is refused for what TensorFlow executed is undone."""
+        """Executes the step; a step that is refused for what TensorFlow executed is undone.
+
+        The one between those with fingerprints, if there is one, is executed before, and undone: it is refused before
+        anything is trained, and at a first step, whose moments are zero, there is less to keep for that than later.
+        """
         state = [*self.objective.variables, *self.optimizer.variables]
         give_back_freed_memory()  # of tracing
         before = [_kept(variable) for variable in state]
         try:
+            if self._between is not None and not self._between._has_run:
+                self._between._function(*arguments)
+                self._between._has_run = True
+                _restore(state, before)
             result = self._function(*arguments)
         except RepeatabilityError:
-            for variable, value in zip(state, before, strict=True):
-                variable.assign(np.broadcast_to(value, variable.shape))
+            _restore(state, before)
             raise
         del before
         give_back_freed_memory()  # of compiling
@@ -286,6 +293,17 @@ def is_deterministic() -> bool:
 
 def _is_on_a_gpu() -> bool:
     return bool(tf.config.list_logical_devices("GPU"))
+
+
+def _restore(variables: list[Any], values: list[np.ndarray]) -> None:
+    """Undoes updates.
+
+    Args:
+        variables: What was updated.
+        values: Of each what `_kept` gave.
+    """
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(np.broadcast_to(value, variable.shape))
 
 
 def _kept(variable: Any) -> np.ndarray:

@@ -1,14 +1,14 @@
 """Compares what two runs computed, bit by bit, and names the first step and tensor that part.
 
-What is compared: at every step the bits of the loss, the CRC-32 of each batch array and the fingerprint of
-each activation, gradient and weight; at every epoch's end its figures and the SHA-256 of the weights; at
-every stage's end the SHA-256 of weights and optimizer; the raw-text model's figures; before all of them the
-vocabulary and the token ids that were made of the corpus. A large tensor is fingerprinted by turns (see
-`minibert.training.tensor_fingerprints`), so what differs in one row of a weight alone is named up to seven steps late,
-but not behind an epoch's end that finds other weights, and the verdict says so; what differs in the activations of one
-example alone may be named by what is computed from it. Unless all are asked for, one step in
-`minibert.fingerprints.CPU_INTERVAL` has fingerprints, on a GPU one in ``GPU_INTERVAL``; the losses and batches of all
-are compared.
+What is compared: at every step the bits of the loss and the CRC-32 of each batch array; at each step that has them
+the fingerprint of each activation, gradient and weight; at every epoch's end its figures and the SHA-256 of the
+weights; at every stage's end the SHA-256 of weights and optimizer; the raw-text model's figures; before all of them
+the vocabulary and the token ids that were made of the corpus. A large tensor is fingerprinted by turns (see
+`minibert.training.tensor_fingerprints`), so what differs in one row of a weight alone is named up to seven steps
+with fingerprints late, but not behind an epoch's end that finds other weights, and the verdict says so; what
+differs in the activations of one example alone may be named by what is computed from it. Unless all are asked for,
+one step in `minibert.fingerprints.CPU_INTERVAL` has fingerprints, on a GPU one in ``GPU_INTERVAL``; the losses and
+batches of all are compared.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from minibert.verify.differences import (
     Deviations,
     Difference,
     epoch_differences,
-    is_of_state,
+    names_state,
     raw_text_differences,
     shared_fingerprints,
     trace_differences,
@@ -187,7 +187,7 @@ def _stage_differences(
     rows = [difference.seen_late(one, two, together=together) for difference in rows]
     for place, figure in enumerate(figures):  # beside weights that are the same, an epoch's other figures part there
         if figure.is_of_state:
-            is_of_weights = is_of_state(figure.parting.tensor, "weights")  # an optimizer may part before them
+            is_of_weights = names_state(figure.parting.tensor, "weights")  # an optimizer may part before them
             since = together if is_of_weights else (0,)
             figures[place] = figure.seen_late(one, two, together=since)
     # An epoch's figures at step n come after the row of step n - 1 and before that of step n.

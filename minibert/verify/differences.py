@@ -56,7 +56,7 @@ class Difference:
     @property
     def is_of_state(self) -> bool:
         """Whether digests of weights or optimizer part: an epoch's figures beside equal ones are of equal weights."""
-        return any(is_of_state(name, *_STATE) for name in (self.parting.tensor, *self.parting.also))
+        return any(names_state(name, *_STATE) for name in (self.parting.tensor, *self.parting.also))
 
     def seen_late(self, one: TraceHeader, two: TraceHeader, *, together: Sequence[int] = (0,)) -> Difference:
         """The same, with the steps before it in which a weight may have parted unseen; a batch is seen at once.
@@ -70,7 +70,7 @@ class Difference:
             return self
         step, interval = self.parting.step, shared_interval(one, two)
         late = step
-        if not self._may_be_unseen(one):
+        if not self._may_be_unseen(one, interval):
             late = (step - 1) % interval  # since the fingerprints of an earlier step
             late += interval * (TURNS - 1 if one.by_turns or two.by_turns else 0)
         is_figure = self.is_of_state  # of the weights after so many steps, which were not the same
@@ -78,17 +78,19 @@ class Difference:
         since_together = step - max(ends, default=0)  # of a stage without steps there is none
         return replace(self, parting=replace(self.parting, steps_before=min(late, since_together)))
 
-    def _may_be_unseen(self, header: TraceHeader) -> bool:
-        """Whether it may come of a state that no row has fingerprints of: an optimizer's, or the frozen encoder's."""
+    def _may_be_unseen(self, header: TraceHeader, interval: int) -> bool:
+        """Whether it may come of a state that no row has fingerprints of: an optimizer's, or the frozen encoder's.
+
+        What the encoder's weights change is seen in its activations, if every step has fingerprints of all of them.
+        """
         tensor = self.parting.tensor
-        if is_of_state(tensor, "optimizer"):
+        if names_state(tensor, "optimizer"):
             return True
         if self.parting.stage != _WITH_HELD_WEIGHTS:
             return False
         trained = {name.removeprefix("weight ").partition("/")[0] for name in header.tensors}
-        return self.is_of_state or (
-            tensor.startswith("activation ") and tensor.removeprefix("activation ") not in trained
-        )
+        held = [layer for layer in _activated([tensor, *header.by_turns]) if layer not in trained]
+        return self.is_of_state or interval > 1 or bool(held)
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,11 @@ def trace_differences(
     return found, Deviations(*found_in)
 
 
+def _activated(tensors: Sequence[str]) -> list[str]:
+    """The layers whose activations are among the tensors."""
+    return [name.removeprefix("activation ") for name in tensors if name.startswith("activation ")]
+
+
 def _is_in_every_row(name: str) -> bool:
     """Whether it is no fingerprint, which not every step has."""
     return name == "loss" or name.startswith("batch ")
@@ -254,13 +261,13 @@ def epoch_differences(
     return found, deviations
 
 
-def is_of_state(name: str, *kinds: str) -> bool:
+def names_state(name: str, *kinds: str) -> bool:
     """Whether a figure is of a digest, or of one of its tensors: ``epoch 1: weights``, ``final weights: a/kernel``."""
     return any(re.search(rf"(^| ){kind}(:|$)", name) for kind in kinds)
 
 
 def _labels(label: str, name: str, one: dict[str, Any], two: dict[str, Any]) -> Iterator[str]:
-    """What to call a figure that differs; a digest by each of its tensors that differ, if the runs have those."""
+    """What to call a figure that differs; the digest of a state by each of its tensors that differ, if any does."""
     kind = name.removesuffix("_sha256")
     left, right = (figures.get(kind + _BY_NAME) for figures in (one, two))
     tensors = [t for t in {**left, **right} if left.get(t) != right.get(t)] if left and right else []

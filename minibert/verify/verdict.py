@@ -106,9 +106,10 @@ class Parting:
             ``weight mlm_cls/kernel``; or, for what has no step of its own, ``vocabulary``, ``epoch 2: val_accuracy``,
             ``final weights: mlm_cls/kernel`` and the like, at the number of steps done.
         also: Other tensors of that step that differ.
-        steps_before: Steps by which the runs may have parted before, unseen: in a weight that is fingerprinted by
-            turns (see `minibert.training.tensor_fingerprints`), or since the last step with fingerprints; 0 where every
-            step has them, of whole tensors.
+        steps_before: Steps by which weights may have parted before, unseen: in one that is fingerprinted by turns (see
+            `minibert.training.tensor_fingerprints`), or since the last step with fingerprints; 0 where every step has
+            them, of whole tensors. Of an optimizer's moments there is a digest at a stage's end alone: what parts in a
+            gradient's last bits between two steps with fingerprints may stay in them for longer.
     """
 
     stage: str
@@ -121,7 +122,10 @@ class Parting:
     def place(self) -> str:
         """For a person."""
         place = f"{self.stage}, step {self.step}: {self.tensor}"
-        return f"{place} (parted at most {self.steps_before} steps before)" if self.steps_before else place
+        if not self.steps_before:
+            return place
+        state = "the optimizer" if "optimizer" in self.tensor else "weights"
+        return f"{place} ({state} may have parted up to {self.steps_before} steps before)"
 
 
 @dataclass(frozen=True)
@@ -183,8 +187,8 @@ class Verdict:
         lines += [f"input: {line}" for line in self.inputs]  # all that follows may come of these
         if self.parting is not None:
             lines += [f"first difference: {self.parting.place}", *_shown(self.parting.also)]
-            if is_seldom and self.parting.steps_before:
-                lines.append("with --set record.fingerprinted_steps=all, every tensor is compared at every step")
+            if is_seldom and self.parting.steps_before and not self.parting.tensor.startswith("final "):
+                lines.append("a run with --set record.fingerprinted_steps=all has fingerprints at every step")
         if self.environment and self.unexplained is not None and self.unexplained != self.parting:
             where = self.unexplained
             lines += [f"not explained by another environment: {where.place}", *_shown(where.also)]
