@@ -194,6 +194,7 @@ class TrainingStep:
                 self._between._function(*arguments)
                 self._between._has_run = True
                 _restore(state, before)
+                give_back_freed_memory()  # of compiling
             result = self._function(*arguments)
         except RepeatabilityError:
             _restore(state, before)
