@@ -313,7 +313,13 @@ def test_how_late_a_difference_may_be_seen_is_told(
 
 @pytest.mark.parametrize(
     ("interval", "by_turns", "before"),
-    [(1, (), 0), (1, ("activation encoder_0_ffn",), 300), (1, ("weight logits/kernel",), 7), (7, (), 300)],
+    [
+        (1, (), 0),
+        (1, ("activation logits",), 0),
+        (1, ("activation encoder_0_ffn",), 300),
+        (1, ("weight logits/kernel",), 7),
+        (7, (), 300),
+    ],
 )
 def test_where_the_encoder_is_held_it_may_have_parted_since_the_last_equal_weights(
     interval: int, by_turns: tuple[str, ...], before: int

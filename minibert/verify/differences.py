@@ -72,7 +72,8 @@ class Difference:
         late = step
         if not self._may_be_unseen(one, interval):
             late = (step - 1) % interval  # since the fingerprints of an earlier step
-            late += interval * (TURNS - 1 if one.by_turns or two.by_turns else 0)
+            by_turns = any(name.startswith("weight ") for name in (*one.by_turns, *two.by_turns))
+            late += interval * (TURNS - 1 if by_turns else 0)
         is_figure = self.is_of_state  # of the weights after so many steps, which were not the same
         ends = [done for done in together if done < step or (done == step and not is_figure)]
         since_together = step - max(ends, default=0)  # of a stage without steps there is none

@@ -188,7 +188,9 @@ class Verdict:
         if self.parting is not None:
             lines += [f"first difference: {self.parting.place}", *_shown(self.parting.also)]
             if is_seldom and self.parting.steps_before and not self.parting.tensor.startswith("final "):
-                lines.append("a run with --set record.fingerprinted_steps=all has fingerprints at every step")
+                lines.append(
+                    "runs that all have record.fingerprinted_steps=all are compared by the fingerprints of every step"
+                )
         if self.environment and self.unexplained is not None and self.unexplained != self.parting:
             where = self.unexplained
             lines += [f"not explained by another environment: {where.place}", *_shown(where.also)]
