@@ -44,7 +44,7 @@ from benchmarks.devices import DEVICES, as_a_run, claim_tensorflow_device
 from benchmarks.workloads import STEPS, OurStep, shape_settings
 from minibert.allocator import keep_freed_memory
 from minibert.errors import MinibertError
-from minibert.fingerprints import TraceWriter, trace_name
+from minibert.fingerprints import CPU_INTERVAL, GPU_INTERVAL, TraceWriter, trace_name
 from minibert.perf.statistics import estimate, pseudo_median
 
 PRESETS = {1: "imdb", 2: "amazon"}
@@ -414,7 +414,7 @@ def _options() -> argparse.Namespace:
         "--rounds",
         type=int,
         default=20,
-        help="rounds of 4 * 7 steps (on a GPU 4 * 37) for the cost (default: 20; 0: none)",
+        help=f"rounds of 4 * {CPU_INTERVAL} steps (on a GPU 4 * {GPU_INTERVAL}) for the cost (default: 20; 0: none)",
     )
     parser.add_argument(
         "--cost-processes", type=int, default=5, help="fresh processes that the rounds are shared among (default: 5)"

@@ -111,115 +111,90 @@ def parts_of(settings: RunSettings, step: str = "masked_lm") -> list[Part]:
 
 
 def _masked_lm_parts(ours: Any, settings: RunSettings, batch: Mapping[str, Any]) -> list[Part]:
-    import tensorflow as tf
-
-    from minibert.model.encoder import HEAD_NAME
     from minibert.model.heads import masked_lm_chunks
+    from minibert.model.masked_lm_loss import masked_lm_loss
 
-    objective, layer = ours.training_step.objective, ours.model.get_layer(HEAD_NAME)
+    kernel, bias = (weight.value for weight in ours.weights()["head"])
     rows = int(batch["positions"].shape[0])
-    generator = np.random.Generator(np.random.PCG64(0))
-    hidden = tf.constant(generator.standard_normal((rows, settings.model.hidden_size), dtype=np.float32))
+    hidden = _random_rows(rows, settings.model.hidden_size)
+    labels = (batch["labels"], batch["sample_weight"])
     of_head, all_flops = head_flops(settings, rows=rows), step_flops(settings, "masked_lm", rows=rows)
     return [
         Part(
             "head",
-            _head(hidden, layer, batch, masked_lm_chunks(settings)),
+            _gradients(
+                lambda: masked_lm_loss(hidden, kernel, bias, *labels, chunks=masked_lm_chunks(settings)),
+                [hidden, kernel, bias],
+            ),
             of_head,
-            moved_bytes=HEAD_TRAFFIC * 4.0 * rows * layer.kernel.shape[1],
+            moved_bytes=HEAD_TRAFFIC * 4.0 * rows * kernel.shape[1],
         ),
-        Part("encoder", _encoder(objective, layer, batch, hidden), all_flops - of_head),
+        Part("encoder", _encoder(ours, batch, hidden), all_flops - of_head),
     ]
 
 
 def _classifier_parts(ours: Any, settings: RunSettings, batch: Mapping[str, Any]) -> list[Part]:
-    import tensorflow as tf
-
-    from minibert.model.dropout import DropoutStream
-    from minibert.model.heads import binary_cross_entropy, classifier_layers, pool
-
-    objective, classifier, step = ours.training_step.objective, ours.trained, ours.stage
-    layers, encoder = classifier_layers(classifier), classifier.get_layer("encoder")
-    of_head = [weight for layer in layers for weight in layer.trainable_variables]
-    is_of_head = {id(weight) for weight in of_head}
-    of_encoder = [weight for weight in objective.variables if id(weight) not in is_of_head]
-    hidden = encoder(batch["token_ids"], training=False)
-
-    @tf.function(autograph=False)
-    def head() -> Any:
-        read = [weight.value for weight in of_head]
-        inputs = [hidden] if of_encoder else []
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([*read, *inputs])
-            rows = hidden
-            for layer in layers:
-                rows = layer(rows) if layer.name != "pooling" else pool(layer, rows, batch["token_ids"])
-            loss = tf.reduce_mean(binary_cross_entropy(batch["labels"], tf.reshape(rows, [-1])))
-        return [tf.convert_to_tensor(each) for each in tape.gradient(loss, [*read, *inputs])]
-
-    @tf.function(autograph=False)
-    def encode(number: Any) -> Any:
-        read = [weight.value for weight in of_encoder]
-        with (
-            DropoutStream(seed=0, stage=step, step=number),
-            tf.GradientTape(watch_accessed_variables=False) as tape,
-        ):
-            tape.watch(read)
-            rows = encoder(batch["token_ids"], training=True)
-        if not read:
-            return [rows]
-        return [tf.convert_to_tensor(each) for each in tape.gradient(rows, read, output_gradients=hidden)]
-
-    model, number = settings.model, tf.constant(0, tf.int64)
-    texts, length = hidden.shape[0], hidden.shape[1]
-    all_flops, of_products = step_flops(settings, step, rows=0), classifier_flops(settings, step)
+    objective, step, model = ours.training_step.objective, ours.stage, settings.model
+    texts, length = batch["token_ids"].shape
+    hidden = _random_rows(texts, length, model.hidden_size)
+    read = [*(weight.value for weight in ours.weights()["head"]), *([] if step == "frozen" else [hidden])]
+    all_flops, of_head = step_flops(settings, step, rows=0), classifier_flops(settings, step)
     scores = 4.0 * model.blocks * model.heads * texts * length * length
     return [
-        Part("head", lambda: [each[:1].numpy() for each in head()], of_products),
+        Part("head", _gradients(lambda: objective.classify(hidden, batch)[0], read), of_head),
         Part(
             "encoder",
-            lambda: [each[:1].numpy() for each in encode(number)],
-            all_flops - of_products,
+            _encoder(ours, batch, hidden),
+            all_flops - of_head,
             moved_bytes=SCORES_TRAFFIC[step] * scores,
         ),
     ]
 
 
-def _head(hidden: Any, layer: Any, batch: Mapping[str, Any], chunks: int) -> Callable[[], Any]:
+def _random_rows(*shape: int) -> Any:
     import tensorflow as tf
 
-    from minibert.model.masked_lm_loss import masked_lm_loss
+    generator = np.random.Generator(np.random.PCG64(0))
+    return tf.constant(generator.standard_normal(shape, dtype=np.float32))
+
+
+def _gradients(loss: Callable[[], Any], read: Sequence[Any]) -> Callable[[], Any]:
+    import tensorflow as tf
 
     @tf.function(autograph=False)
     def gradients() -> Any:
-        read = [hidden, layer.kernel.value, layer.bias.value]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(read)
-            loss = masked_lm_loss(*read, batch["labels"], batch["sample_weight"], chunks=chunks)
-        return tape.gradient(loss, read)
+            value = loss()
+        return tape.gradient(value, read)
 
     return lambda: [each[:1].numpy() for each in gradients()]
 
 
-def _encoder(objective: Any, head: Any, batch: Mapping[str, Any], upstream: Any) -> Callable[[], Any]:
+def _encoder(ours: Any, batch: Mapping[str, Any], upstream: Any) -> Callable[[], Any]:
+    """Forward, and backward from given gradients of its rows if it is trained."""
     import tensorflow as tf
 
     from minibert.model.dropout import DropoutStream
 
+    objective = ours.training_step.objective
+    of_head = {id(weight) for weight in ours.weights()["head"]}
+    read = [variable.value for variable in objective.variables if id(variable) not in of_head]
+
     @tf.function(autograph=False)
-    def gradients(step: Any) -> Any:
-        of_head = {id(variable) for variable in head.trainable_variables}
-        read = [variable.value for variable in objective.variables if id(variable) not in of_head]
+    def encode(step: Any) -> Any:
         with (
-            DropoutStream(seed=0, stage="pretrain", step=step),
+            DropoutStream(seed=0, stage=ours.stage, step=step),
             tf.GradientTape(watch_accessed_variables=False) as tape,
         ):
             tape.watch(read)
-            chosen = objective.encode(batch)[objective.outputs]
-        return [tf.convert_to_tensor(each) for each in tape.gradient(chosen, read, output_gradients=upstream)]
+            rows = objective.encode(batch)[objective.outputs]
+        if not read:
+            return [rows]
+        return [tf.convert_to_tensor(each) for each in tape.gradient(rows, read, output_gradients=upstream)]
 
     step = tf.constant(0, tf.int64)
-    return lambda: [each[:1].numpy() for each in gradients(step)]
+    return lambda: [each[:1].numpy() for each in encode(step)]
 
 
 def _adam(variables: Sequence[Any], gradients: Sequence[Any]) -> Callable[[], Any]:

@@ -77,7 +77,7 @@ def digest_seconds(settings: RunSettings) -> dict[str, float]:
     """Seconds that a run takes after an epoch of each of `TRAINED` to check and digest its weights: the median."""
     from minibert.stages import initial_classifier, initial_masked_lm
     from minibert.training.loop import finite_weights
-    from minibert.training.state import digests_by_name, state_digest
+    from minibert.training.state import digest_figures
 
     masked_lm = initial_masked_lm(settings)
     classifier = initial_classifier(settings, masked_lm)
@@ -86,8 +86,7 @@ def digest_seconds(settings: RunSettings) -> dict[str, float]:
         seconds, variables = [], list((masked_lm if stage == "pretrain" else classifier).variables)
         for _ in range(PAIRS):
             started = time.perf_counter()
-            weights = finite_weights(stage, variables)
-            state_digest(weights), digests_by_name(weights)
+            digest_figures("weights", finite_weights(stage, variables))
             seconds.append(time.perf_counter() - started)
         found[stage] = statistics.median(seconds)
     return found

@@ -117,7 +117,6 @@ class OurStep:
 
     Attributes:
         model: The masked language model.
-        trained: That, or the classifier on its encoder.
         stage: The stage's name.
         training_step: The step on the model, or on a classifier on its encoder.
         batches: The prepared batches.
@@ -138,12 +137,12 @@ class OurStep:
         from minibert.training.step import TrainingStep, is_deterministic, tensors_of
 
         self.model, is_masked_lm = initial_masked_lm(settings), step == "masked_lm"
-        self.trained: Any = self.model if is_masked_lm else initial_classifier(settings, self.model)
+        trained: Any = self.model if is_masked_lm else initial_classifier(settings, self.model)
         of_stage: Any = settings.pretrain if is_masked_lm else settings.finetune
         objective: Any = (
-            masked_lm_objective(self.trained, settings)
+            masked_lm_objective(trained, settings)
             if is_masked_lm
-            else ClassifierObjective(self.trained, encoder_trainable=step == "unfrozen")
+            else ClassifierObjective(trained, encoder_trainable=step == "unfrozen")
         )
         self.stage = "pretrain" if is_masked_lm else step
         self.training_step = TrainingStep(
@@ -159,7 +158,7 @@ class OurStep:
         self.batches = batches_of(settings, step)
         self._tensors = [tensors_of(batch) for batch in self.batches]
         head = (HEAD_NAME,) if is_masked_lm else ("hidden", "logits")
-        self._weights = weights_by_part(self.trained, map(self.trained.get_layer, head))
+        self._weights = weights_by_part(trained, map(trained.get_layer, head))
 
     def __call__(self, number: int) -> float:
         result = self.training_step(number, self._tensors[number % len(self._tensors)])

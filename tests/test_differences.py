@@ -10,13 +10,8 @@ import pytest
 
 from minibert.fingerprints import Trace, TraceHeader
 from minibert.verify.comparison import _stage_differences
-from minibert.verify.differences import (
-    Deviation,
-    Deviations,
-    Difference,
-    epoch_differences,
-    trace_differences,
-)
+from minibert.verify.differences import Deviation, Deviations, Difference, trace_differences
+from minibert.verify.figure_differences import epoch_differences
 from minibert.verify.verdict import Parting, Tolerances
 
 HEADER = TraceHeader("frozen", ("labels",), ("activation a", "gradient a", "weight a"))

@@ -78,19 +78,31 @@ class ClassifierObjective:
         classifier: From `build_classifier`.
         encoder_trainable: False holds the encoder's weights.
         encoder_dropout: Whether the encoder drops out; that does not depend on what is trained.
+
+    Attributes:
+        outputs: The name of the encoder's last layer.
     """
 
     def __init__(self, classifier: keras.Model, *, encoder_trainable: bool, encoder_dropout: bool = True) -> None:
         encoder = classifier.get_layer("encoder")
         self._activations, self._classifier = with_activations(encoder), classifier
-        self._last, self._dropout = encoder.layers[-1].name, encoder_dropout
+        self.outputs, self._dropout = encoder.layers[-1].name, encoder_dropout
         held = set() if encoder_trainable else {id(v) for v in encoder.variables}
         self.variables = [v for v in classifier.variables if id(v) not in held and "seed_generator" not in v.path]
 
     def __call__(self, batch: Named) -> tuple[Any, Named, Named]:
         """The objective, the metrics ``loss`` (sum), ``accuracy`` (sum) and ``count``, and the activations."""
-        activations = dict(self._activations(batch["token_ids"], training=self._dropout))
-        hidden = activations[self._last]
+        encoded = self.encode(batch)
+        objective, metrics, activations = self.classify(encoded[self.outputs], batch)
+        return objective, metrics, encoded | activations
+
+    def encode(self, batch: Named) -> Named:
+        """The encoder's activations by layer in forward order."""
+        return dict(self._activations(batch["token_ids"], training=self._dropout))
+
+    def classify(self, hidden: Any, batch: Named) -> tuple[Any, Named, Named]:
+        """What a call gives, from the encoder's output on: (batch, sequence, hidden)."""
+        activations = {}
         for layer in classifier_layers(self._classifier):
             hidden = layer(hidden) if layer.name != "pooling" else pool(layer, hidden, batch["token_ids"])
             activations[layer.name] = hidden

@@ -21,7 +21,7 @@ from minibert.progress import Progress
 from minibert.settings import TRAINING_STAGES
 from minibert.training.execution import require_repeatable_execution
 from minibert.training.memory import within_memory
-from minibert.training.state import digests_by_name, optimizer_arrays, state_digest, weight_arrays
+from minibert.training.state import digest_figures, optimizer_arrays, weight_arrays
 from minibert.training.step import TrainingStep, tensors_of
 
 Figures = dict[str, Any]
@@ -153,9 +153,7 @@ def _one_step(
 def _end_epoch(stage: Stage, progression: Progression) -> None:
     epoch = len(progression.epochs) + 1
     where, started = f"{stage.name}, epoch {epoch}", time.perf_counter()
-    weights = finite_weights(where, stage.variables)
-    digests = {"weights_sha256": state_digest(weights), "weights_by_name": digests_by_name(weights)}
-    del weights
+    digests = digest_figures("weights", finite_weights(where, stage.variables))
     figures: Figures = {
         "epoch": epoch,
         **means(progression.sums),
@@ -205,13 +203,8 @@ def means(sums: dict[str, float]) -> Figures:
 
 def stage_digests(stage: Stage) -> Figures:
     """SHA-256 of the stage's weights and of its optimizer, and shorter ones of each of their tensors."""
-    weights, optimizer = weight_arrays(stage.variables), stage.optimizer_state()
-    return {
-        "weights_sha256": state_digest(weights),
-        "weights_by_name": digests_by_name(weights),
-        "optimizer_sha256": state_digest(optimizer),
-        "optimizer_by_name": digests_by_name(optimizer),
-    }
+    weights = digest_figures("weights", weight_arrays(stage.variables))
+    return weights | digest_figures("optimizer", stage.optimizer_state())
 
 
 class EpochTasks:

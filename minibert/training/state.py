@@ -46,9 +46,15 @@ def state_digest(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def digests_by_name(arrays: Arrays) -> dict[str, str]:
-    """The first eight hexadecimal digits of the SHA-256 of each array's bytes: which of them are others."""
-    return {name: hashlib.sha256(array.tobytes()).hexdigest()[:8] for name, array in arrays.items()}
+def digest_figures(kind: str, arrays: Arrays) -> dict[str, Any]:
+    """Figures of a state: ``KIND_sha256``, of all of it, and ``KIND_by_name``, which says which tensors are others.
+
+    Args:
+        kind: ``weights`` or ``optimizer``.
+        arrays: The state. By name there are the first eight hexadecimal digits of the SHA-256 of an array's bytes.
+    """
+    by_name = {name: hashlib.sha256(array.tobytes()).hexdigest()[:8] for name, array in arrays.items()}
+    return {f"{kind}_sha256": state_digest(arrays), f"{kind}_by_name": by_name}
 
 
 def set_weights(variables: Iterable[Any], arrays: Arrays, *, source: str) -> None:

@@ -30,13 +30,11 @@ from minibert.settings import TRAINING_STAGES
 from minibert.verify.differences import (
     Deviations,
     Difference,
-    epoch_differences,
-    names_state,
-    raw_text_differences,
     shared_fingerprints,
     trace_differences,
 )
-from minibert.verify.verdict import EXIT_CODES, TOLERANCE, Parting, Tolerances, Verdict, decide
+from minibert.verify.figure_differences import epoch_differences, raw_text_differences
+from minibert.verify.verdict import EXIT_CODES, TOLERANCE, Parting, Tolerances, Verdict, decide, names_state
 
 __all__ = ["EXIT_CODES", "TOLERANCE", "Parting", "Tolerances", "Verdict", "compare_begun", "compare_runs",
            "complete_record"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where two runs of a stage part, and by how much.
+"""Where the traces of two runs of a stage part, and by how much.
 
 A *difference* is something at a place of a run: a column of one step's row, a figure of an epoch. They are
 listed in the order in which a run computes them: the rows of an epoch's steps, then the epoch's figures. Some
@@ -9,24 +9,17 @@ tolerances.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 
 from minibert.fingerprints import TURNS, Trace, TraceHeader
-from minibert.verify.verdict import Parting, Tolerances
+from minibert.verify.verdict import Parting, Tolerances, names_state
 
-_COUNTS = ("epoch", "steps", "count", "examples")
-_LOSSES = ("loss", "val_loss")
-_ACCURACIES = ("accuracy", "val_accuracy")
-_OF_TRAINING = ("epoch", "loss", "accuracy", "steps", "count")
 _KINDS = ("batch", "activation", "loss", "gradient", "weight")
-_STATE = ("weights", "optimizer")
-_BY_NAME = "_by_name"
-"""The end of the name of a figure that has a digest for each tensor of a state."""
+STATE = ("weights", "optimizer")
+"""What of a stage is digested."""
 _WITH_HELD_WEIGHTS = "frozen"
 """The stage whose rows have no fingerprints of all weights: the encoder's are held."""
 _TINY = float(np.finfo(np.float32).tiny)
@@ -56,7 +49,7 @@ class Difference:
     @property
     def is_of_state(self) -> bool:
         """Whether digests of weights or optimizer part: an epoch's figures beside equal ones are of equal weights."""
-        return any(names_state(name, *_STATE) for name in (self.parting.tensor, *self.parting.also))
+        return any(names_state(name, *STATE) for name in (self.parting.tensor, *self.parting.also))
 
     def seen_late(self, one: TraceHeader, two: TraceHeader, *, together: Sequence[int] = (0,)) -> Difference:
         """The same, with the steps before it in which a weight may have parted unseen; a batch is seen at once.
@@ -233,100 +226,3 @@ def _named(
     for place, name in enumerate(left):
         if name in places:
             yield prefix + name, one.rows[group][:, place], two.rows[group][:, places[name]]
-
-
-def epoch_differences(
-    stage: str, first: dict[str, Any], second: dict[str, Any], *, tolerances: Tolerances, steps_before: int
-) -> tuple[list[Difference], Deviations]:
-    """The epochs of a stage whose figures part, wall times aside, then what the stage ends with."""
-    found, deviations = [], Deviations()
-    for number, (one, two) in enumerate(zip(first["epochs"], second["epochs"], strict=False), start=1):
-        steps = number * int(one["steps"])
-        parts, unexplained, largest = _figures(
-            one,
-            two,
-            tolerances=tolerances,
-            is_early=steps_before + steps <= tolerances.early_until(steps_before),
-            of_training=_OF_TRAINING,
-        )
-        if parts:
-            label = f"epoch {number}: "
-            labels = tuple(shown for name in parts for shown in _labels(label, name, one, two))
-            parting = Parting(stage, steps, labels[0], labels[1:])
-            found.append(Difference(parting, tuple(label + name for name in unexplained)))
-        deviations = deviations.or_larger(_named_deviations(largest, f"{stage}, epoch {number}: "))
-    names = [n for n in _STATE if first.get(f"{n}_sha256") != second.get(f"{n}_sha256")]
-    if names:
-        labels = tuple(shown for name in names for shown in _labels("final ", f"{name}_sha256", first, second))
-        found.append(Difference(Parting(stage, int(first["steps"]), labels[0], labels[1:])))
-    return found, deviations
-
-
-def names_state(name: str, *kinds: str) -> bool:
-    """Whether a figure is of a digest, or of one of its tensors: ``epoch 1: weights``, ``final weights: a/kernel``."""
-    return any(re.search(rf"(^| ){kind}(:|$)", name) for kind in kinds)
-
-
-def _labels(label: str, name: str, one: dict[str, Any], two: dict[str, Any]) -> Iterator[str]:
-    """What to call a figure that differs; the digest of a state by each of its tensors that differ, if any does."""
-    kind = name.removesuffix("_sha256")
-    left, right = (figures.get(kind + _BY_NAME) for figures in (one, two))
-    tensors = [t for t in {**left, **right} if left.get(t) != right.get(t)] if left and right else []
-    yield from [f"{label}{kind}: {tensor}" for tensor in tensors] or [label + kind]
-
-
-def raw_text_differences(
-    first: dict[str, Any], second: dict[str, Any], *, tolerances: Tolerances, steps_before: int
-) -> tuple[list[Difference], Deviations]:
-    """Likewise of the raw-text model."""
-    parts, unexplained, largest = _figures(
-        first, second, tolerances=tolerances, is_early=steps_before <= tolerances.early_until(steps_before)
-    )
-    if not parts:
-        return [], Deviations()
-    labels = tuple(name.removesuffix("_sha256") for name in parts)
-    difference = Difference(Parting("end_to_end", 0, labels[0], labels[1:]), tuple(unexplained))
-    return [difference], _named_deviations(largest, "end_to_end: ")
-
-
-def _named_deviations(found: Deviations, place: str) -> Deviations:
-    figures = (getattr(found, field.name) for field in fields(found))
-    return Deviations(*(Deviation(one.value, one.at and place + one.at) for one in figures))
-
-
-def _figures(
-    one: dict[str, Any],
-    two: dict[str, Any],
-    *,
-    tolerances: Tolerances,
-    is_early: bool,
-    of_training: tuple[str, ...] = (),
-) -> tuple[list[str], list[str], Deviations]:
-    """Names of figures that differ in the order of computation, those that are unexplained, and the deviations.
-
-    Args:
-        one: Figures by name.
-        two: Those of the other run.
-        tolerances: Of losses and accuracies.
-        is_early: Whether the losses are of the first steps.
-        of_training: Those that were there before the weights that the others were evaluated with.
-    """
-    names = [n for n in {**one, **two} if one.get(n) != two.get(n) and not n.endswith(("seconds", _BY_NAME))]
-    names.sort(key=lambda name: (name not in of_training, name != "weights_sha256"))
-    unexplained, loss, accuracy = [], Deviation(), Deviation()
-    for name in names:
-        if name not in one or name not in two or name in _COUNTS:
-            unexplained.append(name)
-        elif name in _LOSSES:
-            relative = relative_deviation(one[name], two[name])
-            loss = loss.or_larger(Deviation(relative, name))
-            if not relative <= (tolerances.early if is_early else tolerances.late):
-                unexplained.append(name)
-        elif name in _ACCURACIES:
-            absolute = abs(one[name] - two[name])
-            accuracy = accuracy.or_larger(Deviation(absolute, name))
-            if not absolute <= tolerances.accuracy:
-                unexplained.append(name)
-    if is_early:
-        return names, unexplained, Deviations(early=loss, accuracy=accuracy)
-    return names, unexplained, Deviations(late=loss, accuracy=accuracy)

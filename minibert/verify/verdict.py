@@ -16,6 +16,7 @@ and the sample sentence's predictions are not held then: what they are worth sho
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -95,6 +96,11 @@ class Tolerances:
         return early if steps_before else np.where(steps < self.first_horizon, self.first, early)
 
 
+def names_state(name: str, *kinds: str) -> bool:
+    """Whether a figure is of a digest, or of one of its tensors: ``epoch 1: weights``, ``final weights: a/kernel``."""
+    return any(re.search(rf"(^| ){kind}(:|$)", name) for kind in kinds)
+
+
 @dataclass(frozen=True)
 class Parting:
     """Where two runs differ.
@@ -124,7 +130,7 @@ class Parting:
         place = f"{self.stage}, step {self.step}: {self.tensor}"
         if not self.steps_before:
             return place
-        state = "the optimizer" if "optimizer" in self.tensor else "weights"
+        state = "the optimizer" if names_state(self.tensor, "optimizer") else "weights"
         return f"{place} ({state} may have parted up to {self.steps_before} steps before)"
 
 
