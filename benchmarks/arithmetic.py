@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.flops import answer_flops, head_flops, step_flops
+from benchmarks.flops import answer_flops, step_flops
 
-__all__ = ["MatrixRate", "answer_flops", "head_flops", "step_flops"]
+__all__ = ["MatrixRate", "answer_flops", "step_flops"]
 
 MATRIX_SIZES = {"cpu": 2_048, "cuda": 8_192, "metal": 4_096}
 PRODUCTS = {"cpu": 4, "cuda": 50, "metal": 8}

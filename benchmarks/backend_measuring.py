@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.arithmetic import MatrixRate, head_flops, step_flops
+from benchmarks.arithmetic import MatrixRate, step_flops
 from benchmarks.backends import JAX_DETERMINISM, LARGE, require_losses, require_precision, require_start
 from benchmarks.checks import require_fall
 from benchmarks.devices import claim_tensorflow_device, nvidia_gpus, require_torch_device
@@ -50,14 +50,11 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     distance = require_losses(task, losses)
     require_fall(f"{backend} on {device}", losses)
     peaks = {"peak_bytes": peak_bytes(), "device_peak_bytes": device_peak_bytes(backend, device)}  # without matrices
-    rows, dtypes = selected_rows(masked_lm_batches(settings)), ["float32"]
-    if task["precision"] == "bfloat16":
-        dtypes.append("bfloat16")
-    rates = [MatrixRate(dtype, backend=backend, device=device) for dtype in dtypes]
-    timed = _timed(step, rates, task["turns"])
-    flops, of_head = step_flops(settings, "masked_lm", rows=rows), head_flops(settings, rows=rows)
-    rate_of_encoder, rate_of_head = timed["matrix_flops_per_second"], timed["head_flops_per_second"]
-    floor = (flops - of_head) / rate_of_encoder + of_head / rate_of_head  # the head is in float32
+    rows = selected_rows(masked_lm_batches(settings))
+    rate = MatrixRate("bfloat16" if task["precision"] == "bfloat16" else "float32", backend=backend, device=device)
+    timed = _timed(step, rate, task["turns"])
+    flops = step_flops(settings, "masked_lm", rows=rows)
+    floor = flops / timed["matrix_flops_per_second"]
     return {
         **{name: task[name] for name in ("backend", "shape", "precision", "compiled", "deterministic", "device")},
         "device_name": device_name,
@@ -96,8 +93,7 @@ def set_up(task: dict[str, Any]) -> str:
     if backend == "torch":
         import torch
 
-        # In bfloat16 the head stays in float32, and its products may be TensorFloat-32: as on JAX.
-        torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
+        torch.set_float32_matmul_precision("high" if precision == "tensorfloat32" else "highest")
         torch.use_deterministic_algorithms(deterministic)
     elif backend == "tensorflow":
         import tensorflow as tf
@@ -141,12 +137,12 @@ def large_settings() -> RunSettings:
     )
 
 
-def _timed(step: Any, rates: list[MatrixRate], turns: int) -> dict[str, Any]:
-    """Median seconds of a step in turns with one wait, and with a wait after each; and the matrix rates between.
+def _timed(step: Any, rate: MatrixRate, turns: int) -> dict[str, Any]:
+    """Median seconds of a step in turns with one wait, and with a wait after each; and the matrix rate between.
 
     Args:
         step: A `BackendStep`.
-        rates: The head's first, the encoder's last.
+        rate: The device's, in the step's precision.
         turns: Number of turns.
     """
     started = time.perf_counter()
@@ -161,7 +157,7 @@ def _timed(step: Any, rates: list[MatrixRate], turns: int) -> dict[str, Any]:
         for number in range(count):
             step.run(number, 1)
         waited.append((time.perf_counter() - started) / count)
-        found.append([rate.flops_per_second() for rate in rates])
+        found.append(rate.flops_per_second())
     low, high = np.quantile(together, [0.25, 0.75]).tolist()
     return {
         "seconds": statistics.median(together),
@@ -170,8 +166,7 @@ def _timed(step: Any, rates: list[MatrixRate], turns: int) -> dict[str, Any]:
         "synchronized_seconds": statistics.median(waited),
         "turns": turns,
         "steps_in_a_turn": count,
-        "matrix_flops_per_second": statistics.median(of_turn[-1] for of_turn in found),
-        "head_flops_per_second": statistics.median(of_turn[0] for of_turn in found),
+        "matrix_flops_per_second": statistics.median(found),
     }
 
 

@@ -13,8 +13,7 @@ the CPU bit by bit, and the losses of the first steps in the last digits: they a
 else may differ. ``benchmarks/results/first_losses.json`` holds them (``--write-losses`` makes it). A step is timed
 with a wait after each (the loss and an updated variable are fetched) and in turns with one wait at the end. Beside it
 stands the device's own matrix rate in the same precision, and which part of the step its arithmetic takes at that
-rate; in bfloat16 the head stays in float32, on a GPU in TensorFloat-32 (of TensorFlow, in float32, as in a run), and is
-counted at that rate.
+rate.
 """
 
 from __future__ import annotations

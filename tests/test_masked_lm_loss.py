@@ -278,3 +278,70 @@ def test_a_chunk_waits_for_both_gradients_of_the_one_before(chunks):
     waiting = [list(operation.control_inputs) for operation in graph.get_operations() if operation.type == "Identity"]
     waits = [{one.type for one in inputs} for inputs in waiting if len(inputs) > 1]
     assert waits == [{"Mul", "MatMul"}] * (chunks - 1)
+
+
+# In bfloat16
+
+
+def rounded(array):
+    return tf.cast(array, tf.bfloat16)
+
+
+@few
+@given(seed=st.integers(0, 2**32), kind=kinds, weight=weights, chunks=chunks_of_rows, cheap=st.booleans())
+@example(seed=0, kind="huge", weight="all", chunks=1, cheap=True)
+def test_in_bfloat16_value_and_gradients_are_as_close_as_its_digits_allow(seed, kind, weight, chunks, cheap):
+    """Eight binary digits: 2^-9 of each operand, and of the largest number that a product adds up."""
+    hidden, kernel, bias, labels, weight_of = case(seed, kind, weight)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "has_cheap_conditionals", lambda: cheap)
+        found, gradients = value_and_gradients(rounded(hidden), kernel, bias, labels, weight_of, chunks=chunks)
+    assert [gradient.dtype for gradient in gradients] == [tf.bfloat16.as_numpy_dtype, np.float32, np.float32]
+    known, known_gradients = known_value_and_gradients(hidden, kernel, bias, labels, weight_of)
+    # A logit is off by a part of the sum of its terms' sizes, and a label's is in every one of its row.
+    sizes = 2 * (np.abs(hidden) @ np.abs(kernel) + np.abs(bias)).max(axis=1)
+    off = 4 * 2.0**-8 * sizes
+    assert abs(found - known) <= (off * weight_of).sum() + 1e-5 * known
+    if kind == "huge":
+        return  # a softmax of logits that are off by more than 1 is another one
+    exponent = float(np.expm1(2 * off).max()) + 4 * 2.0**-8
+    for gradient, known_gradient, factor in zip(gradients, known_gradients, (kernel, hidden, np.ones(1)), strict=True):
+        allowed = exponent * np.abs(factor).max() * (1.0 if factor is kernel else weight_of.sum())
+        assert np.abs(gradient.astype(np.float64) - known_gradient).max() <= allowed
+
+
+def test_in_bfloat16_a_usual_batchs_loss_and_gradients_are_near_float32s():
+    """A hundred rows over a thousand words: what is rounded each time another way averages out."""
+    hidden, kernel, bias, labels, weight = case(21, weight="all", rows=100, vocabulary=1_000)
+    hidden = np.asarray(tf.cast(rounded(hidden), tf.float32))
+    found, gradients = value_and_gradients(rounded(hidden), kernel, bias, labels, weight, chunks=2)
+    known, known_gradients = value_and_gradients(hidden, kernel, bias, labels, weight, chunks=2)
+    assert 0 < deviation(found, known) < 1e-3
+    for gradient, known_gradient in zip(gradients, known_gradients, strict=True):
+        wide = gradient.astype(np.float64) - known_gradient
+        assert 0 < np.linalg.norm(wide) < 0.01 * np.linalg.norm(known_gradient)
+
+
+@few
+@given(seed=st.integers(0, 2**32), size=st.sampled_from([1.0, 10.0, 30.0]))
+def test_in_bfloat16_no_loss_is_below_0(seed, size):
+    generator = np.random.Generator(np.random.PCG64(seed))
+    hidden, kernel, bias, _, weight = case(seed, weight="all")
+    kernel *= np.float32(size) * generator.random(kernel.shape[1], dtype=np.float32)
+    labels = np.argmax(hidden @ kernel + bias, axis=1).astype(np.int32)
+    for row in range(ROWS):
+        part = slice(row, row + 1)
+        found, _ = value_and_gradients(rounded(hidden[part]), kernel, bias, labels[part], weight[part])
+        assert found >= 0.0
+
+
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_in_bfloat16_all_products_are_and_nothing_races(chunks):
+    hidden, *others = case(13, rows=64)
+    loss = tf.function(functools.partial(masked_lm_loss, chunks=chunks), autograph=False)
+    specs = [tf.TensorSpec(array.shape, array.dtype) for array in others]
+    graph = loss.get_concrete_function(tf.TensorSpec(hidden.shape, tf.bfloat16), *specs).graph
+    products = [operation for operation in graph.get_operations() if "MatMul" in operation.type]
+    assert len(products) == 3 * chunks
+    assert all(operation.outputs[0].dtype == tf.bfloat16 for operation in products)
+    require_repeatable(graph)

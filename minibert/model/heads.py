@@ -42,9 +42,8 @@ class MaskedLMObjective:
         has weight 0, so loss and gradient are the same.
         """
         activations = self.encode(batch)
-        rows = ops.cast(activations[self.outputs], "float32")
         read = (self._head.kernel, self._head.bias, batch["labels"], batch["sample_weight"])
-        total = masked_lm_loss(rows, *read, chunks=self._chunks)
+        total = masked_lm_loss(activations[self.outputs], *read, chunks=self._chunks)
         count = ops.sum(batch["sample_weight"])
         objective = total if self._reduction == "sum" else total / ops.maximum(count, 1.0)
         return objective, {"loss": total, "count": count}, activations

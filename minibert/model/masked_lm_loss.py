@@ -7,7 +7,7 @@ The vocabulary projection is most of a training step, and the framework's cross-
 it gives them less that of the row's label, so that no pass looks for their maximum. They are turned into exponentials
 in place, summed, and from then on only read by matrix products: the division by the sum and the label's own term are
 applied to what the products give. The bias is a row of the kernel's, and every hidden row has a 1 for it, so no pass
-adds it.
+adds it. Of hidden rows in bfloat16 the three products are computed in bfloat16, and what is added up in float32.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from keras import ops
+from keras.backend import standardize_dtype
 
 from minibert.model.backend import (
     after,
@@ -58,6 +59,13 @@ def _added(one: Any, two: Any) -> Any:
 
 
 @compiled
+def _rounded_exponentials(logits: Any) -> tuple[Any, Any]:
+    """Of bfloat16, (rows, vocabulary), and their sums, (rows, 1), of float32, before they are rounded: in one pass."""
+    exponential = ops.exp(ops.cast(logits, "float32"))
+    return ops.cast(exponential, logits.dtype), ops.sum(exponential, axis=1, keepdims=True)
+
+
+@compiled
 def _sum_of_chunks(parts: list[Any], upstream: Any) -> tuple[Any, Any]:
     """One or two parts' sum times ``upstream`` in one pass: by the kernel, and by the bias, the last row."""
     found = (parts[0] if len(parts) == 1 else parts[0] + parts[1]) * upstream
@@ -68,7 +76,8 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
     """Sum over rows of weight * (log-sum-exp of the logits - logit of the label).
 
     Args:
-        hidden: float32, (rows, hidden): the encoder's output at the selected positions.
+        hidden: float32 or bfloat16, (rows, hidden): the encoder's output at the selected positions. The products are
+            computed in its dtype, and what each of them gives is in that dtype, too; all else is float32.
         kernel: float32, (hidden, vocabulary).
         bias: float32, (vocabulary,).
         labels: int32, (rows,).
@@ -90,6 +99,7 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
     In a chunk where a t would be near the end of float32's range, and where a condition is dear, the maximum is
     subtracted, as usual.
     """
+    dtype = standardize_dtype(hidden.dtype)
 
     @ops.custom_gradient
     def loss(hidden: Any, kernel: Any, bias: Any) -> tuple[Any, Any]:
@@ -99,8 +109,9 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
         # A product that reads the kernel transposed is slower in parts than in one.
         transposed = _transposed(kernel) if chunks > 1 else None
         of_labels = ops.transpose(ops.take(kernel, labels, axis=1)) if chunks == 1 else gather(transposed, labels)
-        less_label = _rows_less_label(hidden, of_labels, gather(bias, labels), weight)
-        columns = ops.concatenate([kernel, bias[None], ops.ones_like(bias[None])], axis=0)
+        less_label = _rows_less_label(ops.cast(hidden, "float32"), of_labels, gather(bias, labels), weight)
+        columns = ops.cast(ops.concatenate([kernel, bias[None], ops.ones_like(bias[None])], axis=0), dtype)
+        factor = ops.cast(kernel if chunks == 1 else transposed, dtype)
         parts = zip(*(ops.split(part, chunks, axis=0) for part in (less_label, labels, weight)), strict=True)
         for chunk, chunk_labels, chunk_weight in parts:
             if by_rows:
@@ -108,9 +119,10 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
             exponential, total, chunk_losses = _exponentials(chunk, columns, chunk_labels)
             losses.append(chunk_losses * chunk_weight)
             scale = chunk_weight[:, None] / total
-            by_row = matmul(exponential, kernel, transpose_b=True) if chunks == 1 else matmul(exponential, transposed)
-            by_rows.append(by_row * scale)
-            by_columns.append(matmul(chunk[:, :-1] * scale, exponential, transpose_a=True))
+            by_row = matmul(exponential, factor, transpose_b=chunks == 1)
+            by_rows.append(ops.cast(by_row, "float32") * scale)
+            by_column = matmul(ops.cast(chunk[:, :-1] * scale, dtype), exponential, transpose_a=True)
+            by_columns.append(ops.cast(by_column, "float32"))
             if len(by_columns) > 2:  # of the chunks before: one sum, in their order
                 by_columns[:2] = [_added(*by_columns[:2])]
 
@@ -119,7 +131,7 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
             by_hidden = ops.concatenate(by_rows, axis=0) - of_labels * weight[:, None]
             weighted = less_label[:, :-1] * weight[:, None]  # [hidden 1], and zeros where it fills up
             by_kernel_and_bias = [*by_columns[:-1], less_added_up(by_columns[-1], labels, weighted)]
-            return (by_hidden * upstream, *_sum_of_chunks(by_kernel_and_bias, upstream))
+            return (ops.cast(by_hidden * upstream, dtype), *_sum_of_chunks(by_kernel_and_bias, upstream))
 
         return ops.sum(ops.concatenate(losses, axis=0)), gradient
 
@@ -137,22 +149,34 @@ def _rows_less_label(hidden: Any, of_labels: Any, bias_of_labels: Any, weight: A
 
 
 def _exponentials(rows: Any, columns: Any, labels: Any) -> tuple[Any, Any, Any]:
-    """exp(logits - a number of each row's), (rows, vocabulary); their sums, (rows, 1); the losses, (rows,)."""
+    """exp(logits - a number of each row's), (rows, vocabulary); their sums, (rows, 1); the losses, (rows,).
+
+    The exponentials have the columns' dtype, all else is float32.
+    """
+    rows = ops.cast(rows, columns.dtype)
 
     def less_maximum() -> tuple[Any, Any, Any]:
-        logits = matmul(rows[:, :-1], columns[:-1])
+        logits = ops.cast(matmul(rows[:, :-1], columns[:-1]), "float32")
         largest = ops.max(logits, axis=1, keepdims=True)
         exponential = ops.exp(logits - largest)
         total = ops.sum(exponential, axis=1, keepdims=True)
-        return exponential, total, ops.log(total)[:, 0] + largest[:, 0] - take_each(logits, labels)
+        losses = ops.log(total)[:, 0] + largest[:, 0] - take_each(logits, labels)
+        return ops.cast(exponential, columns.dtype), total, losses
 
     if not has_cheap_conditionals():
         return less_maximum()
-    exponential = ops.exp(matmul(rows, columns))
-    total = ops.sum(exponential, axis=1, keepdims=True)
+    logits = matmul(rows, columns)
+    if standardize_dtype(logits.dtype) == "float32":
+        exponential = ops.exp(logits)
+        total = ops.sum(exponential, axis=1, keepdims=True)
+    else:  # TensorFlow's own operations take longer than in float32
+        exponential, total = _rounded_exponentials(logits)
 
     def less_label() -> tuple[Any, Any, Any]:
-        return exponential, total, ops.log(total[:, 0] / take_each(exponential, labels))
+        if exponential.dtype == total.dtype:
+            return exponential, total, ops.log(total[:, 0] / take_each(exponential, labels))
+        losses = ops.log(total[:, 0]) - ops.cast(take_each(logits, labels), "float32")
+        return exponential, total, ops.maximum(losses, 0.0)
 
     fits = ops.all(ops.logical_and(total > _LEAST, total < _MOST))
     found: tuple[Any, Any, Any] = ops.cond(fits, less_label, less_maximum)
