@@ -167,7 +167,7 @@ def _add_run(subparsers: argparse._SubParsersAction) -> None:
     text = "an archive, a folder or a table of your own (default with --resume: the run's)"
     parser.add_argument("--data", metavar="PATH", type=_path, help=text)
     parser.add_argument("--out", metavar="DIR", type=Path, help="the run directory (default: runs/PRESET-seedN)")
-    parser.add_argument("--seed", metavar="N", type=int, help="the root of all randomness (default: the preset's, 0)")
+    parser.add_argument("--seed", metavar="N", type=_integer, help="the root of all randomness (default: the preset's, 0)")
     parser.add_argument("--settings", metavar="FILE.toml", type=Path, help="settings that replace the preset's")
     _add_set(parser, "pretrain.epochs=2")
     parser.add_argument(
@@ -266,6 +266,13 @@ def _path(text: str) -> Path:
     if not text:  # an unset variable of the shell, which pathlib takes for the current folder
         raise argparse.ArgumentTypeError("a path that is not empty is required, but '' came")
     return Path(text)
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"an integer is required, but {text!r} came") from None
 
 
 def _positive(text: str) -> int:

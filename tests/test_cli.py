@@ -450,7 +450,7 @@ def test_a_terminal_that_cannot_show_a_character_shows_its_number() -> None:
         (["verify", "d", "--tolerance", "-1"], "a relative deviation from 0 to 1 is required"),
         (["verify", "d", "--tolerance", "nan"], "a relative deviation from 0 to 1 is required"),
         (["verify", "d", "--tolerance", "5"], "a relative deviation from 0 to 1 is required"),
-        (["run", "tiny", "--seed", "x"], "invalid int value: 'x'"),
+        (["run", "tiny", "--seed", "x"], "argument --seed: an integer is required, but 'x' came"),
         (
             ["run", "tiny", "--see", "1"],
             "minibert run: error: unrecognized arguments: --see 1; the nearest to --see is --seed",
@@ -650,6 +650,17 @@ def test_texts_of_unknown_words_are_named(
     for words in (["--quiet", "zzz"], ["--json", "zzz"], ["good"]):
         assert main(["classify", finished, *words]) == 0
         assert capsys.readouterr().err == ""
+
+
+def test_a_text_without_a_word_is_named_as_such(
+    finished: str, place: PlaceModule, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no unknown words either."""
+    place("inference", classify=fake_classify)
+    assert main(["classify", finished, "good", " ", "zzz"]) == 0
+    empty, unknown = capsys.readouterr().err.splitlines()
+    assert empty == "minibert: text 2: it has no word, so the class says nothing of it"
+    assert unknown.startswith("minibert: text 3: less than a half")
 
 
 def test_texts_that_are_longer_than_what_is_read_are_named(
