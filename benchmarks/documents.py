@@ -155,6 +155,14 @@ def memory() -> str | None:
     return kept_table(results, markdown) if results.rows else None
 
 
+def input_side() -> str | None:
+    """The rows of `benchmarks.input_side`."""
+    from benchmarks.input_side import KEYS, markdown
+
+    results = Results(RESULTS / "input_side.json", KEYS)
+    return kept_table(results, markdown) if results.rows else None
+
+
 BLOCKS: dict[str, Callable[[], str | None]] = {
     "growth": growth,
     "speed": speed,
@@ -171,6 +179,7 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "profile": profile,
     "profile_avx512": profile_avx512,
     "memory": memory,
+    "input_side": input_side,
 }
 """Name of a block -> what stands in it; None where nothing is kept."""
 

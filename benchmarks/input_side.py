@@ -2,6 +2,7 @@
 
     python -m benchmarks.input_side                    both notebooks' shapes, every kind of step
     python -m benchmarks.input_side --shape tiny --steps 20
+    python -m benchmarks.input_side --keep benchmarks/results/input_side.json
 
 The arrays of step n + 1 (order, masks, gathering) are built on a thread while step n runs. Beside what one
 batch takes to build, and what one step takes on a batch that is there already, stands what the loop waited
@@ -12,22 +13,28 @@ interleaved in one process, some steps of each in turn.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.devices import as_a_run
 from benchmarks.peers_table import STEP_NAMES
+from benchmarks.stored import Results, conditions, kept_table
 from benchmarks.workloads import SHAPES, STEPS, OurStep, shape_settings, shape_token_ids
 from minibert.batches import Batches, ClassifierBatches, MaskedLMBatches, Prefetch
+from minibert.errors import MinibertError
 from minibert.settings import RunSettings
 
 TURNS, STEPS_OF_A_TURN = 6, 8
+KEYS = ("shape", "step")
+"""What makes a row one and the same."""
 
 
 def batches_for(settings: RunSettings, step: str) -> Batches:
@@ -111,16 +118,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--turns", type=int, default=TURNS, metavar="N", help=f"default: {TURNS}")
     parser.add_argument("--steps", type=int, default=STEPS_OF_A_TURN, metavar="N", help="steps of a turn")
     parser.add_argument("--json", action="store_true", help="print a list of rows instead of the table")
+    parser.add_argument("--keep", metavar="FILE", type=Path, help="keep the rows there, and print those that are")
     options = parser.parse_args(arguments)
     if options.turns < 1 or options.steps < 2:
         parser.error(f"--turns 1 or more and --steps 2 or more are required, not {options.turns} and {options.steps}")
     as_a_run()
-    rows = [
-        measure(shape, step, options.turns, options.steps)
-        for shape in options.shape or ("imdb", "amazon")
-        for step in STEPS
-    ]
-    print(json.dumps(rows, indent=2) if options.json else markdown(rows))
+    try:
+        results = None if options.keep is None else Results(options.keep, KEYS)
+        rows = []
+        for shape, step in itertools.product(options.shape or ("imdb", "amazon"), STEPS):
+            rows.append(measure(shape, step, options.turns, options.steps))
+            if results is not None:
+                results.keep(rows[-1], under=conditions())
+    except MinibertError as error:
+        print(f"benchmarks.input_side: {error}", file=sys.stderr)
+        return error.exit_code
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print(markdown(rows) if results is None else kept_table(results, markdown))
     return 0
 
 

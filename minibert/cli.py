@@ -167,7 +167,9 @@ def _add_run(subparsers: argparse._SubParsersAction) -> None:
     text = "an archive, a folder or a table of your own (default with --resume: the run's)"
     parser.add_argument("--data", metavar="PATH", type=_path, help=text)
     parser.add_argument("--out", metavar="DIR", type=Path, help="the run directory (default: runs/PRESET-seedN)")
-    parser.add_argument("--seed", metavar="N", type=_integer, help="the root of all randomness (default: the preset's, 0)")
+    parser.add_argument(
+        "--seed", metavar="N", type=_integer, help="the root of all randomness (default: the preset's, 0)"
+    )
     parser.add_argument("--settings", metavar="FILE.toml", type=Path, help="settings that replace the preset's")
     _add_set(parser, "pretrain.epochs=2")
     parser.add_argument(

@@ -131,7 +131,9 @@ def classify(options: Namespace) -> int:
         print(f"{printable(c.class_name):{width}}  {c.probability:.4f}  {printable(shown)}")
     if not options.quiet:
         numbered = list(enumerate(found, start=1))
-        _note_texts([number for number, c in numbered if c.words == 0], "it has no word, so the class says nothing of it")
+        _note_texts(
+            [number for number, c in numbered if c.words == 0], "it has no word, so the class says nothing of it"
+        )
         why = "less than a half of what is read are words of the run's vocabulary, so the class says little"
         _note_texts([number for number, c in numbered if c.words and c.is_mostly_unknown], why)
         why = f"only the first {max((c.words for c in found), default=0)} words are read"

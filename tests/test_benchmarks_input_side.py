@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Last, so that the package that is installed stays the one that is tested.
 sys.path.append(str(ROOT))
-input_side, workloads = (importlib.import_module(f"benchmarks.{name}") for name in ("input_side", "workloads"))
+documents, input_side, stored, workloads = (
+    importlib.import_module(f"benchmarks.{name}") for name in ("documents", "input_side", "stored", "workloads")
+)
 
 
 @pytest.mark.parametrize("step", workloads.STEPS)
@@ -35,6 +38,28 @@ def test_the_table_has_the_share_of_the_time():
     row = {"shape": "imdb", "step": "masked_lm", "step_seconds": 0.2, "build_seconds": 0.004,
            "prefetched_seconds": 0.0001, "waiting_rate": 0.0005, "waiting_rate_in_line": 0.02}  # fmt: skip
     assert "| imdb | masked LM | 200.00 ms | 4.00 ms | 0.10 ms | **0.05%** | 2.00% |" in input_side.markdown([row])
+
+
+def test_rows_are_kept_with_their_conditions(tmp_path, monkeypatch, capsys):
+    """In their order; a later measurement of the same step takes the place of the one before."""
+    seconds = itertools.count(1)
+    names = ("step_seconds", "build_seconds", "prefetched_seconds", "waiting_rate", "waiting_rate_in_line")
+    monkeypatch.setattr(
+        input_side,
+        "measure",
+        lambda shape, step, *_: {"shape": shape, "step": step} | {n: next(seconds) for n in names},
+    )
+    monkeypatch.setattr(input_side, "as_a_run", lambda: None)
+    kept = tmp_path / "input_side.json"
+    for _ in range(2):
+        assert input_side.main(["--shape", "tiny", "--keep", str(kept)]) == 0
+    rows = stored.Results(kept, input_side.KEYS).rows
+    assert [(row["step"], row["step_seconds"]) for row in rows] == list(zip(workloads.STEPS, (16, 21, 26), strict=True))
+    assert capsys.readouterr().out.endswith(
+        f"{stored.kept_table(stored.Results(kept, input_side.KEYS), input_side.markdown)}\n"
+    )
+    monkeypatch.setattr(documents, "RESULTS", tmp_path)
+    assert f"| tiny | {input_side.STEP_NAMES[workloads.STEPS[0]]} | 16000.00 ms" in documents.input_side()
 
 
 @pytest.mark.slow
