@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measuring import SHAPE_PARAMETERS, Steps, require_installed, step_facts, time_beside
+from benchmarks.measuring import SHAPE_PARAMETERS, Steps, require_side, step_facts, time_beside
 from benchmarks.workers import GROUP_SIDES, OURS
 from benchmarks.workloads import PREPARED_BATCHES
 
@@ -20,7 +20,7 @@ from benchmarks.workloads import PREPARED_BATCHES
 @pytest.mark.parametrize("step", ["frozen", "unfrozen"])
 @pytest.mark.parametrize("side", GROUP_SIDES)
 def test_classifier_step(benchmark: Any, device: str, side: str, step: str, shape: str) -> None:
-    require_installed(side)
+    require_side(side)
     steps = Steps(side, shape, step, device)
     reference = None if side == "notebook" else Steps("notebook", shape, step, device)
     steps.check_device(device)

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks.measuring import SHAPE_PARAMETERS, Work, peak_facts, require_installed, time_beside
+from benchmarks.measuring import SHAPE_PARAMETERS, Work, peak_facts, require_side, time_beside
 from benchmarks.workers import GROUP_SIDES, TEXT_MODULES
 from benchmarks.workloads import shape_settings
 from minibert.perf.shapes import raw_reviews
@@ -75,7 +75,7 @@ def encoding_work(side: str, settings: TextSettings, texts: list[str], vocabular
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
 @pytest.mark.parametrize("side", [side for side in GROUP_SIDES if side != "keras-hub"])
 def test_learn_vocabulary(benchmark: Any, side: str, shape: str) -> None:
-    require_installed(side)
+    require_side(side)
     settings = shape_settings(shape).text
     task = (settings, raw_reviews(REVIEWS[shape], settings))
     work, of_notebook = learning_work(side, *task), learning_work("notebook", *task)
@@ -98,7 +98,7 @@ def test_learn_vocabulary(benchmark: Any, side: str, shape: str) -> None:
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
 @pytest.mark.parametrize("side", GROUP_SIDES)
 def test_encode(benchmark: Any, side: str, shape: str) -> None:
-    require_installed(side)
+    require_side(side)
     settings = shape_settings(shape).text
     texts = raw_reviews(REVIEWS[shape], settings)
     task = (settings, texts, learn_vocabulary([arrow(texts)], settings))

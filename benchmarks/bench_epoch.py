@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks.arithmetic import step_flops
-from benchmarks.measuring import SHAPE_PARAMETERS, Steps, peak_facts, require_installed, time_beside
+from benchmarks.measuring import SHAPE_PARAMETERS, Steps, peak_facts, require_side, time_beside
 from benchmarks.workers import GROUP_SIDES, OURS, build_for
 from benchmarks.workloads import OurStep, shape_settings, shape_token_ids
 from minibert.masking import mask_tokens
@@ -99,7 +99,7 @@ def epoch_of(side: str, shape: str, device: str) -> Any:
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
 @pytest.mark.parametrize("side", GROUP_SIDES)
 def test_epoch(benchmark: Any, device: str, side: str, shape: str) -> None:
-    require_installed(side)
+    require_side(side)
     settings = shape_settings(shape)
     token_ids = shape_token_ids(settings, STEPS_PER_EPOCH[shape])
     if device != "cpu" and side == OURS:

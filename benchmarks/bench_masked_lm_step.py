@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measuring import SHAPE_PARAMETERS, Steps, require_installed, step_facts, time_beside
+from benchmarks.measuring import SHAPE_PARAMETERS, Steps, require_side, step_facts, time_beside
 from benchmarks.workers import OURS, SIDES
 from benchmarks.workloads import PREPARED_BATCHES
 
@@ -21,7 +21,7 @@ from benchmarks.workloads import PREPARED_BATCHES
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
 @pytest.mark.parametrize("side", SIDES)
 def test_masked_lm_step(benchmark: Any, device: str, side: str, shape: str) -> None:
-    require_installed(side)
+    require_side(side)
     steps = Steps(side, shape, "masked_lm", device)
     reference = None if side == "notebook" else Steps("notebook", shape, "masked_lm", device)
     steps.check_device(device)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from benchmarks import notebook_masking
-from benchmarks.measuring import Work, peak_facts, require_installed, time_beside
+from benchmarks.measuring import Work, peak_facts, require_side, time_beside
 from benchmarks.workers import GROUP_SIDES, OURS, PEERS, TEXT_MODULES
 from benchmarks.workloads import realistic_token_ids, shape_settings
 from minibert.masking import mask_tokens
@@ -88,7 +88,7 @@ def check_result(token_ids: np.ndarray, batches: list[Masked], counts: np.ndarra
 @pytest.mark.parametrize("shape", ["imdb", "amazon"])
 @pytest.mark.parametrize("side", GROUP_SIDES)
 def test_masking(benchmark: Any, side: str, shape: str, way: str) -> None:
-    require_installed(side)
+    require_side(side)
     settings, counts = shape_settings(shape), None
     token_ids = realistic_token_ids(EXAMPLES, settings.text.sequence_length, settings.masking.required_vocabulary_size)
     if side == "keras-hub":

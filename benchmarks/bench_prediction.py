@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.arithmetic import answer_flops
-from benchmarks.measuring import SHAPE_PARAMETERS, Work, peak_facts, require_installed, time_beside
+from benchmarks.measuring import SHAPE_PARAMETERS, Work, peak_facts, require_side, time_beside
 from benchmarks.workers import GROUP_SIDES, OURS, PEERS, build_for
 from benchmarks.workloads import shape_settings
 from minibert.perf.shapes import raw_reviews
@@ -207,7 +207,7 @@ def check_classified(found: tuple[float, float], answers: Any, made: Prepared) -
 @pytest.mark.parametrize("shape", SHAPE_PARAMETERS)
 @pytest.mark.parametrize("side", GROUP_SIDES)
 def test_classify(benchmark: Any, device: str, side: str, shape: str) -> None:
-    require_installed(side)
+    require_side(side)
     task = task_of(shape, device)
     made = Prepared(*task)
     made.share_weights("classify")
@@ -247,7 +247,7 @@ def test_fill_masks(benchmark: Any, device: str, side: str, shape: str) -> None:
 
 
 def time_filling(benchmark: Any, device: str, side: str, shape: str, answer: str, sentences: list[str]) -> None:
-    require_installed(side)
+    require_side(side)
     task = task_of(shape, device)
     made = Prepared(*task)
     made.share_weights("fill_mask")

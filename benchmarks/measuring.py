@@ -19,13 +19,14 @@ from typing import Any
 import pytest
 
 from benchmarks.checks import moved_rates, require_fall, require_same_losses, require_training, weight_digests
+from benchmarks.installed import require_installed
 from benchmarks.workers import (
+    NEEDED,
     OURS,
     Worker,
     build_workload,
     environment,
     jit_compile,
-    missing_module,
     peak_bytes_alone,
 )
 from benchmarks.workloads import PREPARED_BATCHES, SHAPES, batches_of, selected_rows, shape_settings
@@ -154,10 +155,9 @@ class Steps:
             require_fall(f"{self.side}: {self.step}", self.losses)
 
 
-def require_installed(side: str) -> None:
+def require_side(side: str) -> None:
     """Leaves a benchmark out, aloud, whose framework is not installed."""
-    if missing := missing_module(side):
-        pytest.skip(f"not run: {missing} is not installed (the extra `peers` has it)")
+    require_installed(*NEEDED.get(side, ()))
 
 
 def step_facts(benchmark: Any, steps: Steps, device: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 import math
 import os
 import subprocess
@@ -20,9 +19,23 @@ from minibert.text import Vocabulary
 ROOT = Path(__file__).parents[1]
 # Last, so that the package that is installed stays the one that is tested.
 sys.path.append(str(ROOT))
-arithmetic, checks, meter, workers, workloads = (
-    importlib.import_module(f"benchmarks.{name}") for name in ("arithmetic", "checks", "meter", "workers", "workloads")
+arithmetic, checks, installed, meter, workers, workloads = (
+    importlib.import_module(f"benchmarks.{name}")
+    for name in ("arithmetic", "checks", "installed", "meter", "workers", "workloads")
 )
+
+
+# What is not installed
+
+
+def test_a_missing_module_is_said_or_fails(monkeypatch):
+    monkeypatch.delenv(installed.REQUIRED, raising=False)
+    installed.require_installed("numpy")
+    with pytest.raises(pytest.skip.Exception, match="not run: no_such_a, no_such_b is not installed"):
+        installed.require_installed("no_such_a", "numpy", "no_such_b")
+    monkeypatch.setenv(installed.REQUIRED, "1")
+    with pytest.raises(pytest.fail.Exception, match="no_such_a is required, but is not installed"):
+        installed.require_installed("no_such_a")
 
 
 # Arithmetic
@@ -69,8 +82,7 @@ def test_only_the_last_block_is_for_the_selected_positions_alone():
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_matrix_rate_is_a_rate(backend, monkeypatch):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"not run: {backend} is not installed (the extra `peers` has it)")
+    installed.require_installed(backend)
     monkeypatch.setitem(arithmetic.MATRIX_SIZES, "cpu", 64)
     for dtype in ("float32", "bfloat16"):
         assert arithmetic.MatrixRate(dtype, backend=backend).flops_per_second() > 1e5
@@ -177,8 +189,7 @@ def test_an_attention_that_still_drops_out_is_refused():
 
 @pytest.mark.long
 def test_pytorchs_losses_are_the_same_gathered_or_not(without_dropout):
-    if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")):
-        pytest.skip("not run: torch or transformers is not installed (the extra `peers` has them)")
+    installed.require_installed("torch", "transformers")
     torch_models = importlib.import_module("benchmarks.torch_models")
     gathered = torch_models.TorchStep(without_dropout, "masked_lm")
     full = torch_models.FullTorchStep(without_dropout, "masked_lm")
@@ -202,8 +213,7 @@ def test_keras_hubs_loss_is_that_of_its_probabilities_at_the_selected_positions(
 @pytest.mark.parametrize("step", ["frozen", "unfrozen"])
 @pytest.mark.parametrize("side", ["minibert", "notebook", "keras-hub", "pytorch"])
 def test_every_sides_classifier_moves_what_it_trains(side, step):
-    if missing := workers.missing_module(side):
-        pytest.skip(f"not run: {missing} is not installed (the extra `peers` has it)")
+    installed.require_installed(*workers.NEEDED.get(side, ()))
     made = workers.build_workload(side, workloads.shape_settings("tiny"), step, "cpu")
     before = checks.weight_digests(made.weights())
     losses = [made(number) for number in range(2 * workloads.PREPARED_BATCHES)]
@@ -215,8 +225,7 @@ def test_every_sides_classifier_moves_what_it_trains(side, step):
 @pytest.mark.parametrize("order", ["tensorflow, benchmarks.torch_models", "benchmarks.torch_models, tensorflow"])
 def test_transformers_can_be_imported_beside_tensorflow(order):
     """PyTorch's wheels bring Triton, whose library ends a process that has TensorFlow's."""
-    if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")):
-        pytest.skip("not run: torch or transformers is not installed (the extra `peers` has them)")
+    installed.require_installed("torch", "transformers")
     code = f"import {order}"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=200, check=False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,8 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
-backends, exactness, stored, workers = (
-    importlib.import_module(f"benchmarks.{name}") for name in ("backends", "backend_exactness", "stored", "workers")
+backends, exactness, installed, stored, workers = (
+    importlib.import_module(f"benchmarks.{name}")
+    for name in ("backends", "backend_exactness", "installed", "stored", "workers")
 )
 
 LOSSES = [10.0, 9.0]
@@ -153,8 +153,7 @@ def test_processes_do_not_crowd_a_cpu(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch", "tensorflow"])
 def test_processes_agree_on_the_cpu(backend):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"not run: {backend} is not installed (the extra `peers` has it)")
+    installed.require_installed(backend)
     arguments = ["--backend", backend, "--shape", "tiny", "--processes", "2", "--steps", "2", "--turns", "1", "--json"]
     done = run_exactness(*arguments)
     assert done.returncode == 0, done.stderr

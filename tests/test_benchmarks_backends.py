@@ -1,13 +1,13 @@
 """The step with Keras on JAX and on PyTorch: the same masks, weights and first loss as TensorFlow's.
 
-What is not installed is not run, and says so: such a test is reported as skipped, with its reason.
+What is not installed is not run, and says so: such a test is reported as skipped, with its reason, or fails in ``tox -e
+peers``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -20,9 +20,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
-backends, backend_measuring, checks, stored, workers, workloads = (
+backends, backend_measuring, checks, installed, stored, workers, workloads = (
     importlib.import_module(f"benchmarks.{name}")
-    for name in ("backends", "backend_measuring", "checks", "stored", "workers", "workloads")
+    for name in ("backends", "backend_measuring", "checks", "installed", "stored", "workers", "workloads")
 )
 
 
@@ -55,8 +55,7 @@ def run_backends(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_first_loss_on_another_backend_is_tensorflows(backend):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"not run: {backend} is not installed (the extra `peers` has it)")
+    installed.require_installed(backend)
     done = run_backends("--backend", backend, "--shape", "tiny", "--turns", "1", "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
@@ -242,8 +241,7 @@ print(places, np.linalg.norm(narrow - wide) / np.linalg.norm(wide))
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
 def test_paddings_gradient_is_bfloat16s_and_no_worse(backend):
     """Added up in bfloat16, a thousand places are 27 % off on JAX."""
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"not run: {backend} is not installed (the extra `peers` has it)")
+    installed.require_installed(backend)
     command = [sys.executable, "-c", GRADIENT, backend]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
