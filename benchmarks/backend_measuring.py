@@ -93,7 +93,7 @@ def set_up(task: dict[str, Any]) -> str:
     if backend == "torch":
         import torch
 
-        torch.set_float32_matmul_precision("high" if precision == "tensorfloat32" else "highest")
+        torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")  # as on JAX
         torch.use_deterministic_algorithms(deterministic)
     elif backend == "tensorflow":
         import tensorflow as tf

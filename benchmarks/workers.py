@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import importlib.util
 import multiprocessing
 import os
 import time
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 
 from benchmarks.checks import moved_rates, weight_digests
 from benchmarks.devices import as_a_run, claim_tensorflow_device, nvidia_gpus, require_torch_device
+from benchmarks.installed import missing
 from benchmarks.meter import Meter, peak_bytes
 from benchmarks.workloads import PREPARED_BATCHES, Workload, batches_of, selected_rows, shape_settings
 from minibert.allocator import keep_freed_memory, without_allocator
@@ -76,7 +76,7 @@ class WorkerError(MinibertError):
 
 def missing_module(side: str) -> str | None:
     """The first module that a side needs and that is not installed."""
-    return next((name for name in NEEDED.get(side, ()) if importlib.util.find_spec(name) is None), None)
+    return next(iter(missing(*NEEDED.get(side, ()))), None)
 
 
 def build_workload(side: str, settings: RunSettings, step: str, device: str) -> Workload:

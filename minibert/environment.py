@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,10 @@ _INSTRUCTION_SETS = (
     *("avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
     *("asimd", "fp16", "asimdhp", "bf16", "i8mm", "sve", "sve2", "sme"),
 )
+
+
+_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Those of `_INSTRUCTION_SETS` that multiply bfloat16."""
 
 
 def describe_environment() -> dict[str, Any]:
@@ -183,6 +188,16 @@ def _caches() -> list[str]:
             continue
         found.append(" ".join(parts))
     return found
+
+
+def multiplies_bfloat16(environment: Mapping[str, Any]) -> bool:
+    """Whether there is a GPU, or the processor has instructions for products of bfloat16.
+
+    Args:
+        environment: From `describe_environment`.
+    """
+    has_gpu = any(device["type"] == "GPU" for device in environment["devices"] or ())
+    return has_gpu or not _BFLOAT16.isdisjoint(environment["cpu"]["instruction_sets"])
 
 
 def _memory_bytes() -> int | None:

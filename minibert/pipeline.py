@@ -20,6 +20,7 @@ import numpy as np
 
 from minibert.artifacts import locked, remove_temporaries, replacing, sha256_of_file, write_bytes
 from minibert.end_to_end import build_end_to_end, evaluate_raw_text
+from minibert.environment import multiplies_bfloat16
 from minibert.errors import ArtifactError
 from minibert.fingerprints import TraceWriter, trace_name
 from minibert.model.backend import require_tensorflow
@@ -88,6 +89,11 @@ def run(
     of_classifier = settings.finetune.frozen_epochs + settings.finetune.unfrozen_epochs
     if settings.pretrain.epochs + (of_classifier if prepared.corpus.labelled else 0) == 0:
         shown.note("no stage has an epoch: nothing will be trained")
+    if settings.model.precision != "float32" and not multiplies_bfloat16(prepared.record["environment"]):
+        shown.note(
+            f"model.precision={settings.model.precision}: this processor has no instructions for bfloat16, so a step "
+            "takes longer than in float32"
+        )
     _make_folder(directory)
     with locked(directory, wait=False):
         earlier_record(directory, resume=False)  # another run may have begun in it meanwhile

@@ -144,7 +144,8 @@ class ModelSettings(Checked, stage="model"):
     """Attend to real tokens only, and leave padding out of the classifier's pooling. The notebooks
     attend to padding and pool over it."""
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    """Precision of the matrix products; weights, loss and optimizer stay float32."""
+    """Precision of the matrix products in training, the logits among them; weights, what is added up and the
+    optimizer are float32. In `mixed_bfloat16` a step is faster where the processor has instructions for it."""
 
     def _check(self) -> None:
         for name in ("hidden_size", "heads", "feed_forward_size", "blocks"):

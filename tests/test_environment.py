@@ -19,7 +19,7 @@ import pytest
 import minibert
 from minibert import environment as module
 from minibert import nvidia
-from minibert.environment import PACKAGES, VARIABLES, available_cores, describe_environment
+from minibert.environment import PACKAGES, VARIABLES, available_cores, describe_environment, multiplies_bfloat16
 from tests import small_models
 from tests.golden import make
 
@@ -222,3 +222,19 @@ def test_what_changes_the_precision_of_products_is_recorded() -> None:
     assert {"ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "TF_SET_ONEDNN_FPMATH_MODE",
             "NVIDIA_TF32_OVERRIDE"} <= set(VARIABLES)  # fmt: skip
     assert {"tensorflow", "tensorflow-metal", "keras", "numpy"} <= set(PACKAGES)
+
+
+@pytest.mark.parametrize(
+    ("instruction_sets", "devices", "known"),
+    [
+        (["avx2", "avx512f"], [{"type": "CPU"}], False),
+        (["avx512f", "avx512_bf16"], [{"type": "CPU"}], True),
+        (["amx_bf16"], None, True),
+        (["asimd", "bf16"], [{"type": "CPU"}], True),
+        (["avx2"], [{"type": "CPU"}, {"type": "GPU"}], True),
+        ([], None, False),
+    ],
+)
+def test_who_multiplies_bfloat16(instruction_sets: list[str], devices: list[Any] | None, known: bool) -> None:
+    assert multiplies_bfloat16({"cpu": {"instruction_sets": instruction_sets}, "devices": devices}) is known
+    assert isinstance(multiplies_bfloat16(describe_environment()), bool)

@@ -78,6 +78,8 @@ def test_a_runs_logits_are_cut_into_chunks_by_their_bytes(shape):
         larger = dataclasses.replace(settings.pretrain, batch_size=settings.pretrain.batch_size * times)
         found = masked_lm_chunks(dataclasses.replace(settings, pretrain=larger))
         assert found == {"tiny": 1, "imdb": 2 * times, "amazon": times}[shape]
+    narrow = dataclasses.replace(settings, model=dataclasses.replace(settings.model, precision="mixed_bfloat16"))
+    assert masked_lm_chunks(narrow) == 1
 
 
 def test_in_chunks_loss_and_gradients_are_the_same():

@@ -375,3 +375,19 @@ def test_that_nothing_will_be_trained_is_said(
     data = write_texts(tmp_path / "texts.csv", labelled=is_labelled)
     pipeline.run(settings, directory=tmp_path / "run", data=data, progress=Progress(stream=shown))
     assert ("no stage has an epoch: nothing will be trained\n" in shown.getvalue()) is is_said
+
+
+@pytest.mark.parametrize(
+    ("precision", "has_instructions", "is_said"),
+    [("float32", False, False), ("mixed_bfloat16", True, False), ("mixed_bfloat16", False, True)],
+)
+def test_that_bfloat16_is_slow_here_is_said(
+    precision: str, has_instructions: bool, is_said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "execute", lambda prepared, **_: prepared.record)
+    monkeypatch.setattr(pipeline, "multiplies_bfloat16", lambda environment: has_instructions)
+    shown = io.StringIO()
+    settings = replace_setting(small_settings(), f"model.precision={precision}")
+    pipeline.run(settings, directory=tmp_path / "run", progress=Progress(stream=shown))
+    said = "model.precision=mixed_bfloat16: this processor has no instructions for bfloat16, so a step takes longer"
+    assert (said in shown.getvalue()) is is_said

@@ -67,7 +67,8 @@ def masked_lm_objective(model: keras.Model, settings: RunSettings) -> MaskedLMOb
 def masked_lm_chunks(settings: RunSettings) -> int:
     """The chunks of a run's batches, whose rows are as many as are selected of texts without padding."""
     rows = settings.pretrain.batch_size * settings.text.sequence_length * settings.masking.selection_rate
-    return chunks_for(math.ceil(rows), settings.masking.required_vocabulary_size)
+    logit_bytes = 4 if settings.model.precision == "float32" else 2
+    return chunks_for(math.ceil(rows), settings.masking.required_vocabulary_size, logit_bytes=logit_bytes)
 
 
 class ClassifierObjective:

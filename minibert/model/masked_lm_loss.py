@@ -7,13 +7,18 @@ The vocabulary projection is most of a training step, and the framework's cross-
 it gives them less that of the row's label, so that no pass looks for their maximum. They are turned into exponentials
 in place, summed, and from then on only read by matrix products: the division by the sum and the label's own term are
 applied to what the products give. The bias is a row of the kernel's, and every hidden row has a 1 for it, so no pass
-adds it. Of hidden rows in bfloat16 the three products are computed in bfloat16, and what is added up in float32.
+adds it.
+
+Of hidden rows in bfloat16 the three products are computed in bfloat16, which rounds what they take and give to eight
+binary digits. There the label has no part in the exponentials: its own term is probability - 1, in float32. As the
+difference of a rounded product and 1, the gradient of a row that is nearly certain would be rounding alone.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from keras import ops
 from keras.backend import standardize_dtype
 
@@ -35,15 +40,16 @@ _LEAST, _MOST = 0.5, 1e20
 """A row's sum of exponentials, of which the label's is 1, where no maximum is needed: of a loss of 46 at most."""
 
 
-def chunks_for(rows: int, vocabulary: int) -> int:
+def chunks_for(rows: int, vocabulary: int, *, logit_bytes: int = 4) -> int:
     """Into how many equal parts the rows are best cut: a power of two, 64 at most.
 
     Args:
         rows: Of a usual batch.
         vocabulary: Logits of a row.
+        logit_bytes: Of one logit.
     """
     chunks = 1
-    while chunks < _MOST_CHUNKS and 4 * rows * vocabulary > chunks * CHUNK_BYTES:
+    while chunks < _MOST_CHUNKS and logit_bytes * rows * vocabulary > chunks * CHUNK_BYTES:
         chunks *= 2
     return chunks
 
@@ -59,10 +65,23 @@ def _added(one: Any, two: Any) -> Any:
 
 
 @compiled
-def _rounded_exponentials(logits: Any) -> tuple[Any, Any]:
-    """Of bfloat16, (rows, vocabulary), and their sums, (rows, 1), of float32, before they are rounded: in one pass."""
-    exponential = ops.exp(ops.cast(logits, "float32"))
-    return ops.cast(exponential, logits.dtype), ops.sum(exponential, axis=1, keepdims=True)
+def _others(logits: Any, labels: Any) -> tuple[Any, Any]:
+    """Of bfloat16 logits the exponentials, (rows, vocabulary), 0 at the label, and their float32 sums, (rows, 1)."""
+    return _exponentials_without(labels, ops.cast(logits, "float32"), logits.dtype)
+
+
+@compiled
+def _others_less_maximum(logits: Any, labels: Any) -> tuple[Any, Any, Any]:
+    """The same of the logits less their row's largest, which is the third, (rows, 1)."""
+    wide = ops.cast(logits, "float32")
+    largest = ops.max(wide, axis=1, keepdims=True)
+    return (*_exponentials_without(labels, wide - largest, logits.dtype), largest)
+
+
+def _exponentials_without(labels: Any, logits: Any, dtype: Any) -> tuple[Any, Any]:
+    is_label = ops.equal(ops.arange(logits.shape[1], dtype="int32"), ops.cast(labels, "int32")[:, None])
+    exponential = ops.exp(ops.where(is_label, -np.inf, logits))
+    return ops.cast(exponential, dtype), ops.sum(exponential, axis=1, keepdims=True)
 
 
 @compiled
@@ -100,10 +119,12 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
     subtracted, as usual.
     """
     dtype = standardize_dtype(hidden.dtype)
+    is_rounded = dtype != "float32"
 
     @ops.custom_gradient
     def loss(hidden: Any, kernel: Any, bias: Any) -> tuple[Any, Any]:
         losses: list[Any] = []
+        own: list[Any] = []
         by_rows: list[Any] = []
         by_columns: list[Any] = []
         # A product that reads the kernel transposed is slower in parts than in one.
@@ -116,7 +137,11 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
         for chunk, chunk_labels, chunk_weight in parts:
             if by_rows:
                 chunk = after(chunk, by_rows[-1], by_columns[-1])
-            exponential, total, chunk_losses = _exponentials(chunk, columns, chunk_labels)
+            if is_rounded:
+                exponential, total, chunk_losses, others = _rounded_exponentials(chunk, columns, chunk_labels)
+                own.append(others * chunk_weight)
+            else:
+                exponential, total, chunk_losses = _exponentials(chunk, columns, chunk_labels)
             losses.append(chunk_losses * chunk_weight)
             scale = chunk_weight[:, None] / total
             by_row = matmul(exponential, factor, transpose_b=chunks == 1)
@@ -128,8 +153,9 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
 
         def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
             upstream = arguments[0] if upstream is None else upstream
-            by_hidden = ops.concatenate(by_rows, axis=0) - of_labels * weight[:, None]
-            weighted = less_label[:, :-1] * weight[:, None]  # [hidden 1], and zeros where it fills up
+            own_weight = ops.concatenate(own, axis=0) if is_rounded else weight
+            by_hidden = ops.concatenate(by_rows, axis=0) - of_labels * own_weight[:, None]
+            weighted = less_label[:, :-1] * own_weight[:, None]  # [hidden 1], and zeros where it fills up
             by_kernel_and_bias = [*by_columns[:-1], less_added_up(by_columns[-1], labels, weighted)]
             return (ops.cast(by_hidden * upstream, dtype), *_sum_of_chunks(by_kernel_and_bias, upstream))
 
@@ -149,35 +175,51 @@ def _rows_less_label(hidden: Any, of_labels: Any, bias_of_labels: Any, weight: A
 
 
 def _exponentials(rows: Any, columns: Any, labels: Any) -> tuple[Any, Any, Any]:
-    """exp(logits - a number of each row's), (rows, vocabulary); their sums, (rows, 1); the losses, (rows,).
-
-    The exponentials have the columns' dtype, all else is float32.
-    """
-    rows = ops.cast(rows, columns.dtype)
+    """exp(logits - a number of each row's), (rows, vocabulary); their sums, (rows, 1); the losses, (rows,)."""
 
     def less_maximum() -> tuple[Any, Any, Any]:
-        logits = ops.cast(matmul(rows[:, :-1], columns[:-1]), "float32")
+        logits = matmul(rows[:, :-1], columns[:-1])
         largest = ops.max(logits, axis=1, keepdims=True)
         exponential = ops.exp(logits - largest)
         total = ops.sum(exponential, axis=1, keepdims=True)
-        losses = ops.log(total)[:, 0] + largest[:, 0] - take_each(logits, labels)
-        return ops.cast(exponential, columns.dtype), total, losses
+        return exponential, total, ops.log(total)[:, 0] + largest[:, 0] - take_each(logits, labels)
+
+    if not has_cheap_conditionals():
+        return less_maximum()
+    exponential = ops.exp(matmul(rows, columns))
+    total = ops.sum(exponential, axis=1, keepdims=True)
+
+    def less_label() -> tuple[Any, Any, Any]:
+        return exponential, total, ops.log(total[:, 0] / take_each(exponential, labels))
+
+    return _less_label_if_it_fits(total, less_label, less_maximum)
+
+
+def _less_label_if_it_fits(total: Any, less_label: Any, less_maximum: Any) -> tuple[Any, ...]:
+    fits = ops.all(ops.logical_and(total > _LEAST, total < _MOST))
+    found: tuple[Any, ...] = ops.cond(fits, less_label, less_maximum)
+    return found
+
+
+def _rounded_exponentials(rows: Any, columns: Any, labels: Any) -> tuple[Any, Any, Any, Any]:
+    """`_exponentials` of logits in the columns' dtype; and the others' probability, (rows,).
+
+    The exponentials have the columns' dtype, too, and are 0 at the label.
+    """
+    rows = ops.cast(rows, columns.dtype)
+
+    def with_label(logits: Any, exponential: Any, others: Any, subtracted: Any) -> tuple[Any, Any, Any, Any]:
+        label = ops.cast(take_each(logits, labels), "float32")[:, None] - subtracted
+        total = others + ops.exp(label)
+        losses = ops.maximum(ops.log(total) - label, 0.0)
+        return exponential, total, losses[:, 0], (others / total)[:, 0]
+
+    def less_maximum() -> tuple[Any, Any, Any, Any]:
+        logits = matmul(rows[:, :-1], columns[:-1])
+        return with_label(logits, *_others_less_maximum(logits, labels))
 
     if not has_cheap_conditionals():
         return less_maximum()
     logits = matmul(rows, columns)
-    if standardize_dtype(logits.dtype) == "float32":
-        exponential = ops.exp(logits)
-        total = ops.sum(exponential, axis=1, keepdims=True)
-    else:  # TensorFlow's own operations take longer than in float32
-        exponential, total = _rounded_exponentials(logits)
-
-    def less_label() -> tuple[Any, Any, Any]:
-        if exponential.dtype == total.dtype:
-            return exponential, total, ops.log(total[:, 0] / take_each(exponential, labels))
-        losses = ops.log(total[:, 0]) - ops.cast(take_each(logits, labels), "float32")
-        return exponential, total, ops.maximum(losses, 0.0)
-
-    fits = ops.all(ops.logical_and(total > _LEAST, total < _MOST))
-    found: tuple[Any, Any, Any] = ops.cond(fits, less_label, less_maximum)
-    return found
+    found = with_label(logits, *_others(logits, labels), 0.0)
+    return _less_label_if_it_fits(found[1], lambda: found, less_maximum)
