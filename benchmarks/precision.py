@@ -8,9 +8,9 @@
 Speed is measured as in `benchmarks.peers`, interleaved, each precision in a process of its own, beside the
 machine's matrix rate in that precision. The run is notebook 1's recipe at length 128, with the same seed,
 so that order, masks, initial weights and dropout are the same: what differs is the rounding of the
-products and of what stands between them. Weights, loss and optimizer are float32 in both. Two runs that round
-otherwise end at two accuracies, as two seeds do; whether one precision is worse is a question for several seeds, of
-each of which both are run.
+products and of what stands between them. Weights, what is added up, and the optimizer are float32 in both. Two runs
+that round otherwise end at two accuracies, as two seeds do; whether one precision is worse is a question for several
+seeds, of each of which both are run.
 
 ``results/precision.json`` keeps the figures, ``results/precision.svg`` is the picture.
 """
