@@ -116,7 +116,8 @@ def masked_lm_loss(hidden: Any, kernel: Any, bias: Any, labels: Any, weight: Any
     what two sums of the same logit round; and the gradients are s (E kernel^T) - weight kernel[:, label] by the hidden
     rows, and (s [hidden 1])^T E less weight [hidden 1] added up by label for the kernel and, in the last row, the bias.
     In a chunk where a t would be near the end of float32's range, and where a condition is dear, the maximum is
-    subtracted, as usual.
+    subtracted, as usual. In bfloat16 the E of the products is 0 at the label, and the second terms have weight * (1 -
+    E[label] / t), the others' part of t, in place of weight.
     """
     dtype = standardize_dtype(hidden.dtype)
     is_rounded = dtype != "float32"
