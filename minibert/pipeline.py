@@ -1,41 +1,28 @@
-"""A run, stage by stage: corpus, vocabulary, pretraining, classifier, raw-text model, record.
+"""A whole run: begun, or gone on with where it was stopped.
 
     run(preset("tiny"), directory=Path("runs/tiny-seed0")) -> the run record, as in run.json
 
-A run is a pure function of (settings, corpus, environment). Whatever moment it is stopped at, ``resume``
-goes on from its newest whole checkpoint to the same bits.
+A run is a pure function of (settings, corpus, environment): corpus, vocabulary, pretraining, classifier, raw-text
+model, record. ``resume`` goes on with the one in a directory, if it is what is asked for.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import keras
-import numpy as np
-
-from minibert.artifacts import locked, remove_temporaries, replacing, sha256_of_file, write_bytes
-from minibert.end_to_end import build_end_to_end, evaluate_raw_text
+from minibert.artifacts import locked
 from minibert.environment import multiplies_bfloat16
-from minibert.errors import ArtifactError
-from minibert.fingerprints import TraceWriter, trace_name
+from minibert.executing import execute, make_folder
 from minibert.model.backend import require_tensorflow
 from minibert.preparation import Prepared, Record, begin_record, prepare, recorded_data
 from minibert.progress import Progress
-from minibert.record import OTHER_TIMES, earlier_record, metrics_csv, read_record, write_record
-from minibert.resuming import computation_digests, require_recorded_files, require_resumable
-from minibert.settings import TRAINING_STAGES, RunSettings
-from minibert.stages import finetuning, initial_classifier, initial_masked_lm, pretraining, set_up_tensorflow
-from minibert.training.checkpoint import FOLDER, Checkpoint, remove_checkpoints, write_checkpoint
-from minibert.training.execution import require_repeatable_execution
-from minibert.training.loop import EpochTasks, Figures, Progression, Stage, stage_digests, train
-from minibert.training.memory import within_memory
-from minibert.training.restoration import VOCABULARY, restore
-from minibert.training.state import set_optimizer, set_weights, state_digest, weight_arrays
+from minibert.record import earlier_record, read_record
+from minibert.resuming import require_recorded_files, require_resumable
+from minibert.settings import RunSettings
+from minibert.training.checkpoint import remove_checkpoints
 
 _SHOWN_COLUMNS = 6
 """Of a table, in a message."""
@@ -80,24 +67,28 @@ def run(
         with locked(directory, wait=False):
             return _go_on(settings, directory, data=data, progress=shown)
     prepared = prepare(settings, data=data, progress=shown)
-    if data is not None and not prepared.corpus.labelled:  # better now than when it is trained
-        unread = ", ".join(map(repr, prepared.corpus.unread_columns[:_SHOWN_COLUMNS]))
-        columns = f"; columns that are not read: {unread}" if unread else ""
-        shown.note(
-            f"no labels are read (corpus.label_column names their column{columns}): no classifier will be trained"
-        )
-    of_classifier = settings.finetune.frozen_epochs + settings.finetune.unfrozen_epochs
-    if settings.pretrain.epochs + (of_classifier if prepared.corpus.labelled else 0) == 0:
-        shown.note("no stage has an epoch: nothing will be trained")
-    if settings.model.precision != "float32" and not multiplies_bfloat16(prepared.record["environment"]):
-        shown.note(
-            f"model.precision={settings.model.precision}: this processor has no instructions for bfloat16, so a step "
-            "takes longer than in float32"
-        )
-    _make_folder(directory)
+    for line in _forewarnings(prepared, is_own_data=data is not None):
+        shown.note(line)
+    make_folder(directory)
     with locked(directory, wait=False):
         earlier_record(directory, resume=False)  # another run may have begun in it meanwhile
         return execute(prepared, directory=directory, progress=shown)
+
+
+def _forewarnings(prepared: Prepared, *, is_own_data: bool) -> Iterator[str]:
+    """What a user should know of a run before it trains, in lines."""
+    settings, corpus = prepared.settings, prepared.corpus
+    if is_own_data and not corpus.labelled:
+        unread = ", ".join(map(repr, corpus.unread_columns[:_SHOWN_COLUMNS]))
+        columns = f"; columns that are not read: {unread}" if unread else ""
+        yield f"no labels are read (corpus.label_column names their column{columns}): no classifier will be trained"
+    of_classifier = settings.finetune.frozen_epochs + settings.finetune.unfrozen_epochs
+    if settings.pretrain.epochs + (of_classifier if corpus.labelled else 0) == 0:
+        yield "no stage has an epoch: nothing will be trained"
+    precision = settings.model.precision
+    if precision != "float32" and not multiplies_bfloat16(prepared.record["environment"]):
+        slow = "this processor has no instructions for bfloat16, so a step takes longer than in float32"
+        yield f"model.precision={precision}: {slow}"
 
 
 def _go_on(settings: RunSettings, directory: Path, *, data: Path | str | None, progress: Progress) -> Record:
@@ -127,206 +118,3 @@ def _as_it_began(settings: RunSettings, earlier: Record, *, note: Callable[[str]
     if settings.record.fingerprinted_steps != began:
         note(f"the run goes on with record.fingerprinted_steps={began}, as it began")
     return replace(settings, record=replace(settings.record, fingerprinted_steps=began))
-
-
-def _make_folder(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"{directory}: a folder cannot be made there: {error.strerror}") from error
-
-
-def execute(
-    prepared: Prepared,
-    *,
-    directory: Path,
-    earlier: Record | None = None,
-    progress: Progress | None = None,
-    open_trace: Callable[..., TraceWriter] = TraceWriter,
-) -> Record:
-    """Trains what was prepared and writes the run directory.
-
-    Args:
-        prepared: The run.
-        directory: Where to.
-        earlier: The record of the run in ``directory`` that is gone on with; None: a new run.
-        progress: Shows how far it is.
-        open_trace: Opens a stage's trace.
-    """
-    set_up_tensorflow()
-    return _Run(prepared, directory, progress or Progress(quiet=True), open_trace).execute(earlier)
-
-
-class _Run:
-    """One run in its directory."""
-
-    def __init__(
-        self, prepared: Prepared, directory: Path, progress: Progress, open_trace: Callable[..., TraceWriter]
-    ) -> None:
-        self._prepared, self._settings, self._open_trace = prepared, prepared.settings, open_trace
-        self._record, self._directory, self._progress = prepared.record, directory, progress
-        self._computation = computation_digests(prepared.record)
-        self._times: dict[str, dict[str, float]] = {}
-        self._from: Checkpoint | None = None
-
-    def execute(self, earlier: Record | None) -> Record:
-        """Runs what is left of the stages and writes the artifacts."""
-        _make_folder(self._directory)
-        if earlier is not None:
-            self._from = restore(self._directory, earlier, note=self._progress.note)
-        if self._from is not None:
-            self._record |= {name: self._from.state[name] for name in ("stages", "artifacts")}
-        for folder in (self._directory, self._directory / FOLDER):
-            remove_temporaries(folder)
-        write_record(self._directory, self._record)
-        write_bytes(self._directory / VOCABULARY, self._prepared.examples.vocabulary.content)
-
-        with self._timed("pretrain", "building_seconds"):
-            masked_lm = initial_masked_lm(self._settings)
-        if self._reaches(0):
-            with self._timed("pretrain", "building_seconds"):
-                stage = pretraining(self._prepared, masked_lm)
-            self._train(stage)
-            self._save_model(masked_lm, "masked_lm.keras", stage="pretrain")
-        if self._prepared.corpus.labelled:
-            self._classify(masked_lm)
-        self._record["status"] = "complete"
-        write_bytes(self._directory / "metrics.csv", metrics_csv(self._record))
-        write_record(self._directory, self._record)
-        remove_checkpoints(self._directory)
-        return self._record
-
-    def _classify(self, masked_lm: keras.Model) -> None:
-        """The two classifier stages and the raw-text model."""
-        classifier = initial_classifier(self._settings, masked_lm)
-        for index, name in enumerate(TRAINING_STAGES[1:], start=1):
-            if self._reaches(index):
-                with self._timed(name, "building_seconds"):
-                    stage = finetuning(self._prepared, classifier, frozen=name == "frozen", progress=self._progress)
-                self._train(stage)
-        self._save_model(classifier, "classifier.keras", stage="unfrozen")
-        with self._timed("end_to_end", "building_seconds"):
-            model = build_end_to_end(classifier, self._prepared.examples.vocabulary, self._settings.text)
-        self._record["stages"]["end_to_end"] = self._evaluate_raw_text(model)
-        self._save_model(model, "end_to_end.keras", stage="end_to_end")
-
-    def _evaluate_raw_text(self, model: keras.Model) -> Figures:
-        """The raw-text model's figures on the raw test texts."""
-        started, corpus = time.perf_counter(), self._prepared.corpus
-        task = self._progress.start("end to end on raw test texts", corpus.examples["test"])
-        batch_size = self._settings.finetune.batch_size
-        with within_memory("end to end", batch_size, "a smaller finetune.batch_size may help"):
-            figures = require_repeatable_execution(
-                lambda: evaluate_raw_text(model, corpus.batches("test"), batch_size=batch_size, advance=task.advance),
-                "end to end",
-            )
-        task.finish()
-        digest = state_digest(weight_arrays(model.get_layer("classifier").variables))
-        return {**figures, "seconds": time.perf_counter() - started, "weights_sha256": digest}
-
-    def _reaches(self, index: int) -> bool:
-        """Whether a stage is still to be trained or finished."""
-        return self._from is None or self._from.stage_index <= index
-
-    def _train(self, stage: Stage) -> None:
-        """Trains one stage from the checkpoint, if that is in it, and records its figures."""
-        progression, trace_sha256 = Progression(), None
-        at = self._from
-        if at is not None and at.stage == stage.name:
-            weights, optimizer = _part(at, "weights/"), _part(at, "optimizer/")
-            set_weights(stage.variables, weights, source="checkpoint")
-            set_optimizer(stage.step.optimizer, optimizer, source="checkpoint")
-            progression, trace_sha256 = Progression(**at.state["progression"]), at.trace_sha256
-        task = EpochTasks(self._progress, stage, progression)
-        with self._timed(stage.name, "building_seconds"):
-            batch = stage.batches.batch(progression.step if progression.step < stage.steps else 0)
-            stage.step.trace(batch)
-        header, name = stage.step.trace_header(batch), trace_name(stage.name)
-        trace = self._open_trace(self._directory / name, header, steps=progression.step, sha256=trace_sha256)
-        accounted = _trained_seconds(progression) + self._times_of(stage.name)["writing_seconds"]
-        started = time.perf_counter()
-        try:
-            train(
-                stage,
-                progression,
-                trace=trace,
-                checkpoint_steps=self._settings.record.checkpoint_steps,
-                keep=lambda p: self._keep(stage, p, trace.sha256),
-                advance=task.advance,
-            )
-        except BaseException:
-            with suppress(ArtifactError):  # what stopped the stage is what is told
-                trace.close()
-            raise
-        else:
-            trace.close()
-        finally:
-            task.finish()
-        accounted -= _trained_seconds(progression) + self._times_of(stage.name)["writing_seconds"]
-        self._times_of(stage.name)["waiting_seconds"] += max(time.perf_counter() - started + accounted, 0.0)
-        self._note_artifact(name)
-        self._note_stage(stage, progression)
-
-    def _keep(self, stage: Stage, progression: Progression, trace_sha256: str) -> None:
-        """Writes a checkpoint, and the record if an epoch has ended."""
-        with self._timed(stage.name, "writing_seconds"):
-            self._write_checkpoint(stage, progression, trace_sha256)
-            if progression.step % stage.batches.steps_per_epoch == 0:
-                self._note_stage(stage, progression)
-
-    def _write_checkpoint(self, stage: Stage, progression: Progression, trace_sha256: str) -> None:
-        arrays = {f"weights/{path}": value for path, value in weight_arrays(stage.variables).items()}
-        arrays |= {f"optimizer/{path}": value for path, value in stage.optimizer_state().items()}
-        state = {
-            "progression": progression.state(),
-            "stages": self._record["stages"],
-            "artifacts": self._record["artifacts"],
-        }
-        place = (stage.index, stage.name, progression.step)
-        checkpoint = Checkpoint(*place, arrays, state, self._computation, trace_sha256)
-        write_checkpoint(self._directory, checkpoint, kept=self._settings.record.kept_checkpoints)
-
-    def _note_stage(self, stage: Stage, progression: Progression) -> None:
-        self._record["stages"][stage.name] = {
-            "epochs": progression.epochs,
-            "steps": progression.step,
-            "seconds": sum(e["seconds"] + e["evaluation_seconds"] for e in progression.epochs),
-            **self._times_of(stage.name),
-            **stage_digests(stage),
-        }
-        write_record(self._directory, self._record)
-
-    def _times_of(self, stage: str) -> dict[str, float]:
-        """A stage's seconds outside its steps and evaluations, by kind; those of a resumed stage go on."""
-        if stage not in self._times:
-            before = self._record["stages"].get(stage, {})
-            self._times[stage] = {kind: before.get(kind, 0.0) for kind in OTHER_TIMES}
-        return self._times[stage]
-
-    @contextmanager
-    def _timed(self, stage: str, kind: str) -> Iterator[None]:
-        """Adds the time of a block to a stage's seconds of this kind."""
-        started = time.perf_counter()
-        yield
-        self._times_of(stage)[kind] += time.perf_counter() - started
-        if stage in self._record["stages"]:
-            self._record["stages"][stage] |= self._times_of(stage)
-
-    def _save_model(self, model: keras.Model, name: str, *, stage: str) -> None:
-        path = self._directory / name
-        with self._timed(stage, "writing_seconds"), replacing(path) as temporary:
-            model.save(temporary)
-        self._note_artifact(name)
-
-    def _note_artifact(self, name: str) -> None:
-        path = self._directory / name
-        self._record["artifacts"][name] = {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
-
-
-def _trained_seconds(progression: Progression) -> float:
-    """What a stage's steps and evaluations took so far."""
-    return progression.seconds + sum(e["seconds"] + e["evaluation_seconds"] for e in progression.epochs)
-
-
-def _part(checkpoint: Checkpoint, prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): v for name, v in checkpoint.arrays.items() if name.startswith(prefix)}

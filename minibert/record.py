@@ -43,7 +43,8 @@ _DIGESTS = ("field_digests", "record_digest")
 _COMPUTING = (
     *("checked.py", "settings.py", "training_settings.py", "streams.py", "mask_word.py", "text.py", "word_counts.py"),
     *("masking.py", "batches.py", "corpora/selection.py", "examples.py", "scoring.py", "onednn.py"),
-    *("preparation.py", "fingerprints.py", "model", "training", "end_to_end.py", "stages.py", "pipeline.py"),
+    *("preparation.py", "fingerprints.py", "model", "training", "end_to_end.py", "stages.py", "executing.py"),
+    "pipeline.py",
 )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from minibert import end_to_end, examples, masking, pipeline, preparation
+from minibert import end_to_end, examples, executing, masking, preparation
 from minibert.batches import Arrays, ClassifierBatches, MaskedLMBatches
 from minibert.corpora.corpus import Corpus, Split, TextBatch, make_corpus
 from minibert.errors import DivergenceError
@@ -193,14 +193,14 @@ def _in_place(variables: list[Any], path: str, change: Callable[[np.ndarray], No
 
 def after_training(stage: str, change: Callable[[TrainingStep], None]) -> Fault:
     """Changes weights or optimizer after the last step of a stage."""
-    healthy = pipeline.train
+    healthy = executing.train
 
     def train(trained: Any, *given: Any, **named: Any) -> None:
         healthy(trained, *given, **named)
         if trained.name == stage:
             change(trained.step)
 
-    return lambda patch: patch.setattr(pipeline, "train", train)
+    return lambda patch: patch.setattr(executing, "train", train)
 
 
 def optimizer_state(path_end: str) -> Callable[[TrainingStep], None]:
@@ -375,14 +375,14 @@ def predictions(patch: Patch) -> None:
 
 def weights_after_training(patch: Patch) -> None:
     """The raw-text model is built with a classifier that is not the trained one."""
-    healthy = pipeline.build_end_to_end
+    healthy = executing.build_end_to_end
 
     def build(classifier: Any, *given: Any) -> Any:
         variable = classifier.get_layer("logits").bias
         variable.assign(np.nextafter(np.array(variable), np.float32(np.inf)))
         return healthy(classifier, *given)
 
-    patch.setattr(pipeline, "build_end_to_end", build)
+    patch.setattr(executing, "build_end_to_end", build)
 
 
 def raw_text(patch: Patch) -> None:

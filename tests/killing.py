@@ -34,13 +34,13 @@ def dying_blocks(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes | memor
 
 def kill_at(stage: str, step: int, moment: str) -> None:
     """Plants the death of this process at a moment of a step, counted from 1."""
-    from minibert import pipeline
+    from minibert import executing
     from minibert.fingerprints import TraceWriter
     from minibert.training import checkpoint
     from minibert.training.step import TrainingStep
 
     call, append, write, write_checkpoint = (
-        TrainingStep.__call__, TraceWriter.append, checkpoint.write_named_by_digest, pipeline.write_checkpoint
+        TrainingStep.__call__, TraceWriter.append, checkpoint.write_named_by_digest, executing.write_checkpoint
     )  # fmt: skip
 
     def dying_call(self: Any, number: int, batch: Any) -> Any:
@@ -68,7 +68,7 @@ def kill_at(stage: str, step: int, moment: str) -> None:
     TrainingStep.__call__ = dying_call  # type: ignore[method-assign]
     TraceWriter.append = dying_append  # type: ignore[method-assign]
     checkpoint.write_named_by_digest = dying_write
-    pipeline.write_checkpoint = dying_write_checkpoint
+    executing.write_checkpoint = dying_write_checkpoint
 
 
 def kill_before_name(name: str, count: int) -> None:

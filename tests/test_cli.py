@@ -23,7 +23,8 @@ import pytest
 
 import minibert
 from minibert import errors
-from minibert.cli import build_parser, main, one_assignment_each
+from minibert.arguments import build_parser, one_assignment_each
+from minibert.cli import main
 from minibert.presets import preset
 from minibert.progress import Progress
 from minibert.record import write_record

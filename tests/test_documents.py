@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minibert.cli import build_parser
+from minibert.arguments import build_parser
 from minibert.errors import ArtifactError
 from minibert.presets import preset
 from minibert.settings import replace_setting

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from minibert import pipeline
+from minibert import executing, pipeline
 from minibert.artifacts import locked, sha256_of_file
 from minibert.corpora.embedded import embedded_reviews
 from minibert.errors import ArtifactError, CorpusError, DeviceError, MinibertError, OutOfMemoryError, SettingsError
@@ -284,8 +284,8 @@ def test_memory_that_runs_out_behind_the_last_stage_is_told(monkeypatch: pytest.
     def large(*_: Any, **__: Any) -> Any:
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-    monkeypatch.setattr(pipeline, "evaluate_raw_text", large)
-    ending: Any = object.__new__(pipeline._Run)
+    monkeypatch.setattr(executing, "evaluate_raw_text", large)
+    ending: Any = object.__new__(executing._Run)
     ending._prepared, ending._settings, ending._progress = (
         prepare(small_settings()),
         small_settings(),

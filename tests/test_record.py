@@ -220,7 +220,7 @@ def test_equal_settings_of_another_writing_are_accepted(folder):
 
 def test_code_digests_name_every_computing_module():
     names = set(code_digests())
-    assert {"streams.py", "masking.py", "text.py", "batches.py", "settings.py", "pipeline.py"} <= names
+    assert {"streams.py", "masking.py", "text.py", "batches.py", "settings.py", "pipeline.py", "executing.py"} <= names
     assert {"preparation.py", "fingerprints.py", "stages.py", "training_settings.py", "corpora/selection.py"} <= names
     assert {"model/attention.py", "model/dropout.py", "training/step.py", "training/loop.py"} <= names
     assert not {"cli.py", "report/page.py", "progress.py"} & names

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minibert import pipeline
+from minibert import executing, pipeline
 from minibert.errors import ArtifactError, CorpusError, DivergenceError, RepeatabilityError, SettingsError
 from minibert.fingerprints import encode_trace, read_trace
 from minibert.record import read_record, record_settings, write_record
@@ -376,7 +376,7 @@ def test_another_order_in_the_corpus_is_named_before_anything_is_trained(
     small_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults.swapped_in_corpus(monkeypatch)
-    monkeypatch.setattr(pipeline, "execute", None)
+    monkeypatch.setattr(executing, "execute", None)
     verdict = verify(small_run)
     assert (verdict.verdict, verdict.exit_code, verdict.steps) == ("not comparable", 12, 0)
     (line,) = verdict.inputs
@@ -392,7 +392,7 @@ def test_the_same_corpus_encoded_otherwise_is_different_before_anything_is_train
     plant: Fault, tensor: str, also: tuple[str, ...], small_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch)
-    monkeypatch.setattr(pipeline, "execute", None)
+    monkeypatch.setattr(executing, "execute", None)
     verdict = verify(small_run)
     assert_different(verdict, "encode", 0, tensor)
     assert (verdict.steps, verdict.unexplained) == (0, Parting("encode", 0, tensor, also))

@@ -56,7 +56,7 @@ def verify(
     record = complete_record(directory)
     tolerances = tolerances_for(record, tolerance)
 
-    from minibert import pipeline
+    from minibert import executing
     from minibert.preparation import prepare_again
 
     prepared = prepare_again(record, directory, data=data, progress=progress)
@@ -68,7 +68,7 @@ def verify(
         replayed = Path(folder) / "replay"
         opened = watched(directory, tolerances if elsewhere else None)
         try:
-            pipeline.execute(prepared, directory=replayed, progress=progress, open_trace=opened)
+            executing.execute(prepared, directory=replayed, progress=progress, open_trace=opened)
         except PartedError:
             return compare_begun(directory, replayed, tolerance=tolerance)
         except DivergenceError as error:
