@@ -4,7 +4,7 @@
 
 ``classify`` computes one probability for each review; the notebook's ``evaluate`` on raw text does the
 same by Keras. ``fill mask`` sends one position through the vocabulary projection, the notebook's cell all; ``fill 32
-masks`` does it for a batch of sentences, and there ours is compiled, as it is for many in one call. The peers' models
+masks`` does it for a batch of sentences. Ours is compiled, as in a `minibert.FinishedRun`. The peers' models
 have weights of their own, so their answers are compared with theirs in other batches, or part by part; of a sentence,
 both send one position, too. FLOPs are the task's: what a side does beyond them is not counted.
 """
@@ -150,9 +150,7 @@ class Prepared:
         from minibert.training.pretrain import compiled_words, masked_words, predict_masked
 
         vocabulary, settings = self.vocabulary, self.settings.text
-        words = masked_words(self.masked_lm, len(vocabulary), TOP_K)
-        if len(sentences) > 1:
-            words = compiled_words(words, settings.sequence_length)
+        words = compiled_words(masked_words(self.masked_lm, len(vocabulary), TOP_K), settings.sequence_length)
 
         def fill() -> list[list[str]]:
             sample = sample_ids(sentences, vocabulary, settings)

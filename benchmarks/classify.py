@@ -6,9 +6,9 @@
 Each side is a fresh Python process. The first answer is the class of one review, from the start of the
 process on: imports, loading the model, tracing; the median of three starts, in turns. Then both classify
 the same reviews, in turns, and a single one, so that what a call takes once stands apart from what each
-review takes. Ours is `minibert.classify` on the run directory, which loads and checks the run's files anew
-in every call; the notebook's is a Keras model with its text layer inside, with the run's vocabulary and
-weights, that evaluates raw texts in batches of 32. Both must give the same accuracy.
+review takes. Ours is a `minibert.FinishedRun`; the notebook's is a Keras model with its text layer inside,
+with the run's vocabulary and weights, that evaluates raw texts in batches of 32. Both are loaded once, and
+must give the same accuracy.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Notebook:
 
 
 class Minibert:
-    """`minibert.classify`."""
+    """`minibert.FinishedRun.classify`."""
 
     def __init__(self, run: Path, folder: Path) -> None:
         from minibert.quiet import quiet_tensorflow
@@ -109,11 +109,11 @@ class Minibert:
         quiet_tensorflow()
         import minibert
 
-        self._run, self._classify = run, minibert.classify
+        self._run = minibert.FinishedRun(run)
 
     def accuracy(self, texts: list[str], labels: list[int]) -> float:
         """The share of texts whose class is their label."""
-        found = self._classify(self._run, texts)
+        found = self._run.classify(texts)
         return float(np.mean([answer.label == label for answer, label in zip(found, labels, strict=True)]))
 
 

@@ -21,7 +21,8 @@ import wrapt
 if TYPE_CHECKING:
     from minibert.corpora import Corpus, open_corpus
     from minibert.errors import MinibertError
-    from minibert.inference import Classification, classify, evaluate, fill_mask, fill_masks
+    from minibert.finished_run import Classification, FinishedRun
+    from minibert.inference import classify, evaluate, fill_mask, fill_masks
     from minibert.masking import MaskedTokens, mask_tokens
     from minibert.presets import preset
     from minibert.progress import Progress
@@ -49,6 +50,7 @@ __all__ = [
     "Corpus",
     "CorpusSettings",
     "FinetuneSettings",
+    "FinishedRun",
     "MaskedTokens",
     "MaskingSettings",
     "MinibertError",
@@ -85,8 +87,9 @@ _SOURCES = {
     "run": ("minibert.running", "run"),
     "verify_run": ("minibert.verify", "verify"),  # minibert.verify is the module
     "write_report": ("minibert.report", "write_report"),
-    "Classification": ("minibert.inference", "Classification"),
+    "Classification": ("minibert.finished_run", "Classification"),
     "Corpus": ("minibert.corpora", "Corpus"),
+    "FinishedRun": ("minibert.finished_run", "FinishedRun"),
     "MaskedTokens": ("minibert.masking", "MaskedTokens"),
     "Prediction": ("minibert.training.pretrain", "Prediction"),
     "Progress": ("minibert.progress", "Progress"),

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from minibert import inference
+from minibert import finished_run, inference
 from minibert.artifacts import sha256_of_file
 from minibert.errors import ArtifactError, CorpusError, DeviceError, MinibertError, OutOfMemoryError, SettingsError
 from minibert.model import backend
@@ -81,7 +81,7 @@ def test_masks_of_many_sentences_are_filled_as_each_alone(
     compiled: bool, small_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inference, "_UNCOMPILED_SENTENCES", 1 if compiled else 1_000)
-    sentences = [f"{'good ' * (number % 4)}[mask] was awful" for number in range(inference._BATCH_SIZE + 3)]
+    sentences = [f"{'good ' * (number % 4)}[mask] was awful" for number in range(finished_run.BATCH_SIZE + 3)]
     together = inference.fill_masks(small_run, sentences, top_k=3)
     assert [[p.sentence for p in found] for found in together] == [
         [sentence.replace("[mask]", p.token) for p in found]
@@ -141,7 +141,7 @@ def test_a_text_is_classified_alone_as_among_others(small_run: Path) -> None:
 
 def test_texts_are_classified_in_pieces_of_bounded_size(small_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, shown = inference.classify(small_run, TEXTS * 7), io.StringIO()
-    monkeypatch.setattr(inference, "BATCH_ROWS", 5)
+    monkeypatch.setattr(finished_run, "BATCH_ROWS", 5)
     pieces = inference.classify(small_run, TEXTS * 7, progress=Progress(stream=shown, interval_seconds=0))
     assert [p.class_name for p in pieces] == [w.class_name for w in whole]
     assert [p.probability for p in pieces] == pytest.approx([w.probability for w in whole], rel=1e-5)
@@ -394,14 +394,14 @@ def test_memory_that_runs_out_is_told(
     def large(*_: Any, **__: Any) -> Any:
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-    monkeypatch.setattr(inference, "predict_masked", large)
-    monkeypatch.setattr(inference.ClassifierForward, "logits", large)
+    monkeypatch.setattr(finished_run, "predict_masked", large)
+    monkeypatch.setattr(finished_run.ClassifierForward, "logits", large)
     with pytest.raises(OutOfMemoryError, match=f"{said}: memory for a batch of (1|32) is required"):
         use(small_run, command, tmp_path)
 
 
 def test_a_model_that_is_missing_is_named_before_texts_are_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (copy / "classifier.keras").unlink()
-    monkeypatch.setattr(inference, "open_corpus", None)
+    monkeypatch.setattr(finished_run, "open_corpus", None)
     with pytest.raises(ArtifactError, match=r"classifier.keras: a finished run is required"):
         inference.evaluate(copy, copy / "texts.csv")
