@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -16,9 +17,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from minibert.batches import locate_rows
+from minibert.errors import RepeatabilityError
 from minibert.model import attention, backend
-from minibert.model.attention import SelfAttention, attend
-from tests import oracles
+from minibert.model.attention import Queries, SelfAttention, attend, turns_for
+from minibert.model.heads import ClassifierObjective
+from minibert.training.step import TrainingStep
+from tests import oracles, small_models
 from tests.closeness import deviation
 
 BATCH, LENGTH, HIDDEN, HEADS = 3, 6, 8, 2
@@ -170,6 +175,101 @@ def test_without_a_mask_padding_is_attended_to():
 def test_a_row_of_padding_alone_stays_finite():
     outputs = layer_with_weights()(random(10, 1, LENGTH, HIDDEN), np.zeros((1, LENGTH), dtype=bool))
     assert np.isfinite(outputs).all()
+
+
+# Turns
+
+
+def test_turns_are_as_many_as_keep_scores_in_the_cache(monkeypatch):
+    monkeypatch.setattr(attention, "cache_decides", lambda: True)
+    assert turns_for(256, 2, all_ask=True) == 4  # notebook 1: 2 of 8 heads in a group
+    assert turns_for(256, 2, all_ask=False) == 1
+    assert turns_for(128, 1, all_ask=True) == 1  # notebook 2
+    assert turns_for(1024, 2, all_ask=False) == 16
+    assert turns_for(4096, 2, all_ask=True) == attention.USUAL_BATCH
+    monkeypatch.setattr(attention, "cache_decides", lambda: False)
+    assert turns_for(4096, 2, all_ask=True) == 1
+
+
+@pytest.mark.parametrize(("masked", "batch"), [(False, 1), (True, 3), (False, 5)])
+def test_their_number_changes_no_bit(masked, batch, monkeypatch):
+    """In a graph for any number of examples: as many turns, more, and fewer, of sizes that differ by one."""
+    layer = layer_with_weights()
+    inputs, upstream = (random(number, batch, LENGTH, HIDDEN) for number in (10, 11))
+    padding_mask = np.arange(LENGTH)[None, :] < 1 + np.arange(batch)[:, None] if masked else None
+
+    def of(turns: int) -> list[np.ndarray]:
+        monkeypatch.setattr(attention, "turns_for", lambda *_, **__: turns)
+        call = tf.function(lambda x: layer(x, padding_mask), input_signature=[tf.TensorSpec([None, LENGTH, HIDDEN])])
+        outputs, gradients = value_and_gradients(call, layer.weights, inputs, upstream)
+        return [outputs, *gradients]
+
+    one = of(1)
+    for turns in (2, 4):
+        assert all(np.array_equal(a, b) for a, b in zip(of(turns), one, strict=True)), turns
+
+
+@pytest.mark.parametrize("turns", [2, 3])
+def test_those_of_selected_tokens_are_the_same_bits(turns, monkeypatch):
+    is_selected = np.zeros((5, LENGTH), bool)
+    is_selected[[0, 0, 2, 3, 3, 3, 4], [1, 4, 0, 0, 3, 5, 2]] = True
+    rows, places = np.flatnonzero(is_selected), locate_rows(is_selected, 8)
+    layer, inputs = layer_with_weights(), tf.constant(random(10, 5, LENGTH, HIDDEN))
+
+    def attended(inputs):
+        hidden = tf.concat([tf.gather(tf.reshape(inputs, (-1, HIDDEN)), rows), tf.zeros((1, HIDDEN))], axis=0)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, queries=Queries(hidden, places["row_of_query"], places["query_of_row"]))[:-1]
+            total = tf.reduce_sum(outputs**2)
+        return outputs, tape.gradient(total, inputs)
+
+    monkeypatch.setattr(attention, "turns_for", lambda *_, **__: 1)
+
+    def of(turns):
+        monkeypatch.setattr(attention, "turns_for", lambda *_, **__: turns)
+        return tf.function(attended, input_signature=[tf.TensorSpec([None, LENGTH, HIDDEN])])(inputs)
+
+    one, several = of(1), of(turns)
+    assert all(np.array_equal(a, b) for a, b in zip(several, one, strict=True))
+    assert np.abs(one[1]).max() > 0
+
+
+def step_of(turns: int, monkeypatch: pytest.MonkeyPatch) -> TrainingStep:
+    """A classifier's step, traced and checked; every block computes in so many turns."""
+    monkeypatch.setattr(attention, "turns_for", lambda *_, **__: turns)
+    objective = ClassifierObjective(small_models.build_classifier(), encoder_trainable=True)
+    step = TrainingStep(objective, learning_rate=0.1, seed=0, stage="unfrozen", fingerprint_interval=1)
+    step.trace(small_models.classifier_batches().batch(0))
+    return step
+
+
+def test_a_step_of_several_turns_is_repeatable_and_computes_the_same(monkeypatch):
+    one, several = step_of(1, monkeypatch), step_of(3, monkeypatch)
+    for number in range(2):
+        for step in (one, several):
+            step(number, small_models.classifier_batches().batch(number))
+    assert several.trace_count == len(several.graphs)
+    both = zip(one.objective.variables, several.objective.variables, strict=True)
+    assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in both)
+
+
+def waiting_nodes(step: TrainingStep) -> int:
+    """How many of its graph's tensors wait for others."""
+    nodes = step.graph.as_graph_def().node
+    return sum(node.op == "Identity" and any(name.startswith("^") for name in node.input) for node in nodes)
+
+
+def test_turns_wait_for_each_other_in_the_gradient_too(monkeypatch):
+    turns, lanes, blocks = 3, small_models.SETTINGS.heads, small_models.SETTINGS.blocks
+    one, several = (waiting_nodes(step_of(number, monkeypatch)) for number in (1, turns))
+    assert several - one == 2 * (turns - 1) * lanes * blocks
+
+
+def test_without_lanes_two_calls_of_a_compiled_function_might_run_at_once(by_softmax, monkeypatch):
+    monkeypatch.setattr(attention.Lane, "enter", lambda self, tensor: tensor)
+    with contextlib.nullcontext() if by_softmax else pytest.raises(RepeatabilityError, match="in a fixed order"):
+        step_of(2, monkeypatch)
 
 
 # The layer

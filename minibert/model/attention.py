@@ -11,7 +11,8 @@ the block's feeds that of key and value and the choice of rows, and the rows fee
 residual sum.
 
 The heads are computed in groups that may run at once: without oneDNN, TensorFlow computes a batch of
-products of this size one after the other, on one core.
+products of this size one after the other, on one core. Where a group's (queries, sequence) matrices of the whole
+batch would not stay in a processor's cache, it takes some examples after the other.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import keras
 from keras import ops
 
 from minibert.model.backend import (
+    after,
+    cache_decides,
     compiled,
     matmul,
     matmul_and_bias,
@@ -31,18 +34,69 @@ from minibert.model.backend import (
     softmax,
     softmax_is_one_pass,
     split_columns,
+    split_examples,
 )
 from minibert.model.rows import rearrange
 
 MOST_GROUPS = 4
 """Groups of heads; fewer where 4 does not divide the heads. Their number changes no bit: heads do not meet."""
 
+TURN_BYTES, USUAL_BATCH, QUERIED_SHARE = 4 << 20, 32, 4
+"""How many turns a graph has is settled before a batch is seen: of 32 examples, as the notebooks have, one turn's
+scores have about so many bytes. Where only selected tokens ask, 15 % and some to fill up, they are taken for a quarter.
+The number of turns changes no bit: examples do not meet."""
+
+
+def turns_for(length: int, heads: int, *, all_ask: bool) -> int:
+    """In how many turns a group of heads computes a batch.
+
+    Args:
+        length: Tokens of an example.
+        heads: Of the group.
+        all_ask: Whether every token has an output.
+    """
+    if not cache_decides():
+        return 1
+    scores = 4 * USUAL_BATCH * heads * length * (length if all_ask else length // QUERIED_SHARE)
+    return min(math.ceil(scores / TURN_BYTES), USUAL_BATCH)
+
+
+class Lane:
+    """Calls of `attend` that wait for each other, their gradients too: what one holds is free before the next begins.
+
+    Args:
+        number: Another for each lane: those may run at the same time.
+    """
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+        self._outputs: tuple[Any, ...] = ()
+        self._gradients: tuple[Any, ...] = ()
+
+    def enter(self, tensor: Any) -> Any:
+        """The tensor, once the call before is computed."""
+        return after(tensor, *self._outputs) if self._outputs else tensor
+
+    def leave(self, outputs: Any) -> Any:
+        """The outputs, for which the next call waits."""
+        self._outputs = (outputs,)
+        return outputs
+
+    def enter_gradient(self, upstream: Any) -> Any:
+        """What comes back, once the gradients before are computed."""
+        return after(upstream, *self._gradients) if self._gradients else upstream
+
+    def leave_gradient(self, *gradients: Any) -> tuple[Any, ...]:
+        """The gradients, for which the next ones wait."""
+        self._gradients = gradients
+        return gradients
+
 
 @functools.cache
-def _exponential(group: int) -> Any:
+def _exponential(lane: int) -> Any:
     """exp((scores - largest) * scale) in one pass.
 
-    Each group has a function of its own: one compiled function must not run twice at the same time.
+    Each lane has a function of its own: one compiled function must not run twice at the same time.
     """
 
     @compiled
@@ -52,7 +106,7 @@ def _exponential(group: int) -> Any:
     return exponential
 
 
-def attend(query: Any, key: Any, value: Any, *, scale: float, bias: Any = None, group: int = 0) -> Any:
+def attend(query: Any, key: Any, value: Any, *, scale: float, bias: Any = None, lane: Lane | None = None) -> Any:
     """Softmax attention, with the gradient written out.
 
     The (queries, sequence) matrices are most of its memory traffic, so they are touched as little as the
@@ -67,7 +121,7 @@ def attend(query: Any, key: Any, value: Any, *, scale: float, bias: Any = None, 
         value: Of the shape of ``key``.
         scale: What the scores are multiplied by, above 0: 1 by the root of the key size.
         bias: Added to the scaled scores, (batch, 1, 1, sequence), or None.
-        group: Calls with different numbers may run at the same time.
+        lane: Calls in different ones may run at the same time; None: in the first one, and nothing else is there.
 
     Returns:
         The shape of ``query``.
@@ -76,47 +130,49 @@ def attend(query: Any, key: Any, value: Any, *, scale: float, bias: Any = None, 
     d = upstream / t, the gradient of the unscaled scores is scale E (d V^T - sum(d O)), and V's is E^T d; with
     the softmax in place of E, t is 1.
     """
+    lane = lane or Lane()
     if softmax_is_one_pass():
-        return _by_softmax(query * ops.cast(scale, query.dtype), key, value, bias)
-    return _by_exponential(query, key, value, scale, bias, group)
+        return _by_softmax(query * ops.cast(scale, query.dtype), key, value, bias, lane)
+    return _by_exponential(query, key, value, scale, bias, lane)
 
 
-def _by_exponential(query: Any, key: Any, value: Any, scale: float, bias: Any, group: int) -> Any:
+def _by_exponential(query: Any, key: Any, value: Any, scale: float, bias: Any, lane: Lane) -> Any:
     """Without the softmax: its division and the scale are applied to what the products give."""
 
     @ops.custom_gradient
     def attention(query: Any, key: Any, value: Any) -> tuple[Any, Any]:
-        scores = matmul(query, key, transpose_b=True)
+        scores = matmul(lane.enter(query), key, transpose_b=True)
         if bias is not None:
             scores = scores + bias * (1.0 / scale)
         largest = ops.max(scores, axis=-1, keepdims=True)
-        exponential = _exponential(group)(scores, largest, ops.cast(scale, scores.dtype))
+        exponential = _exponential(lane.number)(scores, largest, ops.cast(scale, scores.dtype))
         total = ops.sum(exponential, axis=-1, keepdims=True)
-        outputs = matmul(exponential, value) / total
+        outputs = lane.leave(matmul(exponential, value) / total)
 
-        def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
-            upstream = (arguments[0] if upstream is None else upstream) / total
-            return _gradients(query, key, value, exponential, outputs, upstream, scaled=upstream * scale)
+        def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, ...]:
+            upstream = lane.enter_gradient(arguments[0] if upstream is None else upstream) / total
+            found = _gradients(query, key, value, exponential, outputs, upstream, scaled=upstream * scale)
+            return lane.leave_gradient(*found)
 
         return outputs, gradient
 
     return attention(query, key, value)
 
 
-def _by_softmax(query: Any, key: Any, value: Any, bias: Any) -> Any:
+def _by_softmax(query: Any, key: Any, value: Any, bias: Any, lane: Lane) -> Any:
     """With oneDNN's softmax; the query is scaled already, and the tape scales its gradient."""
 
     @ops.custom_gradient
     def attention(query: Any, key: Any, value: Any) -> tuple[Any, Any]:
-        scores = matmul(query, key, transpose_b=True)
+        scores = matmul(lane.enter(query), key, transpose_b=True)
         if bias is not None:
             scores = scores + bias
         weights = softmax(scores)
-        outputs = matmul(weights, value)
+        outputs = lane.leave(matmul(weights, value))
 
-        def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
-            upstream = arguments[0] if upstream is None else upstream
-            return _gradients(query, key, value, weights, outputs, upstream, scaled=upstream)
+        def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, ...]:
+            upstream = lane.enter_gradient(arguments[0] if upstream is None else upstream)
+            return lane.leave_gradient(*_gradients(query, key, value, weights, outputs, upstream, scaled=upstream))
 
         return outputs, gradient
 
@@ -200,42 +256,51 @@ class SelfAttention(keras.layers.Layer):
         """
         length, hidden = inputs.shape[1], inputs.shape[2]
         rows = ops.reshape(inputs, (-1, hidden))
+        groups = math.gcd(self.heads, MOST_GROUPS)
+        turns = turns_for(length, self.heads // groups, all_ask=queries is None)
         if queries is None:
             projected = matmul_and_bias(rows, self.qkv_kernel, self.qkv_bias, length=length)
-            parts = self._by_group(projected, 3, length)
+            parts = self._by_group(projected, 3, length, turns)
         else:
-            parts = self._project_apart(
-                rows, length, queries, ops.shape(queries.row_of_query)[0] // ops.shape(inputs)[0]
-            )
-        bias = None
+            most = ops.shape(queries.row_of_query)[0] // ops.shape(inputs)[0]
+            parts = self._project_apart(rows, length, queries, most, turns)
+        biases: list[Any] = [None] * turns
         if padding_mask is not None:
             bias = (1.0 - ops.cast(padding_mask, inputs.dtype))[:, None, None, :] * -1e9
-        scale = 1.0 / (hidden // self.heads) ** 0.5
-        attended = ops.stack([attend(*part, scale=scale, bias=bias, group=group) for group, part in enumerate(parts)])
-        joined = ops.reshape(ops.transpose(attended, (1, 3, 0, 2, 4)), (-1, hidden))
+            biases = split_examples(bias, turns)
+        scale, lanes = 1.0 / (hidden // self.heads) ** 0.5, [Lane(group) for group in range(groups)]
+        by_turn = []
+        for of_groups, bias in zip(parts, biases, strict=True):
+            both = zip(of_groups, lanes, strict=True)
+            attended = ops.stack([attend(*part, scale=scale, bias=bias, lane=lane) for part, lane in both])
+            by_turn.append(ops.reshape(ops.transpose(attended, (1, 3, 0, 2, 4)), (-1, hidden)))
+        joined = by_turn[0] if turns == 1 else ops.concatenate(by_turn)
         if queries is not None:
             joined = rearrange(joined, queries.query_of_row, queries.row_of_query)
         outputs = matmul_and_bias(joined, self.output_kernel, self.output_bias)
         return outputs if queries is not None else ops.reshape(outputs, (-1, length, hidden))
 
-    def _project_apart(self, rows: Any, length: int, queries: Queries, most: Any) -> list[list[Any]]:
-        """Query, key and value of each group of heads, where an example asks for ``most`` tokens at the most."""
+    def _project_apart(self, rows: Any, length: int, queries: Queries, most: Any, turns: int) -> list[list[list[Any]]]:
+        """As `_by_group`: query, key and value, where an example asks for ``most`` tokens at the most."""
         hidden = rows.shape[-1]
         query_kernel, key_value_kernel = split_columns(read(self.qkv_kernel), hidden)
         query_bias, key_value_bias = split_columns(read(self.qkv_bias), hidden)
         query = matmul_and_bias(queries.hidden, query_kernel, query_bias)
         query = rearrange(query, queries.row_of_query, queries.query_of_row)
         key_value = matmul_and_bias(rows, key_value_kernel, key_value_bias, length=length)
-        groups = zip(self._by_group(query, 1, most), self._by_group(key_value, 2, length), strict=True)
-        return [[*of_query, *of_key_value] for of_query, of_key_value in groups]
+        both = zip(self._by_group(query, 1, most, turns), self._by_group(key_value, 2, length, turns), strict=True)
+        return [[[*q, *kv] for q, kv in zip(*turn, strict=True)] for turn in both]
 
-    def _by_group(self, projected: Any, parts: int, length: Any) -> list[list[Any]]:
-        """(rows, parts * hidden) -> for each group of heads its parts, (batch, heads, length, key size) each."""
+    def _by_group(self, projected: Any, parts: int, length: Any, turns: int) -> list[list[list[Any]]]:
+        """(rows, parts * hidden) -> for each turn and group its parts, (examples, heads, length, key size) each."""
         groups = math.gcd(self.heads, MOST_GROUPS)
         size = projected.shape[-1] // (parts * self.heads)
-        split = ops.reshape(projected, (-1, length, parts, groups, self.heads // groups, size))
-        split = ops.transpose(split, (3, 2, 0, 4, 1, 5))
-        return [list(ops.unstack(group, axis=0)) for group in ops.unstack(split, axis=0)]
+        by_example = ops.reshape(projected, (-1, length, parts, groups, self.heads // groups, size))
+        found = []
+        for examples in split_examples(by_example, turns):
+            split = ops.transpose(examples, (3, 2, 0, 4, 1, 5))
+            found.append([list(ops.unstack(group, axis=0)) for group in ops.unstack(split, axis=0)])
+        return found
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The input's shape."""

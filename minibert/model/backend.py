@@ -135,6 +135,27 @@ def split_columns(matrix: Any, first: int) -> tuple[Any, Any]:
     return matrix[..., :first], matrix[..., first:]
 
 
+def split_examples(tensor: Any, parts: int) -> list[Any]:
+    """Cuts a tensor along its first axis, whose size may be open, into parts that differ by one at the most.
+
+    Args:
+        tensor: (examples, ...).
+        parts: How many; TensorFlow alone makes more than one. Where there are fewer examples, some are empty.
+    """
+    if parts == 1:
+        return [tensor]
+    whole, rest = tf.shape(tensor)[0] // parts, tf.shape(tensor)[0] % parts
+    return list(tf.split(tensor, whole + tf.cast(tf.range(parts) < rest, tf.int32), num=parts))
+
+
+def cache_decides() -> bool:
+    """Whether several calls whose arrays stay in the cache are faster than one whose arrays do not: on a CPU.
+
+    Of the other backends this is not asked for: it was not measured there.
+    """
+    return _is_tensorflow_on_a_cpu()
+
+
 def softmax_is_one_pass() -> bool:
     """Whether a softmax reads and writes the memory once: oneDNN's does, whose rows stay in the cache.
 
