@@ -150,11 +150,11 @@ class Prepared:
         from minibert.training.pretrain import compiled_words, masked_words, predict_masked
 
         vocabulary, settings = self.vocabulary, self.settings.text
-        words = compiled_words(masked_words(self.masked_lm, len(vocabulary), TOP_K), settings.sequence_length)
+        words = compiled_words(masked_words(self.masked_lm), settings.sequence_length)
 
         def fill() -> list[list[str]]:
             sample = sample_ids(sentences, vocabulary, settings)
-            found = predict_masked(words, sentences, *sample, vocabulary=vocabulary)
+            found = predict_masked(words, sentences, *sample, vocabulary=vocabulary, top_k=TOP_K)
             return [[prediction.token for prediction in predictions] for predictions in found]
 
         return fill

@@ -20,10 +20,9 @@ Two floors stand beside a part: its matrix products' arithmetic (`benchmarks.flo
 multiplies large matrices at the same time, and the memory traffic of its largest arrays at the rate of a copy by all
 cores. Of the head these are the logits, 6 times: written by the product, read and written as exponentials, read for
 their sum and by two products. Of Adam they are 7 times the weights: weight, two moments and gradient are read, and
-the first three written. Of a classifier's encoder they are attention's scores, 4 times forward (written by a product,
-read and written by the softmax, read by a product) and 7 more backward (their gradient is written by a product, read
-and written by the softmax', which reads them too, and read by two products; they are read by one more). What stays in
-the caches between two of these is not told apart.
+the first three written. Of a classifier's encoder that is trained they are attention's weights, written once and read
+once for the gradient: all other passes over them find a chunk of the batch in the cache. What else stays in the
+caches between two of these is not told apart.
 ``results/step_profile.json`` keeps the figures, unless another file is named.
 """
 
@@ -61,8 +60,8 @@ ADAM_TRAFFIC = 7
 """Arrays of the weights' size that Adam reads or writes."""
 HEAD_TRAFFIC = 6
 """Arrays of the logits' size that the head reads or writes."""
-SCORES_TRAFFIC = {"frozen": 4, "unfrozen": 4 + 7}
-"""Arrays of the size of attention's scores that a classifier's encoder reads or writes."""
+SCORES_TRAFFIC = {"frozen": 0, "unfrozen": 2}
+"""Arrays of the size of attention's scores that a classifier's encoder reads from memory or writes there."""
 COPIED_ELEMENTS = 1 << 24
 
 

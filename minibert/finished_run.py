@@ -7,11 +7,13 @@ the record names by digest.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import functools
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -38,6 +40,46 @@ from minibert.training.pretrain import MaskedWords, Prediction, compiled_words, 
 
 BATCH_SIZE = 32
 """Texts in one call of a model."""
+
+_Answer = TypeVar("_Answer", bound=Callable[..., Any])
+_ONE_AT_A_TIME = threading.Lock()
+"""Of the process: a function that XLA compiled must not run twice at the same time, and all models share some."""
+
+
+def _one_at_a_time(answer: _Answer) -> _Answer:
+    """A method that waits while another thread is in one of these, of whatever run."""
+
+    @functools.wraps(answer)
+    def waiting(*arguments: Any, **named: Any) -> Any:
+        with _ONE_AT_A_TIME:
+            return answer(*arguments, **named)
+
+    return waiting  # type: ignore[return-value]
+
+
+def checked_sentences(sentences: Sequence[str]) -> list[str]:
+    """The sentences as a list.
+
+    Raises:
+        SettingsError: They are one string, or nothing to go through.
+    """
+    is_several = isinstance(sentences, Iterable) and not isinstance(sentences, str)
+    require(is_several, "sentences", "a list of sentences", sentences)
+    return list(sentences)
+
+
+def checked_texts(texts: Sequence[str]) -> list[str]:
+    """The texts as a list.
+
+    Raises:
+        SettingsError: They are one string, or one of them is empty or not text; the message gives its number.
+    """
+    require(isinstance(texts, Iterable) and not isinstance(texts, str), "texts", "a list of texts", texts)
+    texts = list(texts)
+    for number, text in enumerate(texts, start=1):
+        if not isinstance(text, str) or not text.strip() or not is_unicode(text):
+            raise SettingsError(f"texts: Unicode text that is not empty is required, but number {number} is {text!r}")
+    return texts
 
 
 @dataclass(frozen=True)
@@ -67,12 +109,14 @@ class Classification:
 
 
 class FinishedRun:
-    """A run directory's models, each read and checked when it is first needed, and traced once.
+    """A run directory's models, each read and checked when it is first needed, and held from then on.
+
+    Threads may share it: they are answered one after the other.
 
     Args:
         directory: A run directory.
-        compiled: Whether masks are filled by one graph: the first answer of each ``top_k`` takes a quarter of a second
-            more, each further one a fifth of the time. Probabilities' last digits depend on it.
+        compiled: Whether masks are filled by one graph: its first answer takes longer, each further one less. The last
+            digits of probabilities depend on it.
 
     Attributes:
         settings: The run's.
@@ -87,7 +131,6 @@ class FinishedRun:
         require_tensorflow()
         self._directory, self._compiled = Path(directory), compiled
         self._record = read_record(self._directory)
-        self._words: dict[int, MaskedWords] = {}
         self.settings: RunSettings = record_settings(self._record, self._directory / NAME)
         path = self._directory / "vocabulary.txt"
         self.vocabulary = Vocabulary.read(path)
@@ -95,9 +138,19 @@ class FinishedRun:
             raise ArtifactError(f"{path}: it is not the run's: its digest is not the recorded one")
 
     def fill_mask(self, sentence: str, *, top_k: int = 5) -> list[Prediction]:
-        """As `minibert.fill_mask`."""
+        """The most probable words for a sentence's ``[mask]``, best first.
+
+        Args:
+            sentence: As for `minibert.fill_mask`.
+            top_k: Words wanted; no more come than the vocabulary has.
+
+        Raises:
+            SettingsError: There is no such ``[mask]``, or several; or ``top_k`` is not 1 or more.
+            ArtifactError: The model is missing, damaged or changed.
+        """
         return self.fill_masks([sentence], top_k=top_k, names=["sentence"])[0]
 
+    @_one_at_a_time
     def fill_masks(
         self,
         sentences: Sequence[str],
@@ -106,33 +159,51 @@ class FinishedRun:
         names: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> list[list[Prediction]]:
-        """As `minibert.fill_masks`."""
-        is_several = isinstance(sentences, Iterable) and not isinstance(sentences, str)
-        require(is_several, "sentences", "a list of sentences", sentences)
+        """The most probable words for the ``[mask]`` of each sentence.
+
+        Args:
+            sentences: Texts as for `minibert.fill_mask`; if one is wrong, none is filled.
+            top_k: As for `fill_mask`.
+            names: What messages call the sentences, as many; None: by their numbers.
+            progress: Shows how far it is; None: silent.
+
+        Returns:
+            For each sentence its predictions, best first. A probability's last digits depend on the sentences beside
+            it.
+
+        Raises:
+            SettingsError: As for `fill_mask`; the message names the sentence.
+            ArtifactError: As for `fill_mask`.
+        """
+        sentences = checked_sentences(sentences)
         require(type(top_k) is int and top_k >= 1, "top_k", "an integer, 1 or more,", top_k)
-        sentences = list(sentences)
         token_ids, places = sample_ids(sentences, self.vocabulary, self.settings.text, names=names)
-        words = self._masked_words(min(top_k, len(self.vocabulary)))
+        words, vocabulary = self._masked_words, self.vocabulary
         task = (progress or Progress(quiet=True)).start("fill-mask", len(sentences))
         found: list[list[Prediction]] = []
         for start in range(0, len(sentences), BATCH_SIZE):
             part = slice(start, start + BATCH_SIZE)
             batch = sentences[part]
             with within_memory("fill-mask", len(batch)):
-                found += predict_masked(words, batch, token_ids[part], places[part], vocabulary=self.vocabulary)
+                ids_and_places = token_ids[part], places[part]
+                found += predict_masked(words, batch, *ids_and_places, vocabulary=vocabulary, top_k=top_k)
             task.advance(len(batch))
         task.finish()
         return found
 
+    @_one_at_a_time
     def classify(self, texts: Sequence[str], *, progress: Progress | None = None) -> list[Classification]:
-        """As `minibert.classify`."""
-        require(not isinstance(texts, str), "texts", "a list of texts", texts)
-        texts = list(texts)
-        for number, text in enumerate(texts, start=1):
-            if not isinstance(text, str) or not text.strip() or not is_unicode(text):
-                raise SettingsError(
-                    f"texts: Unicode text that is not empty is required, but number {number} is {text!r}"
-                )
+        """The class of each text, with its name and probability.
+
+        Args:
+            texts: Raw texts; the run's standardization is applied.
+            progress: Shows how far it is; None: silent.
+
+        Raises:
+            SettingsError: A text is empty or not text; the message gives its number.
+            ArtifactError: The model is missing, damaged or changed, or there is no classifier.
+        """
+        texts = checked_texts(texts)
         names, forward = self._class_names(), self._classifier
         one_more = dataclasses.replace(self.settings.text, sequence_length=self.settings.text.sequence_length + 1)
         task = (progress or Progress(quiet=True)).start("classify", len(texts))
@@ -152,10 +223,21 @@ class FinishedRun:
         task.finish()
         return found
 
+    @_one_at_a_time
     def evaluate(
         self, data: Path | str, *, corpus: CorpusSettings | None = None, progress: Progress | None = None
     ) -> Score:
-        """As `minibert.evaluate`."""
+        """Loss and accuracy on labelled texts: their test split if they name one, else all of them.
+
+        Args:
+            data: A table, an archive or a folder.
+            corpus: Columns and class names to read it by; None: as the run did. See `minibert.evaluate`.
+            progress: Shows how far it is; None: silent.
+
+        Raises:
+            CorpusError: The data are not labelled texts, or their classes are not the run's.
+            ArtifactError: The model is missing, damaged or changed, or there is no classifier.
+        """
         names, settings = self._class_names(), corpus or self.settings.corpus
         forward = self._classifier  # one that is damaged is named before texts are read
         settings = dataclasses.replace(settings, train_examples=0, test_examples=0)
@@ -174,19 +256,13 @@ class FinishedRun:
         return score(np.concatenate(logits), np.concatenate(labels))
 
     @cached_property
-    def _masked_lm(self) -> Any:
-        return self._model("masked_lm.keras")
+    def _masked_words(self) -> MaskedWords:
+        words = masked_words(self._model("masked_lm.keras"))
+        return compiled_words(words, self.settings.text.sequence_length) if self._compiled else words
 
     @cached_property
     def _classifier(self) -> ClassifierForward:
         return ClassifierForward(self._model("classifier.keras"))
-
-    def _masked_words(self, top_k: int) -> MaskedWords:
-        """What finds so many words, the same at every call."""
-        if top_k not in self._words:
-            words = masked_words(self._masked_lm, len(self.vocabulary), top_k)
-            self._words[top_k] = compiled_words(words, self.settings.text.sequence_length) if self._compiled else words
-        return self._words[top_k]
 
     def _class_names(self) -> tuple[str, str]:
         """The names of label 0 and label 1."""

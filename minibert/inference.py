@@ -5,10 +5,10 @@ Each call reads the run's files anew; a `minibert.FinishedRun` reads them once f
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from pathlib import Path
 
-from minibert.finished_run import BATCH_SIZE, Classification, FinishedRun
+from minibert.finished_run import BATCH_SIZE, Classification, FinishedRun, checked_sentences, checked_texts
 from minibert.progress import Progress
 from minibert.scoring import Score
 from minibert.settings import CorpusSettings
@@ -60,8 +60,8 @@ def fill_masks(
         ArtifactError: As for `fill_mask`.
         DeviceError: As for `fill_mask`.
     """
-    are_many = isinstance(sentences, Sized) and len(sentences) > _UNCOMPILED_SENTENCES
-    run = FinishedRun(directory, compiled=are_many)
+    sentences = checked_sentences(sentences)
+    run = FinishedRun(directory, compiled=len(sentences) > _UNCOMPILED_SENTENCES)
     return run.fill_masks(sentences, top_k=top_k, names=names, progress=progress)
 
 
@@ -78,6 +78,7 @@ def classify(directory: Path | str, texts: Sequence[str], *, progress: Progress 
         ArtifactError: A file of the run is missing, damaged or changed, or there is no classifier.
         DeviceError: Keras is on another backend than TensorFlow.
     """
+    texts = checked_texts(texts)
     return FinishedRun(directory).classify(texts, progress=progress)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
@@ -17,10 +16,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from minibert.batches import locate_rows
 from minibert.errors import RepeatabilityError
 from minibert.model import attention, backend
-from minibert.model.attention import Queries, SelfAttention, attend, turns_for
+from minibert.model.attention import SelfAttention, attend, chunks_for
 from minibert.model.heads import ClassifierObjective
 from minibert.training.step import TrainingStep
 from tests import oracles, small_models
@@ -177,74 +175,72 @@ def test_a_row_of_padding_alone_stays_finite():
     assert np.isfinite(outputs).all()
 
 
-# Turns
+# Chunks of a batch
 
 
-def test_turns_are_as_many_as_keep_scores_in_the_cache(monkeypatch):
+def test_chunks_are_as_many_as_keep_scores_in_the_cache(monkeypatch):
     monkeypatch.setattr(attention, "cache_decides", lambda: True)
-    assert turns_for(256, 2, all_ask=True) == 4  # notebook 1: 2 of 8 heads in a group
-    assert turns_for(256, 2, all_ask=False) == 1
-    assert turns_for(128, 1, all_ask=True) == 1  # notebook 2
-    assert turns_for(1024, 2, all_ask=False) == 16
-    assert turns_for(4096, 2, all_ask=True) == attention.USUAL_BATCH
+    assert chunks_for(256, 2) == 4  # notebook 1: 2 of 8 heads in a group
+    assert chunks_for(128, 1) == 1  # notebook 2
+    assert chunks_for(1, 1) == 1
+    assert chunks_for(4096, 2) == attention.USUAL_BATCH
     monkeypatch.setattr(attention, "cache_decides", lambda: False)
-    assert turns_for(4096, 2, all_ask=True) == 1
+    assert chunks_for(4096, 2) == 1
+
+
+@pytest.mark.parametrize(
+    ("examples", "sizes"), [(8, [2, 2, 2, 2]), (6, [1, 1, 2, 2]), (4, [1, 1, 1, 1]), (2, [0, 0, 1, 1]), (0, [0] * 4)]
+)
+def test_chunks_have_one_example_more_or_less_and_all_of_them(examples, sizes):
+    tensor = tf.reshape(tf.range(examples * 3), [-1, 3])
+    split = tf.function(lambda x: backend.split_examples(x, 4), input_signature=[tf.TensorSpec([None, 3], tf.int32)])
+    found = split(tensor)
+    assert [len(part) for part in found] == sizes
+    assert np.array_equal(tf.concat(found, axis=0), tensor)
+    assert backend.split_examples(tensor, 1)[0] is tensor
+
+
+def attended(chunks: int, monkeypatch, *, layer, inputs, upstream, padding_mask=None) -> list[np.ndarray]:
+    """Outputs and gradients of a graph for any number of examples, computed in so many chunks."""
+    monkeypatch.setattr(attention, "chunks_for", lambda *_: chunks)
+    signature = [tf.TensorSpec([None, *inputs.shape[1:]])]
+    call = tf.function(lambda x: layer(x, padding_mask), input_signature=signature)
+    outputs, gradients = value_and_gradients(call, layer.weights, inputs, upstream)
+    return [outputs, *gradients]
 
 
 @pytest.mark.parametrize(("masked", "batch"), [(False, 1), (True, 3), (False, 5)])
 def test_their_number_changes_no_bit(masked, batch, monkeypatch):
-    """In a graph for any number of examples: as many turns, more, and fewer, of sizes that differ by one."""
-    layer = layer_with_weights()
+    """As many as examples, fewer, and more, so that some are empty."""
     inputs, upstream = (random(number, batch, LENGTH, HIDDEN) for number in (10, 11))
     padding_mask = np.arange(LENGTH)[None, :] < 1 + np.arange(batch)[:, None] if masked else None
-
-    def of(turns: int) -> list[np.ndarray]:
-        monkeypatch.setattr(attention, "turns_for", lambda *_, **__: turns)
-        call = tf.function(lambda x: layer(x, padding_mask), input_signature=[tf.TensorSpec([None, LENGTH, HIDDEN])])
-        outputs, gradients = value_and_gradients(call, layer.weights, inputs, upstream)
-        return [outputs, *gradients]
-
-    one = of(1)
-    for turns in (2, 4):
-        assert all(np.array_equal(a, b) for a, b in zip(of(turns), one, strict=True)), turns
+    given = {"layer": layer_with_weights(), "inputs": inputs, "upstream": upstream, "padding_mask": padding_mask}
+    one = attended(1, monkeypatch, **given)
+    for chunks in (2, 3, 5):
+        assert all(map(np.array_equal, attended(chunks, monkeypatch, **given), one)), chunks
 
 
-@pytest.mark.parametrize("turns", [2, 3])
-def test_those_of_selected_tokens_are_the_same_bits(turns, monkeypatch):
-    is_selected = np.zeros((5, LENGTH), bool)
-    is_selected[[0, 0, 2, 3, 3, 3, 4], [1, 4, 0, 0, 3, 5, 2]] = True
-    rows, places = np.flatnonzero(is_selected), locate_rows(is_selected, 8)
-    layer, inputs = layer_with_weights(), tf.constant(random(10, 5, LENGTH, HIDDEN))
-
-    def attended(inputs):
-        hidden = tf.concat([tf.gather(tf.reshape(inputs, (-1, HIDDEN)), rows), tf.zeros((1, HIDDEN))], axis=0)
-        with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            outputs = layer(inputs, queries=Queries(hidden, places["row_of_query"], places["query_of_row"]))[:-1]
-            total = tf.reduce_sum(outputs**2)
-        return outputs, tape.gradient(total, inputs)
-
-    monkeypatch.setattr(attention, "turns_for", lambda *_, **__: 1)
-
-    def of(turns):
-        monkeypatch.setattr(attention, "turns_for", lambda *_, **__: turns)
-        return tf.function(attended, input_signature=[tf.TensorSpec([None, LENGTH, HIDDEN])])(inputs)
-
-    one, several = of(1), of(turns)
-    assert all(np.array_equal(a, b) for a, b in zip(several, one, strict=True))
-    assert np.abs(one[1]).max() > 0
+@pytest.mark.long
+@pytest.mark.parametrize("batch", [1, 5, 32])
+def test_at_notebook_1s_shape_neither(batch, monkeypatch):
+    """Whatever kernels TensorFlow takes for products of that size, of a batch and of its chunks."""
+    layer = SelfAttention(8)
+    layer.build((None, 256, 128))
+    inputs, upstream = (random(number, batch, 256, 128) for number in (10, 11))
+    one, four = (attended(chunks, monkeypatch, layer=layer, inputs=inputs, upstream=upstream) for chunks in (1, 4))
+    assert all(map(np.array_equal, four, one))
 
 
-def step_of(turns: int, monkeypatch: pytest.MonkeyPatch) -> TrainingStep:
-    """A classifier's step, traced and checked; every block computes in so many turns."""
-    monkeypatch.setattr(attention, "turns_for", lambda *_, **__: turns)
+def step_of(chunks: int, monkeypatch: pytest.MonkeyPatch) -> TrainingStep:
+    """A classifier's step, traced and checked; every block computes so many chunks."""
+    monkeypatch.setattr(attention, "chunks_for", lambda *_: chunks)
     objective = ClassifierObjective(small_models.build_classifier(), encoder_trainable=True)
     step = TrainingStep(objective, learning_rate=0.1, seed=0, stage="unfrozen", fingerprint_interval=1)
     step.trace(small_models.classifier_batches().batch(0))
     return step
 
 
-def test_a_step_of_several_turns_is_repeatable_and_computes_the_same(monkeypatch):
+def test_a_step_of_several_chunks_is_repeatable_and_computes_the_same(monkeypatch):
     one, several = step_of(1, monkeypatch), step_of(3, monkeypatch)
     for number in range(2):
         for step in (one, several):
@@ -260,15 +256,17 @@ def waiting_nodes(step: TrainingStep) -> int:
     return sum(node.op == "Identity" and any(name.startswith("^") for name in node.input) for node in nodes)
 
 
-def test_turns_wait_for_each_other_in_the_gradient_too(monkeypatch):
-    turns, lanes, blocks = 3, small_models.SETTINGS.heads, small_models.SETTINGS.blocks
-    one, several = (waiting_nodes(step_of(number, monkeypatch)) for number in (1, turns))
-    assert several - one == 2 * (turns - 1) * lanes * blocks
+def test_chunks_wait_for_each_other_in_the_gradient_too(monkeypatch):
+    chunks, lanes, blocks = 3, small_models.SETTINGS.heads, small_models.SETTINGS.blocks
+    one, several = (waiting_nodes(step_of(number, monkeypatch)) for number in (1, chunks))
+    assert several - one == 2 * (chunks - 1) * lanes * blocks
 
 
 def test_without_lanes_two_calls_of_a_compiled_function_might_run_at_once(by_softmax, monkeypatch):
+    if by_softmax:
+        pytest.skip("not run: a softmax is no compiled function")
     monkeypatch.setattr(attention.Lane, "enter", lambda self, tensor: tensor)
-    with contextlib.nullcontext() if by_softmax else pytest.raises(RepeatabilityError, match="in a fixed order"):
+    with pytest.raises(RepeatabilityError, match="calls of a compiled function in a fixed order are required"):
         step_of(2, monkeypatch)
 
 
@@ -342,8 +340,10 @@ def test_onednn_decides_which_way_it_is_computed():
     assert softmaxes({"TF_ENABLE_ONEDNN_OPTS": "1", "CUDA_VISIBLE_DEVICES": "-1"}) == {"oneDNN": True, "softmaxes": 1}
 
 
-def test_a_gpu_has_no_softmax_of_one_pass(monkeypatch):
+def test_a_gpu_has_no_softmax_of_one_pass_and_no_cache_to_stay_in(monkeypatch):
     monkeypatch.setattr(backend, "onednn_is_on", lambda: True)
-    assert backend.softmax_is_one_pass() is not bool(tf.config.list_logical_devices("GPU"))
+    on_a_gpu = bool(tf.config.list_logical_devices("GPU"))
+    assert backend.softmax_is_one_pass() is backend.cache_decides() is not on_a_gpu
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["a GPU"])
     assert not backend.softmax_is_one_pass()
+    assert not backend.cache_decides()

@@ -102,7 +102,7 @@ def test_of_words_as_probable_the_smaller_id_comes_first(small_run: Path) -> Non
     head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
     vocabulary = Vocabulary.read(small_run / "vocabulary.txt")
     sample = sample_ids(["a [mask]"], vocabulary, small_settings().text)
-    [found] = predict_masked(masked_words(model, len(vocabulary), 7), ["a [mask]"], *sample, vocabulary=vocabulary)
+    [found] = predict_masked(masked_words(model), ["a [mask]"], *sample, vocabulary=vocabulary, top_k=7)
     assert [p.token for p in found] == list(vocabulary.words[:7])
 
 
@@ -276,9 +276,22 @@ def test_what_is_no_list_of_sentences_is_refused(sentences: Any, small_run: Path
         inference.fill_masks(small_run, sentences)
 
 
-def test_one_text_is_not_taken_for_a_list_of_letters(small_run: Path) -> None:
-    with pytest.raises(SettingsError, match="texts: a list of texts is required, but 'good' came"):
-        inference.classify(small_run, "good")
+@pytest.mark.parametrize("texts", ["good", None, 7])
+def test_what_is_no_list_of_texts_is_refused(texts: Any, small_run: Path) -> None:
+    with pytest.raises(SettingsError, match=f"texts: a list of texts is required, but {texts!r} came"):
+        inference.classify(small_run, texts)
+
+
+def test_a_wrong_argument_is_named_before_the_run_is_read(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="texts: "):
+        inference.classify(tmp_path / "none", "good")
+    with pytest.raises(SettingsError, match="sentences: "):
+        inference.fill_masks(tmp_path / "none", "a [mask]")
+
+
+def test_sentences_may_come_one_by_one(small_run: Path) -> None:
+    sentences = ["a [mask]", "this [mask] was good"]
+    assert inference.fill_masks(small_run, iter(sentences)) == inference.fill_masks(small_run, sentences)
 
 
 @pytest.mark.long

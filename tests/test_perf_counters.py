@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from minibert.errors import ArtifactError, SettingsError
-from minibert.perf import counters_file
+from minibert.perf import counters, counters_file
 from minibert.perf.counters import KEYS, differences, peaks_of, versions
 from minibert.perf.gate import judged_counters
 from minibert.perf.operators import operator_histogram, product_flops
@@ -197,6 +197,14 @@ def test_versions_are_minor_ones() -> None:
 KEY = (COUNTERS["workload"], COUNTERS["versions"])
 
 
+def test_a_gpus_graphs_have_counters_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    assert counters._kernels() in ("", " oneDNN", " GPU")
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["a GPU"])
+    assert counters._kernels() == " GPU"
+
+
 def test_counters_are_held_against_the_accepted_ones() -> None:
     now = changed(operators={"AddV2": 31, "MatMul": 16})
     assert judged_counters({"head": now, "base": now}, {KEY: COUNTERS}).changes == ("MatMul 14 -> 16",)
@@ -357,7 +365,7 @@ def test_counters_repeat_and_move_with_the_model(counted: Any) -> None:
 def test_the_accepted_counters_are_of_this_code(kind: str, kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever changes the step also runs ``minibert perf accept --reason ...``, with oneDNN on and off."""
     from minibert.model import attention
-    from minibert.perf import counters, workloads
+    from minibert.perf import workloads
     from minibert.perf.counters import count
 
     monkeypatch.setattr(attention, "softmax_is_one_pass", lambda: bool(kernels))

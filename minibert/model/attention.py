@@ -11,8 +11,8 @@ the block's feeds that of key and value and the choice of rows, and the rows fee
 residual sum.
 
 The heads are computed in groups that may run at once: without oneDNN, TensorFlow computes a batch of
-products of this size one after the other, on one core. Where a group's (queries, sequence) matrices of the whole
-batch would not stay in a processor's cache, it takes some examples after the other.
+products of this size one after the other, on one core. Where a group's (sequence, sequence) matrices of a whole
+batch are more than a processor's cache holds, it computes chunks of the batch one after the other.
 """
 
 from __future__ import annotations
@@ -41,35 +41,37 @@ from minibert.model.rows import rearrange
 MOST_GROUPS = 4
 """Groups of heads; fewer where 4 does not divide the heads. Their number changes no bit: heads do not meet."""
 
-TURN_BYTES, USUAL_BATCH, QUERIED_SHARE = 4 << 20, 32, 4
-"""How many turns a graph has is settled before a batch is seen: of 32 examples, as the notebooks have, one turn's
-scores have about so many bytes. Where only selected tokens ask, 15 % and some to fill up, they are taken for a quarter.
-The number of turns changes no bit: examples do not meet."""
+CHUNK_BYTES, USUAL_BATCH = 4 << 20, 32
+"""A graph's chunks are settled before a batch is seen: of 32 examples, as the notebooks have, one chunk's float32
+scores of one group have at most so many bytes. A larger batch has larger ones, as many. Each of the groups has a chunk
+in the cache. Their number changes no bit: examples do not meet."""
 
 
-def turns_for(length: int, heads: int, *, all_ask: bool) -> int:
-    """In how many turns a group of heads computes a batch.
+def chunks_for(length: int, heads: int) -> int:
+    """In how many chunks of a batch a group of heads is computed where all tokens ask.
 
     Args:
         length: Tokens of an example.
         heads: Of the group.
-        all_ask: Whether every token has an output.
     """
     if not cache_decides():
         return 1
-    scores = 4 * USUAL_BATCH * heads * length * (length if all_ask else length // QUERIED_SHARE)
-    return min(math.ceil(scores / TURN_BYTES), USUAL_BATCH)
+    scores = 4 * USUAL_BATCH * heads * length**2
+    return min(math.ceil(scores / CHUNK_BYTES), USUAL_BATCH)
 
 
 class Lane:
-    """Calls of `attend` that wait for each other, their gradients too: what one holds is free before the next begins.
+    """Calls of `attend` that run one after the other, and so do their gradients.
+
+    What one of them reads again is then still in the cache, and none runs a compiled function that another is in.
 
     Args:
         number: Another for each lane: those may run at the same time.
+        is_shared: Whether it is for more than one call.
     """
 
-    def __init__(self, number: int = 0) -> None:
-        self.number = number
+    def __init__(self, number: int = 0, *, is_shared: bool = False) -> None:
+        self.number, self._is_shared = number, is_shared
         self._outputs: tuple[Any, ...] = ()
         self._gradients: tuple[Any, ...] = ()
 
@@ -79,7 +81,8 @@ class Lane:
 
     def leave(self, outputs: Any) -> Any:
         """The outputs, for which the next call waits."""
-        self._outputs = (outputs,)
+        if self._is_shared:
+            self._outputs = (outputs,)
         return outputs
 
     def enter_gradient(self, upstream: Any) -> Any:
@@ -88,7 +91,8 @@ class Lane:
 
     def leave_gradient(self, *gradients: Any) -> tuple[Any, ...]:
         """The gradients, for which the next ones wait."""
-        self._gradients = gradients
+        if self._is_shared:
+            self._gradients = gradients
         return gradients
 
 
@@ -256,51 +260,52 @@ class SelfAttention(keras.layers.Layer):
         """
         length, hidden = inputs.shape[1], inputs.shape[2]
         rows = ops.reshape(inputs, (-1, hidden))
-        groups = math.gcd(self.heads, MOST_GROUPS)
-        turns = turns_for(length, self.heads // groups, all_ask=queries is None)
         if queries is None:
+            chunks = chunks_for(length, self.heads // self._groups)
             projected = matmul_and_bias(rows, self.qkv_kernel, self.qkv_bias, length=length)
-            parts = self._by_group(projected, 3, length, turns)
+            by_example = ops.reshape(projected, (-1, length, 3 * hidden)) if chunks > 1 else projected
+            parts = [self._by_group(chunk, 3, length) for chunk in split_examples(by_example, chunks)]
         else:
             most = ops.shape(queries.row_of_query)[0] // ops.shape(inputs)[0]
-            parts = self._project_apart(rows, length, queries, most, turns)
-        biases: list[Any] = [None] * turns
+            chunks, parts = 1, [self._project_apart(rows, length, queries, most)]
+        biases: list[Any] = [None] * chunks
         if padding_mask is not None:
             bias = (1.0 - ops.cast(padding_mask, inputs.dtype))[:, None, None, :] * -1e9
-            biases = split_examples(bias, turns)
-        scale, lanes = 1.0 / (hidden // self.heads) ** 0.5, [Lane(group) for group in range(groups)]
-        by_turn = []
+            biases = split_examples(bias, chunks)
+        scale = 1.0 / (hidden // self.heads) ** 0.5
+        lanes = [Lane(group, is_shared=chunks > 1) for group in range(self._groups)]
+        by_chunk = []
         for of_groups, bias in zip(parts, biases, strict=True):
             both = zip(of_groups, lanes, strict=True)
             attended = ops.stack([attend(*part, scale=scale, bias=bias, lane=lane) for part, lane in both])
-            by_turn.append(ops.reshape(ops.transpose(attended, (1, 3, 0, 2, 4)), (-1, hidden)))
-        joined = by_turn[0] if turns == 1 else ops.concatenate(by_turn)
+            by_chunk.append(ops.reshape(ops.transpose(attended, (1, 3, 0, 2, 4)), (-1, hidden)))
+        joined = by_chunk[0] if chunks == 1 else ops.concatenate(by_chunk)
         if queries is not None:
             joined = rearrange(joined, queries.query_of_row, queries.row_of_query)
         outputs = matmul_and_bias(joined, self.output_kernel, self.output_bias)
         return outputs if queries is not None else ops.reshape(outputs, (-1, length, hidden))
 
-    def _project_apart(self, rows: Any, length: int, queries: Queries, most: Any, turns: int) -> list[list[list[Any]]]:
-        """As `_by_group`: query, key and value, where an example asks for ``most`` tokens at the most."""
+    @property
+    def _groups(self) -> int:
+        return math.gcd(self.heads, MOST_GROUPS)
+
+    def _project_apart(self, rows: Any, length: int, queries: Queries, most: Any) -> list[list[Any]]:
+        """Query, key and value of each group of heads, where an example asks for ``most`` tokens at the most."""
         hidden = rows.shape[-1]
         query_kernel, key_value_kernel = split_columns(read(self.qkv_kernel), hidden)
         query_bias, key_value_bias = split_columns(read(self.qkv_bias), hidden)
         query = matmul_and_bias(queries.hidden, query_kernel, query_bias)
         query = rearrange(query, queries.row_of_query, queries.query_of_row)
         key_value = matmul_and_bias(rows, key_value_kernel, key_value_bias, length=length)
-        both = zip(self._by_group(query, 1, most, turns), self._by_group(key_value, 2, length, turns), strict=True)
-        return [[[*q, *kv] for q, kv in zip(*turn, strict=True)] for turn in both]
+        groups = zip(self._by_group(query, 1, most), self._by_group(key_value, 2, length), strict=True)
+        return [[*of_query, *of_key_value] for of_query, of_key_value in groups]
 
-    def _by_group(self, projected: Any, parts: int, length: Any, turns: int) -> list[list[list[Any]]]:
-        """(rows, parts * hidden) -> for each turn and group its parts, (examples, heads, length, key size) each."""
-        groups = math.gcd(self.heads, MOST_GROUPS)
+    def _by_group(self, projected: Any, parts: int, length: Any) -> list[list[Any]]:
+        """Rows of parts * hidden columns -> for each group its parts, (examples, heads, length, key size) each."""
         size = projected.shape[-1] // (parts * self.heads)
-        by_example = ops.reshape(projected, (-1, length, parts, groups, self.heads // groups, size))
-        found = []
-        for examples in split_examples(by_example, turns):
-            split = ops.transpose(examples, (3, 2, 0, 4, 1, 5))
-            found.append([list(ops.unstack(group, axis=0)) for group in ops.unstack(split, axis=0)])
-        return found
+        split = ops.reshape(projected, (-1, length, parts, self._groups, self.heads // self._groups, size))
+        split = ops.transpose(split, (3, 2, 0, 4, 1, 5))
+        return [list(ops.unstack(group, axis=0)) for group in ops.unstack(split, axis=0)]
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The input's shape."""

@@ -136,7 +136,7 @@ def split_columns(matrix: Any, first: int) -> tuple[Any, Any]:
 
 
 def split_examples(tensor: Any, parts: int) -> list[Any]:
-    """Cuts a tensor along its first axis, whose size may be open, into parts that differ by one at the most.
+    """Cuts a tensor along its first axis, whose size may be open, into parts that differ by one example at the most.
 
     Args:
         tensor: (examples, ...).
@@ -144,8 +144,8 @@ def split_examples(tensor: Any, parts: int) -> list[Any]:
     """
     if parts == 1:
         return [tensor]
-    whole, rest = tf.shape(tensor)[0] // parts, tf.shape(tensor)[0] % parts
-    return list(tf.split(tensor, whole + tf.cast(tf.range(parts) < rest, tf.int32), num=parts))
+    count = tf.shape(tensor)[0]
+    return list(tf.split(tensor, (count + tf.range(parts)) // parts, num=parts))
 
 
 def cache_decides() -> bool:

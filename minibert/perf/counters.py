@@ -6,8 +6,8 @@
 
 ``flops`` are those of the matrix products in the step's graph, for the first batch's shapes; ``forward_flops`` are what
 TensorFlow's profiler counts in the model's forward pass. All hold for a minor version of TensorFlow and Keras, on every
-machine without oneDNN, or on every one with it, whose graphs are others (``tensorflow 2.21 keras 3.15 oneDNN``); only
-the peaks of a device's memory, beyond what was held before the step, are each device's own.
+machine without oneDNN, or on every one with it, or with a GPU, whose graphs are others (``tensorflow 2.21 keras 3.15
+oneDNN``); only the peaks of a device's memory, beyond what was held before the step, are each device's own.
 """
 
 from __future__ import annotations
@@ -56,14 +56,17 @@ def versions(version_of: Callable[[str], str | None]) -> str:
 
 
 def _kernels() -> str:
-    """`` oneDNN`` where TensorFlow computes with it and no GPU: attention's graph is another one there.
+    """`` GPU`` where TensorFlow has one, or `` oneDNN`` where it computes with that: graphs are others there.
 
     TensorFlow is asked here, for the package of a gate's side may be older than `minibert.environment`'s answer.
     """
     tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None:
+        return ""
+    if tensorflow.config.list_logical_devices("GPU"):
+        return " GPU"
     try:
-        port = importlib.import_module("tensorflow.python.util._pywrap_util_port")
-        is_on = tensorflow is not None and not tensorflow.config.list_logical_devices("GPU") and port.IsMklEnabled()
+        is_on = importlib.import_module("tensorflow.python.util._pywrap_util_port").IsMklEnabled()
     except (ImportError, AttributeError):  # not public, so it may go
         is_on = False
     return " oneDNN" if is_on else ""

@@ -37,11 +37,11 @@ class Prediction:
     sentence: str
 
 
-MaskedWords = Callable[[Any, Any], tuple[Any, Any]]
-"""Ids (sentences, sequence) and positions (sentences,) -> what `masked_words` says."""
+MaskedWords = Callable[[Any, Any, Any], tuple[Any, Any]]
+"""Ids (sentences, sequence), positions (sentences,) and a number of words -> what `masked_words` says."""
 
 
-def masked_words(model: keras.Model, vocabulary_size: int, top_k: int) -> MaskedWords:
+def masked_words(model: keras.Model) -> MaskedWords:
     """A masked language model's most probable words at one position of each sentence, as a function.
 
     Only those positions go through the last block and the vocabulary projection. A caller may compile it: each call
@@ -49,36 +49,44 @@ def masked_words(model: keras.Model, vocabulary_size: int, top_k: int) -> Masked
 
     Args:
         model: From `minibert.model.encoder.build_masked_lm`.
-        vocabulary_size: How many words there are.
-        top_k: Words wanted; no more come than there are.
 
     Returns:
-        From ids and positions to the words' probabilities and their ids, best first (ties: the smaller id), each
-        (sentences, words).
+        From ids, positions and how many words are wanted, no more than there are, to the words' probabilities and
+        their ids, best first (ties: the smaller id), each (sentences, words).
     """
     encoder, head = cut_encoder(model), model.get_layer(HEAD_NAME)
     block = LastBlock(encoder)
     before = keras.Model(encoder.input, encoder.get_layer(block.inputs).output)
 
-    def forward(token_ids: Any, places: Any) -> tuple[Any, Any]:
+    def forward(token_ids: Any, places: Any, top_k: Any) -> tuple[Any, Any]:
         batch = one_of_each(token_ids, ops.cast(places, "int32"))
         hidden = block(before(token_ids, training=False), batch, training=False)[block.outputs]
         logits = ops.matmul(ops.cast(hidden, "float32"), head.kernel) + head.bias
-        best: tuple[Any, Any] = ops.top_k(ops.softmax(logits, axis=-1), min(top_k, vocabulary_size))
+        best: tuple[Any, Any] = ops.top_k(ops.softmax(logits, axis=-1), top_k)
         return best
 
     return forward
 
 
 def compiled_words(words: MaskedWords, sequence_length: int) -> MaskedWords:
-    """The same function as one graph, traced once for all numbers of sentences."""
-    signature = [tf.TensorSpec([None, sequence_length], tf.int32), tf.TensorSpec([None], tf.int64)]
+    """The same function as one graph, traced once for all numbers of sentences and of words."""
+    signature = [
+        tf.TensorSpec([None, sequence_length], tf.int32),
+        tf.TensorSpec([None], tf.int64),
+        tf.TensorSpec([], tf.int32),
+    ]
     compiled: MaskedWords = tf.function(words, input_signature=signature, autograph=False)
     return compiled
 
 
 def predict_masked(
-    words: MaskedWords, sentences: Sequence[str], token_ids: np.ndarray, places: np.ndarray, *, vocabulary: Vocabulary
+    words: MaskedWords,
+    sentences: Sequence[str],
+    token_ids: np.ndarray,
+    places: np.ndarray,
+    *,
+    vocabulary: Vocabulary,
+    top_k: int,
 ) -> list[list[Prediction]]:
     """The most probable words for each sentence's ``[mask]``, best first, in one batch.
 
@@ -88,11 +96,13 @@ def predict_masked(
         token_ids: Integers, (sentences, sequence), of `minibert.text.sample_ids`, as are the places.
         places: The position of each ``[mask]``: integers, (sentences,).
         vocabulary: Words by id.
+        top_k: Words wanted; no more come than the vocabulary has.
 
     Returns:
         For each sentence its predictions.
     """
-    best = words(ops.convert_to_tensor(token_ids), ops.convert_to_tensor(places))
+    most = tf.constant(min(top_k, len(vocabulary)), tf.int32)
+    best = words(ops.convert_to_tensor(token_ids), ops.convert_to_tensor(places), most)
     found = zip(sentences, *map(ops.convert_to_numpy, best), strict=True)
     return [
         [
@@ -118,10 +128,10 @@ def pretrain_stage(
     pretrain = settings.pretrain
     sentences = [pretrain.sample_sentence]
     sample = sample_ids(sentences, vocabulary, settings.text, names=["pretrain.sample_sentence"])
-    words = masked_words(model, len(vocabulary), pretrain.top_k)
+    words = masked_words(model)
 
     def evaluate(epoch: int) -> Figures:
-        [predictions] = predict_masked(words, sentences, *sample, vocabulary=vocabulary)
+        [predictions] = predict_masked(words, sentences, *sample, vocabulary=vocabulary, top_k=pretrain.top_k)
         return {"predictions": [asdict(prediction) for prediction in predictions]}
 
     return Stage(
