@@ -13,7 +13,7 @@ from minibert.errors import OutOfMemoryError
 from minibert.progress import Progress
 from minibert.scoring import score
 from minibert.settings import FinetuneSettings, RunSettings
-from minibert.training.finetune import ClassifierForward, finetune_stage
+from minibert.training.finetune import ClassifierForward, HeldEncoderForward, finetune_stage
 from tests import small_models
 from tests.closeness import deviation
 
@@ -40,6 +40,23 @@ def test_logits_are_those_of_the_model_in_batches_of_any_size(classifier, forwar
     assert sum(told) == 4 * len(ids)
     assert told[22:25] == [8, 8, 6]
     assert forward.logits(ids[:0], batch_size=8).shape == (0,)
+
+
+@pytest.mark.parametrize("settings", [small_models.SETTINGS, small_models.WITH_PADDING_MASK], ids=["", "padding mask"])
+def test_a_held_encoders_outputs_are_computed_once_and_the_logits_have_the_same_bits(settings, monkeypatch):
+    classifier, ids, encoded, told = small_models.build_classifier(settings), small_models.token_ids(), [], []
+    held = HeldEncoderForward(classifier, ids)
+    encoding = held._encoding
+    monkeypatch.setattr(held, "_encoding", lambda batch: encoded.append(len(batch)) or encoding(batch))
+    for epoch in range(3):
+        for weight in (weight for name in ("hidden", "logits") for weight in classifier.get_layer(name).weights):
+            weight.assign(weight.value + 0.1 * epoch)
+        found = held.logits(ids, batch_size=8, advance=told.append)
+        assert np.array_equal(found, ClassifierForward(classifier).logits(ids, batch_size=8))
+    assert told == [8, 8, 6] * 3
+    assert encoded == [8, 8, 6]
+    with pytest.raises(AssertionError, match="other ids"):
+        held.logits(ids[:8], batch_size=8)
 
 
 @pytest.mark.parametrize(("frozen", "name", "index", "epochs"), [(True, "frozen", 1, 2), (False, "unfrozen", 2, 3)])
@@ -92,6 +109,6 @@ def test_memory_that_runs_out_in_a_validation_names_it(classifier, monkeypatch):
 
     examples = (small_models.token_ids(), small_models.labels())
     stage = finetune_stage(classifier, train=examples, validation=examples, settings=RUN, frozen=True)
-    monkeypatch.setattr(ClassifierForward, "logits", large)
+    monkeypatch.setattr(HeldEncoderForward, "logits", large)
     with pytest.raises(OutOfMemoryError, match="frozen, validation: memory for a batch of 8 is required"):
         stage.evaluate(1)
