@@ -260,7 +260,7 @@ def markdown(row: dict[str, Any]) -> str:
     for side in SIDES:
         cells = (
             f"{row[f'{side}_first_answer_seconds']:.1f} s",
-            f"{row[f'{side}_one_review_seconds']:.2f} s",
+            f"{1e3 * row[f'{side}_one_review_seconds']:.0f} ms",
             f"{row[f'{side}_reviews_per_second']:,.0f}",
             f"{row[f'{side}_with_start_per_second']:,.0f}",
             f"{row[f'{side}_peak_bytes'] / 1e9:.2f} GB",
