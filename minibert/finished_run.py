@@ -7,13 +7,13 @@ the record names by digest.
 from __future__ import annotations
 
 import dataclasses
-import functools
+import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 import numpy as np
@@ -41,20 +41,8 @@ from minibert.training.pretrain import MaskedWords, Prediction, compiled_words, 
 BATCH_SIZE = 32
 """Texts in one call of a model."""
 
-_Answer = TypeVar("_Answer", bound=Callable[..., Any])
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME = threading.RLock()
 """Of the process: a function that XLA compiled must not run twice at the same time, and all models share some."""
-
-
-def _one_at_a_time(answer: _Answer) -> _Answer:
-    """A method that waits while another thread is in one of these, of whatever run."""
-
-    @functools.wraps(answer)
-    def waiting(*arguments: Any, **named: Any) -> Any:
-        with _ONE_AT_A_TIME:
-            return answer(*arguments, **named)
-
-    return waiting  # type: ignore[return-value]
 
 
 def checked_sentences(sentences: Sequence[str]) -> list[str]:
@@ -66,6 +54,15 @@ def checked_sentences(sentences: Sequence[str]) -> list[str]:
     is_several = isinstance(sentences, Iterable) and not isinstance(sentences, str)
     require(is_several, "sentences", "a list of sentences", sentences)
     return list(sentences)
+
+
+def require_top_k(top_k: int) -> None:
+    """Refuses what is no number of words wanted.
+
+    Raises:
+        SettingsError: It is no integer, or below 1.
+    """
+    require(type(top_k) is int and top_k >= 1, "top_k", "an integer, 1 or more,", top_k)
 
 
 def checked_texts(texts: Sequence[str]) -> list[str]:
@@ -111,24 +108,27 @@ class Classification:
 class FinishedRun:
     """A run directory's models, each read and checked when it is first needed, and held from then on.
 
-    Threads may share it: they are answered one after the other.
+    Threads may share it, and other ones: models compute for one after the other. They do not wait for a run that is
+    trained in the same process meanwhile, nor it for them.
 
     Args:
         directory: A run directory.
         compiled: Whether masks are filled by one graph: its first answer takes longer, each further one less. The last
-            digits of probabilities depend on it.
+            digits of probabilities depend on it: `minibert.fill_mask` does without.
 
     Attributes:
         settings: The run's.
         vocabulary: Its words by id.
 
     Raises:
+        SettingsError: The directory is no path.
         ArtifactError: The record or the vocabulary is missing, damaged or changed.
         DeviceError: Keras is on another backend than TensorFlow.
     """
 
     def __init__(self, directory: Path | str, *, compiled: bool = True) -> None:
         require_tensorflow()
+        require(isinstance(directory, (str, os.PathLike)), "directory", "a path", directory)
         self._directory, self._compiled = Path(directory), compiled
         self._record = read_record(self._directory)
         self.settings: RunSettings = record_settings(self._record, self._directory / NAME)
@@ -150,7 +150,6 @@ class FinishedRun:
         """
         return self.fill_masks([sentence], top_k=top_k, names=["sentence"])[0]
 
-    @_one_at_a_time
     def fill_masks(
         self,
         sentences: Sequence[str],
@@ -172,26 +171,26 @@ class FinishedRun:
             it.
 
         Raises:
-            SettingsError: As for `fill_mask`; the message names the sentence.
+            SettingsError: As for `fill_mask`; the message names the sentence. Or there are not as many names.
             ArtifactError: As for `fill_mask`.
         """
         sentences = checked_sentences(sentences)
-        require(type(top_k) is int and top_k >= 1, "top_k", "an integer, 1 or more,", top_k)
+        require_top_k(top_k)
         token_ids, places = sample_ids(sentences, self.vocabulary, self.settings.text, names=names)
-        words, vocabulary = self._masked_words, self.vocabulary
+        with _ONE_AT_A_TIME:
+            words, vocabulary = self._masked_words, self.vocabulary
         task = (progress or Progress(quiet=True)).start("fill-mask", len(sentences))
         found: list[list[Prediction]] = []
         for start in range(0, len(sentences), BATCH_SIZE):
             part = slice(start, start + BATCH_SIZE)
             batch = sentences[part]
-            with within_memory("fill-mask", len(batch)):
+            with _ONE_AT_A_TIME, within_memory("fill-mask", len(batch)):
                 ids_and_places = token_ids[part], places[part]
                 found += predict_masked(words, batch, *ids_and_places, vocabulary=vocabulary, top_k=top_k)
             task.advance(len(batch))
         task.finish()
         return found
 
-    @_one_at_a_time
     def classify(self, texts: Sequence[str], *, progress: Progress | None = None) -> list[Classification]:
         """The class of each text, with its name and probability.
 
@@ -199,19 +198,24 @@ class FinishedRun:
             texts: Raw texts; the run's standardization is applied.
             progress: Shows how far it is; None: silent.
 
+        Returns:
+            For each text its class. A probability's last digits depend on the texts beside it.
+
         Raises:
             SettingsError: A text is empty or not text; the message gives its number.
             ArtifactError: The model is missing, damaged or changed, or there is no classifier.
         """
         texts = checked_texts(texts)
-        names, forward = self._class_names(), self._classifier
+        names = self._class_names()
+        with _ONE_AT_A_TIME:
+            forward = self._classifier
         one_more = dataclasses.replace(self.settings.text, sequence_length=self.settings.text.sequence_length + 1)
         task = (progress or Progress(quiet=True)).start("classify", len(texts))
         found: list[Classification] = []
         for start in range(0, len(texts), BATCH_ROWS):  # the ids of all texts may not fit in memory
             part = pa.array(texts[start : start + BATCH_ROWS], type=pa.string())
             ids, behind = np.split(encode(part, self.vocabulary, one_more), [-1], axis=1)
-            with within_memory("classify", BATCH_SIZE):
+            with _ONE_AT_A_TIME, within_memory("classify", BATCH_SIZE):
                 logits = forward.logits(ids, batch_size=BATCH_SIZE, advance=task.advance).astype(np.float64)
             # Of the likelier class: with |x| no logit is too large for exp, and none of the bits near 1 are lost.
             chosen = 1.0 / (1.0 + np.exp(-np.abs(logits)))
@@ -223,7 +227,6 @@ class FinishedRun:
         task.finish()
         return found
 
-    @_one_at_a_time
     def evaluate(
         self, data: Path | str, *, corpus: CorpusSettings | None = None, progress: Progress | None = None
     ) -> Score:
@@ -238,8 +241,10 @@ class FinishedRun:
             CorpusError: The data are not labelled texts, or their classes are not the run's.
             ArtifactError: The model is missing, damaged or changed, or there is no classifier.
         """
+        require(isinstance(data, (str, os.PathLike)), "data", "a path", data)
         names, settings = self._class_names(), corpus or self.settings.corpus
-        forward = self._classifier  # one that is damaged is named before texts are read
+        with _ONE_AT_A_TIME:
+            forward = self._classifier  # one that is damaged is named before texts are read
         settings = dataclasses.replace(settings, train_examples=0, test_examples=0)
         texts = open_corpus(settings, seed=self.settings.seed, data=Path(data), for_evaluation=True, progress=progress)
         flipped = _labels_are_flipped(texts, names, data)
@@ -247,7 +252,7 @@ class FinishedRun:
         logits, labels = [], []
         for batch in texts.batches("test"):
             ids = encode(batch.texts, self.vocabulary, self.settings.text)
-            with within_memory("evaluate", BATCH_SIZE):
+            with _ONE_AT_A_TIME, within_memory("evaluate", BATCH_SIZE):
                 logits.append(forward.logits(ids, batch_size=BATCH_SIZE))
             assert batch.labels is not None
             labels.append(1 - batch.labels if flipped else batch.labels)

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from minibert.finished_run import BATCH_SIZE, Classification, FinishedRun, checked_sentences, checked_texts
+from minibert.finished_run import (
+    BATCH_SIZE,
+    Classification,
+    FinishedRun,
+    checked_sentences,
+    checked_texts,
+    require_top_k,
+)
 from minibert.progress import Progress
 from minibert.scoring import Score
 from minibert.settings import CorpusSettings
@@ -32,6 +39,7 @@ def fill_mask(directory: Path | str, sentence: str, *, top_k: int = 5) -> list[P
         ArtifactError: A file of the run is missing, damaged or changed.
         DeviceError: Keras is on another backend than TensorFlow.
     """
+    require_top_k(top_k)
     return FinishedRun(directory, compiled=False).fill_mask(sentence, top_k=top_k)
 
 
@@ -61,6 +69,7 @@ def fill_masks(
         DeviceError: As for `fill_mask`.
     """
     sentences = checked_sentences(sentences)
+    require_top_k(top_k)
     run = FinishedRun(directory, compiled=len(sentences) > _UNCOMPILED_SENTENCES)
     return run.fill_masks(sentences, top_k=top_k, names=names, progress=progress)
 
@@ -72,6 +81,9 @@ def classify(directory: Path | str, texts: Sequence[str], *, progress: Progress 
         directory: A run directory of a labelled corpus.
         texts: Raw texts; the run's standardization is applied.
         progress: Shows how far it is; None: silent.
+
+    Returns:
+        For each text its class. A probability's last digits depend on the texts beside it.
 
     Raises:
         SettingsError: A text is empty or not text; the message gives its number.

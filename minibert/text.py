@@ -208,10 +208,12 @@ def sample_ids(
         int32 (sentences, sequence), and the position of each ``[mask]``, int64 (sentences,).
 
     Raises:
-        SettingsError: In a sentence there is no ``[mask]``, there are several, it is part of another word, or it stands
-            beyond the sequence length; the message has the sentence's name.
+        SettingsError: Names are more or fewer than sentences; or in a sentence there is no ``[mask]``, there are
+            several, it is part of another word, or it stands beyond the sequence length; the message has the
+            sentence's name.
     """
     names = sentence_names(len(sentences)) if names is None else names
+    require(len(names) == len(sentences), "names", f"as many as there are sentences, {len(sentences)},", names)
     for name, sentence in zip(names, sentences, strict=True):
         require(isinstance(sentence, str) and is_unicode(sentence), name, "Unicode text", sentence)
         require_one_mask(name, sentence)

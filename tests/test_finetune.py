@@ -42,21 +42,54 @@ def test_logits_are_those_of_the_model_in_batches_of_any_size(classifier, forwar
     assert forward.logits(ids[:0], batch_size=8).shape == (0,)
 
 
+def shift(layer, by: float) -> None:
+    for weight in layer.weights:
+        weight.assign(weight.value + by)
+
+
 @pytest.mark.parametrize("settings", [small_models.SETTINGS, small_models.WITH_PADDING_MASK], ids=["", "padding mask"])
-def test_a_held_encoders_outputs_are_computed_once_and_the_logits_have_the_same_bits(settings, monkeypatch):
-    classifier, ids, encoded, told = small_models.build_classifier(settings), small_models.token_ids(), [], []
-    held = HeldEncoderForward(classifier, ids)
-    encoding = held._encoding
-    monkeypatch.setattr(held, "_encoding", lambda batch: encoded.append(len(batch)) or encoding(batch))
+def test_a_held_encoders_outputs_are_computed_once_and_the_logits_have_the_same_bits(settings):
+    classifier, ids, told = small_models.build_classifier(settings), small_models.token_ids(), []
+    held = HeldEncoderForward(classifier)
     for epoch in range(3):
-        for weight in (weight for name in ("hidden", "logits") for weight in classifier.get_layer(name).weights):
-            weight.assign(weight.value + 0.1 * epoch)
+        shift(classifier.get_layer("hidden"), 0.1 * epoch)
+        shift(classifier.get_layer("logits"), 0.1 * epoch)
         found = held.logits(ids, batch_size=8, advance=told.append)
         assert np.array_equal(found, ClassifierForward(classifier).logits(ids, batch_size=8))
     assert told == [8, 8, 6] * 3
+
+
+def test_a_held_encoders_outputs_are_kept_for_the_same_ids_batches_and_weights_alone(monkeypatch):
+    classifier, ids, encoded = small_models.build_classifier(), small_models.token_ids().copy(), []
+    forward = HeldEncoderForward(classifier)
+    encoding = forward._encoding
+    monkeypatch.setattr(forward, "_encoding", lambda batch: encoded.append(len(batch)) or encoding(batch))
+    for _ in range(2):
+        forward.logits(ids, batch_size=8)
     assert encoded == [8, 8, 6]
-    with pytest.raises(AssertionError, match="other ids"):
-        held.logits(ids[:8], batch_size=8)
+    forward.logits(ids, batch_size=11)
+    assert encoded[3:] == [11, 11]
+    ids[3, 0] += 1  # in place
+    other = forward.logits(ids, batch_size=11)
+    assert encoded[5:] == [11, 11]
+    shift(classifier.get_layer("encoder"), 0.1)
+    found = forward.logits(ids, batch_size=11)
+    assert encoded[7:] == [11, 11]
+    assert np.array_equal(found, ClassifierForward(classifier).logits(ids, batch_size=11))
+    assert not np.array_equal(found, other)
+
+
+def test_a_frozen_stage_validates_to_the_same_bits_as_without_what_is_kept():
+    classifier, examples = small_models.build_classifier(), (small_models.token_ids(), small_models.labels())
+    stage = finetune_stage(classifier, train=examples, validation=examples, settings=RUN, frozen=True)
+    losses = []
+    for step in range(6):
+        stage.step(step, stage.batches.batch(step))
+        figures = stage.evaluate(step)
+        expected = score(ClassifierForward(classifier).logits(examples[0], batch_size=8), examples[1])
+        assert figures == {"val_loss": expected.loss, "val_accuracy": expected.accuracy}
+        losses.append(expected.loss)
+    assert len(set(losses)) == 6
 
 
 @pytest.mark.parametrize(("frozen", "name", "index", "epochs"), [(True, "frozen", 1, 2), (False, "unfrozen", 2, 3)])

@@ -15,6 +15,7 @@ from minibert import FinishedRun, finished_run, inference
 from minibert.errors import ArtifactError, SettingsError
 from minibert.settings import CorpusSettings
 from minibert.training import pretrain
+from minibert.training.finetune import ClassifierForward
 from tests.runs import small_settings, write_texts
 
 SENTENCE = small_settings().pretrain.sample_sentence
@@ -74,27 +75,60 @@ def test_a_graph_is_traced_once_for_all_numbers_of_sentences_and_of_words(
 
 
 def test_threads_are_answered_one_after_the_other(small_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, inside, most, loaded = FinishedRun(small_run), [], [], []
-    predict, load = finished_run.predict_masked, keras.models.load_model
+    """Of two runs, too, and whatever they ask."""
+    runs, inside, most, loaded = [FinishedRun(small_run) for _ in range(2)], [], [], []
 
-    def slow(*given: Any, **named: Any) -> Any:
-        inside.append(None)
-        most.append(len(inside))
-        time.sleep(0.05)
-        inside.pop()
-        return predict(*given, **named)
+    def alone(call: Any) -> Any:
+        def counted(*given: Any, **named: Any) -> Any:
+            inside.append(None)
+            most.append(len(inside))
+            time.sleep(0.02)
+            found = call(*given, **named)
+            inside.pop()
+            return found
 
-    def counted(path: Path, **options: Any) -> keras.Model:
+        return counted
+
+    def load_model(path: Path, **options: Any) -> keras.Model:
         loaded.append(Path(path).name)
         return load(path, **options)
 
-    monkeypatch.setattr(finished_run, "predict_masked", slow)
-    monkeypatch.setattr(keras.models, "load_model", counted)
+    load = keras.models.load_model
+    monkeypatch.setattr(keras.models, "load_model", alone(load_model))
+    monkeypatch.setattr(finished_run, "predict_masked", alone(finished_run.predict_masked))
+    monkeypatch.setattr(ClassifierForward, "logits", alone(ClassifierForward.logits))
+    data = write_texts(small_run.parent / "threads.csv", labelled=True)
+    corpus = CorpusSettings(name="table", class_names=("negative", "positive"))
+    questions = [
+        lambda run: run.fill_mask(SENTENCE),
+        lambda run: run.classify(TEXTS),
+        lambda run: run.evaluate(data, corpus=corpus),
+    ]
+    asked = [(question, run) for question in questions for run in runs] * 2
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: run.fill_mask(SENTENCE), range(8)))
-    assert most == [1] * 8
-    assert loaded == ["masked_lm.keras"]
-    assert found == [run.fill_mask(SENTENCE)] * 8
+        found = list(pool.map(lambda both: both[0](both[1]), asked))
+    assert set(most) == {1}
+    assert sorted(loaded) == ["classifier.keras"] * 2 + ["masked_lm.keras"] * 2
+    assert found == [question(run) for question, run in asked]
+
+
+def test_texts_may_be_made_by_asking_the_same_run(small_run: Path) -> None:
+    run, sentences = FinishedRun(small_run), [SENTENCE, "this [mask] was good"]
+    found = run.classify(run.fill_mask(sentence)[0].sentence for sentence in sentences)
+    assert found == run.classify([run.fill_mask(sentence)[0].sentence for sentence in sentences])
+
+
+@pytest.mark.parametrize("path", [None, 7])
+def test_what_is_no_path_is_named(path: Any, small_run: Path) -> None:
+    with pytest.raises(SettingsError, match=f"directory: a path is required, but {path} came"):
+        FinishedRun(path)
+    with pytest.raises(SettingsError, match=f"data: a path is required, but {path} came"):
+        FinishedRun(small_run).evaluate(path)
+
+
+def test_names_are_as_many_as_sentences(small_run: Path) -> None:
+    with pytest.raises(SettingsError, match=r"names: as many as there are sentences, 2, is required, but \['a'\] came"):
+        FinishedRun(small_run).fill_masks([SENTENCE, SENTENCE], names=["a"])
 
 
 def test_what_was_refused_once_is_refused_again_and_the_rest_is_answered(copy: Path) -> None:

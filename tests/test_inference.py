@@ -287,6 +287,9 @@ def test_a_wrong_argument_is_named_before_the_run_is_read(tmp_path: Path) -> Non
         inference.classify(tmp_path / "none", "good")
     with pytest.raises(SettingsError, match="sentences: "):
         inference.fill_masks(tmp_path / "none", "a [mask]")
+    for fill, given in ((inference.fill_mask, "a [mask]"), (inference.fill_masks, ["a [mask]"])):
+        with pytest.raises(SettingsError, match="top_k: "):
+            fill(tmp_path / "none", given, top_k=0)
 
 
 def test_sentences_may_come_one_by_one(small_run: Path) -> None:
