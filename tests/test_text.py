@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from minibert import text
 from minibert.errors import ArtifactError, CorpusError, SettingsError
 from minibert.settings import TextSettings
 from minibert.text import (
@@ -81,9 +82,20 @@ def test_vocabulary_and_ids_agree_with_the_oracle(corpus, size, length):
     settings = settings_of(size, length)
     vocabulary = learn_vocabulary([arrow(corpus)], settings)
     assert list(vocabulary.words) == oracles.vocabulary(corpus, size)
-    ids = encode(arrow(corpus), vocabulary, settings)
-    assert (ids.dtype, ids.shape) == (np.int32, (len(corpus), length))
-    assert ids.tolist() == [oracles.encode(text, vocabulary.words, length) for text in corpus]
+    for few_words in (0, sys.maxsize):  # each word by itself; all by one table
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(text, "_FEW_WORDS", few_words)
+            ids = encode(arrow(corpus), vocabulary, settings)
+        assert (ids.dtype, ids.shape) == (np.int32, (len(corpus), length))
+        assert ids.tolist() == [oracles.encode(one, vocabulary.words, length) for one in corpus]
+
+
+def test_few_words_are_looked_up_without_a_table_of_the_vocabulary(monkeypatch):
+    vocabulary, settings = Vocabulary(("", "[UNK]", *(f"w{i}" for i in range(9)), "[mask]")), TextSettings()
+    monkeypatch.setattr(text.pc, "index_in", None)
+    assert encode(arrow(["w3 nothing"]), vocabulary, settings)[0, :3].tolist() == [5, 1, 0]
+    with pytest.raises(TypeError):
+        encode(arrow(["w3 nothing w1"]), vocabulary, settings)
 
 
 def notebook_layer(corpus: list[str], size: int, length: int):
