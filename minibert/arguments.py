@@ -15,6 +15,7 @@ from minibert import __version__, commands
 from minibert.checked import closest
 from minibert.perf.arguments import add_perf
 from minibert.settings import settings_named
+from minibert.subcommands import add_command
 
 _ASSIGNMENT = re.compile(r"[^-=/\\\s][^=/\\\s]*=")
 """How a further word behind ``--set`` begins: a name without slashes or spaces, and an equals sign."""
@@ -88,15 +89,6 @@ def one_assignment_each(words: Iterable[str]) -> list[str]:
     return found
 
 
-def _add(
-    subparsers: argparse._SubParsersAction, name: str, text: str, epilog: str | None = None
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog, allow_abbrev=False
-    )
-    return parser
-
-
 def _add_json(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--json", action="store_true", help=f"print {what} as JSON")
 
@@ -105,14 +97,24 @@ def _add_directory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIR", type=Path, help="a run directory")
 
 
+def _add_texts(parser: argparse.ArgumentParser, one: str, text: str) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(f"{one}s", metavar=one.upper(), nargs="*", default=[], help=text)
+    source.add_argument("--file", metavar="PATH", type=Path, help=f"a UTF-8 file with one {one} on each line; -: stdin")
+
+
 def _add_set(parser: argparse.ArgumentParser, example: str) -> None:
     text = f"change settings, such as {example}; several may follow one --set"
     parser.add_argument("--set", metavar="STAGE.FIELD=VALUE", type=_assignment, action="append", default=[], help=text)
 
 
 def _add_run(subparsers: argparse._SubParsersAction) -> None:
-    parser = _add(subparsers, "run", "train a preset's models and write a run directory",
-                  epilog="Settings are taken from the preset, then --settings, then --set, then --seed.")  # fmt: skip
+    parser = add_command(
+        subparsers,
+        "run",
+        "train a preset's models and write a run directory",
+        epilog="Settings are taken from the preset, then --settings, then --set, then --seed.",
+    )
     parser.add_argument("preset", metavar="PRESET", help="imdb, amazon, jokes or tiny (see: minibert presets)")
     text = "an archive, a folder or a table of your own (default with --resume: the run's)"
     parser.add_argument("--data", metavar="PATH", type=_path, help=text)
@@ -133,15 +135,9 @@ def _add_run(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_fill_mask(subparsers: argparse._SubParsersAction) -> None:
-    parser = _add(subparsers, "fill-mask", "predict the word that [mask] stands for")
+    parser = add_command(subparsers, "fill-mask", "predict the word that [mask] stands for")
     _add_directory(parser)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "sentences", metavar="SENTENCE", nargs="*", default=[], help="texts with exactly one [mask] each"
-    )
-    source.add_argument(
-        "--file", metavar="PATH", type=Path, help="a UTF-8 file with one sentence on each line; -: stdin"
-    )
+    _add_texts(parser, "sentence", "texts with exactly one [mask] each")
     parser.add_argument("--top-k", metavar="K", type=_positive, default=5, help="predictions to show (default: 5)")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_json(parser, "the predictions; of several sentences or a file, a list of them for each")
@@ -149,19 +145,21 @@ def _add_fill_mask(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_classify(subparsers: argparse._SubParsersAction) -> None:
-    parser = _add(subparsers, "classify", "name the class of each text, with its probability")
+    parser = add_command(subparsers, "classify", "name the class of each text, with its probability")
     _add_directory(parser)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("texts", metavar="TEXT", nargs="*", default=[], help="texts to classify")
-    source.add_argument("--file", metavar="PATH", type=Path, help="a UTF-8 file with one text on each line; -: stdin")
+    _add_texts(parser, "text", "texts to classify")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_json(parser, "the classes")
     parser.set_defaults(command=commands.classify)
 
 
 def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
-    parser = _add(subparsers, "evaluate", "measure loss and accuracy on labelled raw texts",
-                  epilog="Of a table that names splits the test rows are taken, of another one all.")  # fmt: skip
+    parser = add_command(
+        subparsers,
+        "evaluate",
+        "measure loss and accuracy on labelled raw texts",
+        epilog="Of a table that names splits the test rows are taken, of another one all.",
+    )
     _add_directory(parser)
     parser.add_argument("--data", metavar="PATH", type=_path, required=True, help="an archive, a folder or a table")
     _add_set(parser, "corpus.text_column=body")
@@ -171,7 +169,9 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_presets(subparsers: argparse._SubParsersAction) -> None:
-    parser = _add(subparsers, "presets", "list the presets, or print one's settings as a file for run --settings")
+    parser = add_command(
+        subparsers, "presets", "list the presets, or print one's settings as a file for run --settings"
+    )
     text = "print this one's settings, with what each means"
     parser.add_argument("preset", metavar="PRESET", nargs="?", help=text)
     _add_json(parser, "names, descriptions and settings")
@@ -179,21 +179,25 @@ def _add_presets(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_report(subparsers: argparse._SubParsersAction) -> None:
-    parser = _add(subparsers, "report", "write a run's report.html anew from its run.json")
+    parser = add_command(subparsers, "report", "write a run's report.html anew from its run.json")
     _add_directory(parser)
     _add_json(parser, "the page's path and what its head says")
     parser.set_defaults(command=commands.report)
 
 
 def _add_doctor(subparsers: argparse._SubParsersAction) -> None:
-    parser = _add(subparsers, "doctor", "show versions, devices, threads and flags, and what is wrong with them")
+    parser = add_command(subparsers, "doctor", "show versions, devices, threads and flags, and what is wrong with them")
     _add_json(parser, "the diagnosis")
     parser.set_defaults(command=commands.doctor)
 
 
 def _add_verify(subparsers: argparse._SubParsersAction) -> None:
-    parser = _add(subparsers, "verify", "replay a run, or compare two, and name where they part",
-                  epilog="The exit code tells exact, numeric, different and not comparable apart.")  # fmt: skip
+    parser = add_command(
+        subparsers,
+        "verify",
+        "replay a run, or compare two, and name where they part",
+        epilog="The exit code tells exact, numeric, different and not comparable apart.",
+    )
     _add_directory(parser)
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--against", metavar="DIR2", type=Path, help="another run to compare with, instead of a replay")

@@ -9,6 +9,7 @@ from pathlib import Path
 from minibert.checked import is_line
 from minibert.perf.decision import RULED_OUT, Rules
 from minibert.perf.history_commands import register_history
+from minibert.subcommands import add_command
 
 
 def add_perf(subparsers: argparse._SubParsersAction) -> None:
@@ -24,9 +25,11 @@ def add_perf(subparsers: argparse._SubParsersAction) -> None:
 
 def _add_gate(commands: argparse._SubParsersAction) -> None:
     text = "compare the working tree's speed, counters and bits with a revision's"
-    parser = commands.add_parser("gate", help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False,
-                                 epilog="Exit codes: 0 same or faster, 20 slower, 21 unproven, 22 missing, 23 counters "
-                                 "changed, 24 computes something else, 25 a side failed.")  # fmt: skip
+    codes = (
+        "Exit codes: 0 same or faster, 20 slower, 21 unproven, 22 missing, 23 counters changed, 24 computes something "
+        "else, 25 a side failed."
+    )
+    parser = add_command(commands, "gate", text, codes)
     against = parser.add_argument_group("what the working tree is compared with")
     against.add_argument("--base", metavar="REV", help="a revision (default: HEAD, if the tree has changes)")
     against.add_argument("--base-python", metavar="PATH", type=Path,
@@ -61,8 +64,7 @@ def _add_gate(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_accept(commands: argparse._SubParsersAction) -> None:
-    text = "accept the counters of the working tree as they are now"
-    parser = commands.add_parser("accept", help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+    parser = add_command(commands, "accept", "accept the counters of the working tree as they are now")
     parser.add_argument("--reason", metavar="TEXT", type=_reason, required=True, help="why they changed, in one line")
     parser.add_argument("--benchmark", metavar="NAME", nargs="+", action="extend", help="default: all of them")
     parser.set_defaults(command=_accept)

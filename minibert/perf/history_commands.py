@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from minibert.subcommands import add_command
+
 FOLDER = Path("perf-history")
 """Where a history is, unless something else is said."""
 _PAGE = Path("perf.html")
@@ -85,7 +87,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def _add_record(subparsers: argparse._SubParsersAction) -> None:
-    parser = _add(subparsers, "record", "append results of pytest-benchmark, or of a gate, to a history")
+    parser = add_command(subparsers, "record", "append results of pytest-benchmark, or of a gate, to a history")
     parser.add_argument("results", metavar="RESULT.json", type=Path, nargs="+",
                         help="what pytest --benchmark-json wrote, one file for each process; or perf gate --base REV "
                         "--save, always with the same REV")  # fmt: skip
@@ -95,8 +97,12 @@ def _add_record(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_history(subparsers: argparse._SubParsersAction) -> None:
-    parser = _add(subparsers, "history", "say since when a benchmark is slower or faster",
-                  epilog='Needs apache-otava, in its own environment: pip install ".[history]"')  # fmt: skip
+    parser = add_command(
+        subparsers,
+        "history",
+        "say since when a benchmark is slower or faster",
+        epilog='Needs apache-otava, in its own environment: pip install ".[history]"',
+    )
     _add_folder(parser)
     parser.add_argument("--benchmark", metavar="NAME", nargs="+", action="extend", help="default: all of them")
     _add_order(parser)
@@ -105,22 +111,13 @@ def _add_history(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_report(subparsers: argparse._SubParsersAction) -> None:
-    parser = _add(subparsers, "report", "draw the history, and the last gate, on one page")
+    parser = add_command(subparsers, "report", "draw the history, and the last gate, on one page")
     parser.add_argument("--history", metavar="DIR", type=Path,
                         help=f"the history's folder (default: {FOLDER}; without one, a --gate is needed)")  # fmt: skip
     parser.add_argument("--gate", metavar="GATE.json", type=Path, help="what minibert perf gate --save wrote")
     _add_order(parser)
     parser.add_argument("--out", metavar="PAGE.html", type=Path, default=_PAGE, help=f"the page (default: {_PAGE})")
     parser.set_defaults(command=report)
-
-
-def _add(
-    subparsers: argparse._SubParsersAction, name: str, text: str, epilog: str | None = None
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog, allow_abbrev=False
-    )
-    return parser
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:

@@ -46,11 +46,15 @@ class ClassifierForward:
             float32, (examples,).
         """
         found = np.empty(len(token_ids), dtype=np.float32)
-        for start in range(0, len(token_ids), batch_size):
-            batch = token_ids[start : start + batch_size].astype(np.int32)
-            found[start : start + batch_size] = self._function(tf.convert_to_tensor(batch)).numpy()
+        for number, start in enumerate(range(0, len(token_ids), batch_size)):
+            batch = token_ids[start : start + batch_size]
+            found[start : start + batch_size] = self._logits_of(number, batch).numpy()
             advance(len(batch))
         return found
+
+    def _logits_of(self, number: int, batch: np.ndarray) -> Any:
+        """Those of one batch of a call, by its number."""
+        return self._function(tf.convert_to_tensor(batch.astype(np.int32)))
 
     def _run(self, token_ids: Any) -> Any:
         return self._classify(self._encode(token_ids))
@@ -91,14 +95,12 @@ class HeldEncoderForward(ClassifierForward):
         given = {"token_ids": token_ids, "batch_size": np.asarray(batch_size), **weight_arrays(self._encoder.variables)}
         if (kept_of := state_digest(given)) != self._kept_of:
             self._kept, self._kept_of = [], kept_of
-        found = np.empty(len(token_ids), dtype=np.float32)
-        for number, start in enumerate(range(0, len(token_ids), batch_size)):
-            if number == len(self._kept):
-                batch = token_ids[start : start + batch_size].astype(np.int32)
-                self._kept.append(self._encoding(tf.convert_to_tensor(batch)))
-            found[start : start + batch_size] = self._classifying(self._kept[number]).numpy()
-            advance(len(self._kept[number]))
-        return found
+        return super().logits(token_ids, batch_size=batch_size, advance=advance)
+
+    def _logits_of(self, number: int, batch: np.ndarray) -> Any:
+        if number == len(self._kept):
+            self._kept.append(self._encoding(tf.convert_to_tensor(batch.astype(np.int32))))
+        return self._classifying(self._kept[number])
 
 
 def finetune_stage(
